@@ -1,0 +1,110 @@
+"""`music-diffusion`: the commands. Each module is imported only when its command runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from music_diffusion import __version__
+from music_diffusion.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+                  pretty_exceptions_enable=False,
+                  help="Music diffusion models in JAX: MIDI in, music out.")
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"music-diffusion {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                          help="Print the version.")] = False,
+) -> None:
+    """Music diffusion models in JAX: MIDI in, music out."""
+
+
+@app.command(epilog="Example: music-diffusion synthesize song.mid -o song.wav --plot song.png")
+def synthesize(
+    midi: Annotated[str, typer.Argument(metavar="IN.mid", help="A MIDI file (format 0 or 1).")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.wav",
+                                        help="Where to write: .wav, .flac or .mp3.")],
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "default",
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=1)] = None,
+    solver: Annotated[str | None, typer.Option(help="ddim, ddpm or dpm++2m.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is none.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed is another take.")] = 0,
+    plot: Annotated[str | None, typer.Option(metavar="OUT.png",
+                                             help="Picture: piano roll over spectrogram.")] = None,
+    normalize: Annotated[bool, typer.Option(help="To -14 LUFS, peak at most -1 dBTP.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Render a MIDI file as audio."""
+    from music_diffusion.cli import synthesize as command
+
+    command.run(midi=midi, output=output, model=model, steps=steps, solver=solver,
+                guidance=guidance, seed=seed, plot=plot, normalize=normalize, json=json)
+
+
+@app.command(epilog="Example: music-diffusion models show default")
+def models(
+    action: Annotated[str, typer.Argument(help="list or show")] = "list",
+    name: Annotated[str, typer.Argument(help="Name or folder, for show.")] = "default",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the models that come with the package, or show a model's card."""
+    from music_diffusion.cli import models as command
+
+    command.run(action=action, name=name, json=json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True,
+                               "help_option_names": []},
+             epilog="Example: music-diffusion train --gin_file=recipes/tiny.gin --model_dir=runs/tiny")
+def train(context: typer.Context) -> None:
+    """Train what a gin file describes (python -m music_diffusion.train)."""
+    from music_diffusion import train as command
+
+    raise typer.Exit(command.main(context.args))
+
+
+@app.command(epilog="Example: music-diffusion prepare soundfont scores/ data/ --soundfont font.sf2")
+def prepare(
+    kind: Annotated[str, typer.Argument(
+        help="soundfont (render scores), note_maps (add the default model's maps) or release "
+             "(a training run to a model folder)")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of scores, data or a run.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="Folder to write.")],
+    soundfont: Annotated[str | None, typer.Option(help=".sf2 or .sf3, for soundfont.")] = None,
+    hours: Annotated[float, typer.Option(help="Hours of excerpts, for soundfont.", min=0.001)] = 10.0,
+    notes_per_program: Annotated[int, typer.Option(help="Isolated notes, for soundfont.", min=1)] = 440,
+    weights: Annotated[str | None, typer.Option(help="note_timbre.safetensors, for note_maps.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes, for soundfont.", min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Another seed draws other excerpts.")] = 0,
+) -> None:
+    """Make training data, or a released model from a training run."""
+    from music_diffusion.cli import prepare as command
+
+    command.run(kind=kind, source=source, destination=destination, soundfont=soundfont, hours=hours,
+                notes_per_program=notes_per_program, weights=weights, workers=workers, seed=seed)
+
+
+def main() -> None:
+    """Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

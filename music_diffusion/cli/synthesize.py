@@ -1,0 +1,38 @@
+"""`music-diffusion synthesize`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+import sys
+import warnings
+
+from music_diffusion.cli.progress import progress_bar
+from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
+from music_diffusion.errors import UserError
+from music_diffusion.notes.midi import read_midi
+from music_diffusion.synthesis.hub import load
+from music_diffusion.synthesis.render import check_outputs, render_file
+from music_diffusion.synthesis.synthesizer import Settings
+
+SOLVERS = {"ddim": DDIM(eta=0.0), "ddpm": DDPM(log_variance=0.0), "dpm++2m": DPMSolverPP2M()}
+
+
+def run(*, midi: str, output: str, model: str, steps: int | None, solver: str | None,
+        guidance: float | None, seed: int, plot: str | None, normalize: bool, json: bool) -> None:
+    """See `cli.main.synthesize`."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    if solver is not None and solver not in SOLVERS:
+        raise UserError(f"--solver {solver}: unknown; choose {', '.join(SOLVERS)}")
+    settings = Settings(steps=steps, guidance=guidance, seed=seed,
+                        solver=SOLVERS[solver] if solver else None)
+    check_outputs(output, plot)
+    read_midi(midi)  # a bad file is found before the model is loaded
+    with progress_bar(f"rendering {output}") as progress:
+        rendering = render_file(load(model), midi, output, settings=settings, plot=plot,
+                                normalize=normalize, progress=progress)
+    if json:
+        print(json_module.dumps(dataclasses.asdict(rendering)))
+    else:
+        print(f"{output}: {rendering.audio_seconds:.1f} s of audio in {rendering.wall_seconds:.1f} s "
+              f"({rendering.realtime_factor:.1f} x realtime, {rendering.steps} steps)")

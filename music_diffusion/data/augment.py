@@ -1,0 +1,89 @@
+"""Variations of scores: other instruments, subsets of parts, human timing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from music_diffusion.notes.notes import Notes
+from music_diffusion.notes.programs import SLAKH_CLASSES
+
+# Playable range of each General MIDI family, (lowest, highest) MIDI pitch.
+FAMILY_RANGES = (
+    (21, 108), (48, 96), (36, 96), (40, 84), (28, 60), (36, 96), (36, 96), (34, 84),
+    (40, 84), (48, 92), (36, 96), (36, 96), (36, 96), (43, 88), (48, 90), (40, 80))
+# Where an instrument is narrower than its family.
+PROGRAM_RANGES = {
+    11: (53, 89), 12: (45, 96), 13: (65, 108), 14: (60, 77), 24: (40, 84), 25: (40, 84),
+    40: (55, 100), 41: (48, 88), 42: (36, 79), 43: (28, 60), 45: (36, 88), 46: (24, 103),
+    47: (38, 57), 56: (54, 86), 57: (38, 74), 58: (28, 58), 60: (40, 77), 64: (56, 88),
+    65: (49, 81), 66: (44, 76), 67: (36, 69), 68: (58, 91), 69: (52, 81), 70: (34, 72),
+    71: (50, 91), 72: (74, 108), 73: (60, 96), 74: (60, 96)}
+
+
+def program_range(program: int) -> tuple[int, int]:
+    """Lowest and highest pitch that suits a General MIDI program."""
+    return PROGRAM_RANGES.get(program, FAMILY_RANGES[program // 8])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a score is varied before rendering. Shares are probabilities."""
+
+    reorchestrate: float = 0.6  # share of excerpts whose parts get other programs
+    subset: float = 0.25  # share of excerpts that keep a random subset of the parts
+    transpose: int = 3  # semitones up or down, melodic parts
+    stretch: float = 0.15  # tempo factor is drawn from 1 ± this
+    onset_jitter: float = 0.012  # seconds, standard deviation of onsets and ends
+    velocity_jitter: float = 6.0  # standard deviation
+    part_level: float = 14.0  # standard deviation of a part's velocity offset
+
+    def __call__(self, notes: Notes, rng: np.random.Generator) -> Notes:
+        """Returns the varied notes; drums keep their keys."""
+        parts = split_parts(notes)
+        if len(parts) > 1 and rng.random() < self.subset:
+            keep = rng.permutation(len(parts))[: rng.integers(1, len(parts))]
+            parts = [parts[i] for i in keep]
+        new_programs = rng.random() < self.reorchestrate
+        semitones = int(rng.integers(-self.transpose, self.transpose + 1))
+        varied = [self._part(p, rng, new_programs, semitones) for p in parts]
+        result = Notes.concatenate(varied)
+        factor = rng.uniform(1 - self.stretch, 1 + self.stretch)
+        return dataclasses.replace(result, start=result.start * factor, end=result.end * factor)
+
+    def _part(self, notes: Notes, rng, new_program: bool, semitones: int) -> Notes:
+        n = len(notes)
+        pitch, program = notes.pitch, notes.program
+        if not notes.is_drum.any():
+            if new_program:
+                program = np.full(n, draw_program(rng))
+            pitch = fit_range(pitch + semitones, program_range(int(program[0])))
+        level = rng.normal(0, self.part_level) + rng.normal(0, self.velocity_jitter, n)
+        velocity = np.clip(np.round(notes.velocity + level), 10, 127)
+        start = np.maximum(notes.start + rng.normal(0, self.onset_jitter, n), 0)
+        end = np.maximum(notes.end + rng.normal(0, self.onset_jitter, n), start + 0.03)
+        return Notes(start, end, pitch, velocity, program, notes.is_drum)
+
+
+def split_parts(notes: Notes) -> list[Notes]:
+    """One part per program, and one for the drums."""
+    key = np.where(notes.is_drum, 128, notes.program)
+    return [notes[key == k] for k in np.unique(key)]
+
+
+def draw_program(rng: np.random.Generator) -> int:
+    """A program, even over MT3's instrument classes, then within the class."""
+    programs = SLAKH_CLASSES[rng.integers(len(SLAKH_CLASSES))].programs
+    return int(programs[rng.integers(len(programs))])
+
+
+def fit_range(pitch: np.ndarray, limits: tuple[int, int]) -> np.ndarray:
+    """Moves a part by octaves towards the range's middle, then folds stray notes in."""
+    low, high = limits
+    shift = 12 * np.round((0.5 * (low + high) - np.median(pitch)) / 12)
+    inside = (pitch >= low) & (pitch <= high)
+    pitch = pitch + (0 if inside.all() else int(shift))
+    pitch = np.where(pitch < low, pitch + 12 * -(-(low - pitch) // 12), pitch)
+    pitch = np.where(pitch > high, pitch - 12 * -(-(pitch - high) // 12), pitch)
+    return np.clip(pitch, 0, 127)

@@ -1,0 +1,176 @@
+"""The one sampling loop: from noise to data, over injected parts.
+
+Step i of N, i = N ... 1, goes from grid point i to grid point i − 1 of a
+``TimeGrid`` (log-SNRs at t = i/N and s = (i − 1)/N for the uniform one); the
+last returns its prediction of x0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from music_diffusion.diffusion.parameterizations import DenoiseFn, Parameterization
+from music_diffusion.diffusion.schedules import Schedule, alpha_sigma
+from music_diffusion.diffusion.solvers import Solver
+from music_diffusion.errors import UserError
+
+
+class TimeGrid(Protocol):
+    """Where the sampler evaluates the network."""
+
+    def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
+        """N + 1 log-SNRs, falling: index 0 is the data's end, index N the noise z_T."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniformTime:
+    """t_i = start · i / N: steps of equal time of the schedule."""
+
+    start: float = 1.0  # 0 < start <= 1, time of z_T; below 1 to start from partly noised data
+
+    def __post_init__(self):
+        if not 0.0 < self.start <= 1.0:
+            raise UserError(f"{self.start=} must be above 0 and at most 1")
+
+    def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
+        """N + 1 log-SNRs, falling."""
+        return schedule.logsnr(self.start * jnp.arange(num_steps + 1, dtype=dtype) / num_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniformLogSNR:
+    """Steps of equal log-SNR: more of them at low noise than in uniform time.
+
+    Lu et al. 2022 (DPM-Solver, https://arxiv.org/abs/2206.00927); better for few
+    steps. The schedule plays no part.
+    """
+
+    logsnr_start: float = -10.0  # nat; log-SNR of z_T (noise), below logsnr_end
+    logsnr_end: float = 10.0  # nat; log-SNR after the last step (data)
+
+    def __post_init__(self):
+        _check_ends(self.logsnr_start, self.logsnr_end)
+
+    def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
+        """N + 1 log-SNRs, falling."""
+        return jnp.linspace(self.logsnr_end, self.logsnr_start, num_steps + 1, dtype=dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KarrasLogSNR:
+    """Steps of equal (σ/α)^(1/ρ): between uniform in σ/α (ρ = 1) and in log-SNR (ρ → ∞).
+
+    Karras et al. 2022 (https://arxiv.org/abs/2206.00364, equation 5; their σ is
+    our σ/α = exp(−λ/2)).
+    """
+
+    logsnr_start: float = -10.0  # nat; log-SNR of z_T (noise), below logsnr_end
+    logsnr_end: float = 10.0  # nat; log-SNR after the last step (data)
+    rho: float = 7.0  # > 0; higher: more steps at low noise
+
+    def __post_init__(self):
+        _check_ends(self.logsnr_start, self.logsnr_end)
+        if not self.rho > 0.0:
+            raise UserError(f"{self.rho=} must be above 0")
+
+    def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
+        """N + 1 log-SNRs, falling."""
+        ends = jnp.asarray([self.logsnr_end, self.logsnr_start], dtype)
+        low, high = jnp.exp(-0.5 * ends / self.rho)
+        return -2.0 * self.rho * jnp.log(jnp.linspace(low, high, num_steps + 1, dtype=dtype))
+
+
+def sample(
+    denoise: DenoiseFn,
+    z_T: Float[Array, "B ..."],
+    rng: PRNGKeyArray,
+    *,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    solver: Solver,
+    num_steps: int,
+    times: TimeGrid = UniformTime(),
+    clip_x0: tuple[float, float] | None = (-1.0, 1.0),
+    x0_hook: Callable[[Array], Array] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Array, "B ..."]:
+    """Draws B samples with ``num_steps`` evaluations of the network.
+
+    One ``lax.scan``: the network is traced and compiled once. The function is
+    pure and may be jitted with everything but the arrays bound.
+
+    Args:
+      denoise: (z [B, ...], logsnr [B]) -> raw output [B, ...], conditions and
+        guidance inside.
+      z_T: noise N(0, I) [B, ...] (or data noised to the first point of ``times``).
+      rng: step i uses ``fold_in(rng, i)``; deterministic solvers ignore it.
+      schedule: as in training; read by ``times``.
+      parameterization: what the raw output means.
+      solver: the algorithm of a step.
+      num_steps: N >= 1.
+      times: the N + 1 points.
+      clip_x0: range of the data to which every predicted x0 is clipped; None: free.
+      x0_hook: applied to every predicted x0 [B, ...] after clipping, the last one
+        included, e.g. to cross-fade neighbouring segments along their overlap (Maman et al.
+        2024, section 3.3). Must keep shape and dtype.
+      progress: host function (steps done, N), called in order after each step;
+        ``jax.effects_barrier()`` waits for the last call. Needs one device.
+
+    Returns:
+      x0 [B, ...] as predicted in the last step, clipped and hooked; at least float32.
+
+    Raises:
+      UserError: ``num_steps`` below 1.
+    """
+    if num_steps < 1:
+        raise UserError(f"{num_steps=} must be at least 1")
+    dtype = jnp.promote_types(z_T.dtype, jnp.float32)
+    z_T = z_T.astype(dtype)
+    logsnrs = times.logsnrs(schedule, num_steps, dtype)
+
+    def predict(z, logsnr):
+        logsnr_B = jnp.full((z.shape[0],), logsnr)
+        output = denoise(z, logsnr_B).astype(dtype)
+        x0 = parameterization.to_x0(output, z, logsnr_B)
+        if clip_x0 is None and x0_hook is None:
+            return x0, parameterization.to_eps(output, z, logsnr_B)
+        if clip_x0 is not None:
+            x0 = jnp.clip(x0, *clip_x0)
+        if x0_hook is not None:
+            x0 = x0_hook(x0)
+        alpha, sigma = alpha_sigma(logsnr)
+        return x0, (z - alpha * x0) / sigma  # the ε that goes with the changed x0
+
+    def body(carry, i):
+        state, z, _ = carry
+        logsnr_t, logsnr_s = logsnrs[i], logsnrs[i - 1]
+        x0, eps = predict(z, logsnr_t)
+        rng_i = jax.random.fold_in(rng, i)
+        state, z = solver.step(state, z, x0, eps, logsnr_t, logsnr_s, rng_i)
+        if progress is not None:
+            _report(progress, num_steps + 1 - i, num_steps, x0)
+        return (state, z, x0), None
+
+    carry = (solver.init(z_T), z_T, jnp.zeros_like(z_T))
+    (_, _, x0), _ = jax.lax.scan(body, carry, jnp.arange(num_steps, 0, -1))
+    return x0
+
+
+def _report(
+    progress: Callable[[int, int], None], done: Array, total: int, x0: Float[Array, "..."]
+) -> None:
+    """Calls ``progress`` on the host; one number of ``x0`` goes along so that it comes after it."""
+    jax.debug.callback(
+        lambda done, _: progress(int(done), total), done, x0.reshape(-1)[0], ordered=True)
+
+
+def _check_ends(logsnr_start: float, logsnr_end: float) -> None:
+    if not logsnr_start < logsnr_end:
+        raise UserError(f"logsnr_start ({logsnr_start}) must be below logsnr_end ({logsnr_end})")

@@ -1,0 +1,166 @@
+"""gin: where the files lie, what they may configure, and one-line errors.
+
+Nothing is registered on import; `register_configurables` does it on a call.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pathlib
+import re
+import tokenize
+from collections.abc import Sequence
+
+from music_diffusion.errors import UserError
+
+# module -> what gin files may name in it, as '@train' or 'adamw.weight_decay = 0.01'.
+CONFIGURABLES: dict[str, tuple[str, ...]] = {
+    "music_diffusion.training.loop": ("train", "TrainConfig"),
+    "music_diffusion.training.optimizers": (
+        "adafactor", "adamw", "warmup_cosine", "warmup_constant"),
+    "music_diffusion.training.partitioning": ("MeshConfig",),
+    "music_diffusion.audio.codec": ("MelCodec",),
+    "music_diffusion.notes.frames": ("FrameGrid",),
+    "music_diffusion.notes.vocabulary": ("EventConfig",),
+    "music_diffusion.networks.transformer": ("T5Config",),
+    "music_diffusion.networks.unet1d": ("UNet1DConfig",),
+    "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
+    "music_diffusion.networks.score_denoiser": ("ScoreDenoiserConfig",),
+    "music_diffusion.models.spectrogram_diffusion": ("SpectrogramDiffusionModel",),
+    "music_diffusion.models.frame_diffusion": ("FrameDiffusionModel", "NoteTimbreModel"),
+    "music_diffusion.data.token_features": ("TokenFeatures",),
+    "music_diffusion.data.synthetic": ("SyntheticSource",),
+    "music_diffusion.data.pipeline": ("FrameFeatures", "RecordSource", "NoteRowSource"),
+    "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
+    "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
+    "music_diffusion.diffusion.schedules": ("CosineSchedule",),
+    "music_diffusion.diffusion.parameterizations": ("Epsilon", "X0", "V"),
+    "music_diffusion.diffusion.losses": ("l1", "squared", "uniform_times", "stratified_times"),
+}
+
+_registered: set[tuple[str, str]] = set()
+
+
+def gin_root() -> pathlib.Path:
+    """The folder of gin files: `configs` in the package, else `gin` beside it."""
+    package = pathlib.Path(__file__).parent
+    for folder in (package / "configs", package.parent / "gin"):
+        if folder.is_dir():
+            return folder.resolve()
+    raise UserError(f"no gin files: neither {package / 'configs'} nor {package.parent / 'gin'} exists")
+
+
+def register_configurables() -> None:
+    """Makes the project's classes and functions known to gin. Calling twice is harmless."""
+    import gin
+
+    for module_name, names in CONFIGURABLES.items():
+        module = importlib.import_module(module_name)
+        for name in names:
+            if (module_name, name) not in _registered:
+                gin.external_configurable(getattr(module, name), name=name, module=module_name)
+                _registered.add((module_name, name))
+
+
+def parse(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
+    """Clears gin, reads files (by path, or relative to the gin root) and then bindings.
+
+    Raises UserError, one line, for a missing file, a syntax error, an unknown
+    configurable or parameter, and for a binding of a macro that no file defines.
+    """
+    import gin
+
+    gin.clear_config()
+    register_configurables()
+    _search_gin_root()
+    for file in gin_files:
+        if not pathlib.Path(file).is_file() and not (gin_root() / file).is_file():
+            raise UserError(f"{file}: no such gin file, here or in {gin_root()}")
+        _parsed(lambda file=file: gin.parse_config_file(file), str(file))
+    for binding in bindings:
+        _check_macro(binding)
+        _parsed(lambda binding=binding: gin.parse_config(binding), f"--gin.{binding}")
+
+
+def require(*parameters: str) -> None:
+    """Raises UserError for the first of `parameters` ('train.model') that is not bound."""
+    import gin
+
+    for parameter in parameters:
+        try:
+            gin.query_parameter(parameter)
+        except ValueError as error:
+            raise UserError(f"no gin file binds {parameter}; see recipes/tiny.gin") from error
+
+
+def unused_bindings() -> list[str]:
+    """Bindings that nothing has read so far, as 'scope/module.name.parameter'."""
+    import gin
+
+    used = gin.config._OPERATIVE_CONFIG  # gin has no public way to ask
+    unused = []
+    for (scope, selector), parameters in gin.config._CONFIG.items():
+        read = used.get((scope, selector), {})
+        for name in parameters:
+            if name not in read and not _read_in_inner_scope(used, scope, selector, name):
+                where = f"{scope}/" if scope else ""
+                unused.append(where.rstrip("/") if selector == "gin.macro"
+                              else f"{where}{selector}.{name}")
+    return sorted(unused)
+
+
+def _read_in_inner_scope(used, scope: str, selector: str, name: str) -> bool:
+    return any(s == selector and name in read and (not scope or inner.startswith(f"{scope}/"))
+               for (inner, s), read in used.items())
+
+
+def _search_gin_root() -> None:
+    """Adds the gin root to gin's search path, once, and mends its resource reader."""
+    import gin
+    from gin import config, resource_reader
+
+    root = str(gin_root())
+    if root not in config._LOCATION_PREFIXES:
+        gin.add_config_file_search_path(root)
+
+    def exists(path: str) -> bool:
+        # gin-config 0.5.0 logs an error where an include is no package's resource, and raises
+        # TypeError where its first folder happens to be a namespace package (any folder in
+        # the working directory).
+        try:
+            return pathlib.Path(resource_reader._parse_config_path(path)).is_file()
+        except (TypeError, ValueError, ImportError):
+            return False
+
+    for i, (reader, _) in enumerate(config._FILE_READERS):
+        if reader is resource_reader.system_path_reader:
+            config._FILE_READERS[i] = (reader, exists)
+
+
+def _check_macro(binding: str) -> None:
+    """A binding of a bare NAME must override a macro that a file defines."""
+    import gin
+
+    name, equals, _ = binding.partition("=")
+    name = name.strip()
+    if not equals:
+        raise UserError(f"--gin.{binding}: write it as --gin.NAME=value")
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        return
+    macros = [scope for (scope, selector) in gin.config._CONFIG if selector == "gin.macro"]
+    if name not in macros:
+        close = difflib.get_close_matches(name, macros, 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(macros)) or 'none'}"
+        raise UserError(f"--gin.{name}: no gin file defines the macro {name}; {hint}")
+
+
+def _parsed(read, source: str) -> None:
+    try:
+        read()
+    except UserError:
+        raise
+    except (ValueError, TypeError, SyntaxError, OSError, ImportError, AttributeError,
+            tokenize.TokenError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"{source}: {message[:300]}") from error

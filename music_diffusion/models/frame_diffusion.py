@@ -1,0 +1,205 @@
+"""Frame-wise diffusion: note slots → mel spectrogram, the zoo's default.
+
+A map of the score on the mel axis, drawn by a note timbre network, conditions
+a 1-D U-Net (Maman et al. 2024, section 3.1, gives the U-Net and that notes
+enter at its input layer) that diffuses what the map misses.
+
+Features of a batch (see types.py for axes, `notes.frames` for their making):
+
+==================== ========= ==================================================
+targets              B T F     scaled mel in [-1, 1] (not needed to predict)
+slot_program … (5)   B T P     note slots, for the map
+roll                 B T C     onset, sounding and instrument class rolls
+maps                 B T 2 F   the maps of `note_maps`, if made beforehand; then
+                               the slots are not needed
+==================== ========= ==================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.diffusion.guidance import Guidance
+from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
+from music_diffusion.diffusion.parameterizations import DenoiseFn, V
+from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
+from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_sigma
+from music_diffusion.diffusion.solvers import DDIM, Solver
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.weights import load_safetensors
+from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
+from music_diffusion.networks.score_denoiser import (
+    SLOT_FIELDS,
+    ScoreDenoiser,
+    ScoreDenoiserConfig,
+)
+from music_diffusion.notes.frames import ROLL_CHANNELS
+from music_diffusion.types import Batch, Params
+
+Condition = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrameDiffusionModel:
+    """The zoo member; implements `models.base.Model`."""
+
+    config: ScoreDenoiserConfig = ScoreDenoiserConfig()
+    # What the map misses is an eighth of the data's deviation, so the middle of the schedule
+    # lies at that noise (e^-5/2) and not at the data's.
+    schedule: Schedule = CosineSchedule(shift=5.0)
+    distance: Callable[[Array, Array], Array] = squared  # elementwise, at unit variance
+    condition_dropout: float = 0.1  # share of training examples without notes; in [0, 1]
+    timbre_weights: str | None = None  # safetensors of a trained NoteTimbreModel, to begin with
+    train_timbre: bool = False  # whether the note timbre network is trained too
+    solver: Solver = DDIM(eta=0.0)
+    times: TimeGrid = UniformTime()
+    num_steps: int = 12  # sampling steps, from 1
+    guidance_weight: float = 1.0  # 1: as learned; above: follows the notes more closely
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.condition_dropout <= 1.0:
+            raise UserError(f"{self.condition_dropout=} must be from 0 to 1")
+        if self.num_steps < 1:
+            raise UserError(f"{self.num_steps=} must be at least 1")
+        Guidance(weights=(self.guidance_weight,))  # checks it
+
+    @property
+    def network(self) -> ScoreDenoiser:
+        """The Linen module."""
+        return ScoreDenoiser(self.config)
+
+    @property
+    def codec(self) -> MelCodec:
+        """The codec of the spectrograms."""
+        return self.config.codec
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of parameters that training leaves alone."""
+        return () if self.train_timbre else ("timbre/.*",)
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        del shapes  # parameters depend on the configuration alone
+        t = self.config.unet.frame_multiple
+        slots = {f: jnp.zeros((1, t, 1), jnp.int32 if i < 3 else jnp.float32)
+                 for i, f in enumerate(SLOT_FIELDS)}
+        arguments = (jnp.zeros((1, t, self.codec.mels)), jnp.zeros((1,)), jnp.zeros((1,)),
+                     slots, jnp.zeros((1, t, ROLL_CHANNELS)), jnp.ones((1,)))
+        variables = dict(jax.jit(self.network.init)(rng, *arguments))
+        if self.timbre_weights is not None:
+            timbre = load_safetensors(self.timbre_weights)
+            variables["params"] = {**variables["params"], "timbre": timbre}
+        return variables
+
+    def note_maps(self, params: Params, batch: Batch) -> Float[Array, "B T 2 F"]:
+        """The batch's `maps`, or the maps of its slots."""
+        if "maps" in batch:
+            return jnp.asarray(batch["maps"], jnp.float32)
+        require_features(batch, tuple(f"slot_{f}" for f in SLOT_FIELDS))
+        slots = {f: jnp.asarray(batch[f"slot_{f}"]) for f in SLOT_FIELDS}
+        return self.network.apply({"params": params}, slots, one_hot=self.train_timbre,
+                                  method="note_maps")
+
+    def condition(self, params: Params, batch: Batch, keep: Float[Array, " B"]) -> Condition:
+        """What the denoiser needs of the notes, once a segment; `keep` 0 drops them."""
+        require_features(batch, ("roll",))
+        return self.network.apply({"params": params}, self.note_maps(params, batch),
+                                  jnp.asarray(batch["roll"], jnp.float32), keep, method="condition")
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Training loss, with dropout of the notes."""
+        rng_loss, rng_keep = jax.random.split(rng)
+        size = jnp.shape(batch["targets"])[0]
+        keep = jax.random.bernoulli(rng_keep, 1.0 - self.condition_dropout, (size,))
+        return self._loss(params, batch, rng_loss, keep.astype(jnp.float32))
+
+    def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss with all notes, and `map_l1`, the map's error in nat."""
+        return self._loss(params, batch, rng, jnp.ones((jnp.shape(batch["targets"])[0],)))
+
+    def _loss(self, params, batch, rng, keep):
+        require_features(batch, ("targets",))
+        cond = self.condition(params, batch, keep)
+        targets = jnp.asarray(batch["targets"])
+        c = self.config
+        s = keep * c.residual_std + (1 - keep) * c.data_std
+
+        def unit_scale(logsnr):  # n / s of `networks.score_denoiser`
+            alpha, sigma = alpha_sigma(logsnr)
+            return jnp.sqrt(alpha**2 * s**2 + sigma**2) / s
+
+        def denoise(z, logsnr):
+            return self._denoise(params, z, logsnr, cond)
+
+        loss, metrics = diffusion_loss(
+            denoise, targets, rng, schedule=self.schedule, parameterization=V(),
+            distance=self.distance, times=stratified_times, output_scale=unit_scale)
+        error = jnp.abs(cond["map"] - targets) * keep[:, None, None]
+        nat = 0.5 * (self.codec.log_max - self.codec.log_min)
+        return loss, {**metrics, "map_l1": nat * jnp.mean(error) / jnp.maximum(keep.mean(), 1e-6)}
+
+    def _denoise(self, params, z, logsnr, cond):
+        return self.network.apply({"params": params}, z, logsnr, self.schedule.inverse(logsnr),
+                                  cond, method="denoise")
+
+    def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:
+        """(z [B, T, F], logsnr [B]) → guided v for the batch's notes."""
+        size = jnp.shape(batch["roll"])[0]
+        full = self.condition(params, batch, jnp.ones((size,)))
+        if self.guidance_weight == 1.0:
+            return lambda z, logsnr: self._denoise(params, z, logsnr, full)
+        without = self.condition(params, batch, jnp.zeros((size,)))
+        return Guidance(weights=(self.guidance_weight,))(
+            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (full, without))
+
+    def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
+               *, x0_hook: Callable[[Array], Array] | None = None,
+               progress: Progress | None = None) -> Float[Array, "B T F"]:
+        """Scaled mel from given noise; `x0_hook` as in `diffusion.sampling.sample`."""
+        return sample(self.denoiser(params, batch), z_T, rng, schedule=self.schedule,
+                      parameterization=V(), solver=self.solver, num_steps=self.num_steps,
+                      times=self.times, x0_hook=x0_hook, progress=progress)
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: Progress | None = None) -> Float[Array, "B T F"]:
+        """Scaled mel in [-1, 1] of one segment per example."""
+        rng_start, rng_solver = jax.random.split(rng)
+        shape = (*jnp.shape(batch["roll"])[:2], self.codec.mels)
+        return self.sample(params, batch, jax.random.normal(rng_start, shape), rng_solver,
+                           progress=progress)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoteTimbreModel:
+    """Trains the note timbre network on frames of isolated notes (`data.note_renders`)."""
+
+    config: NoteTimbreConfig = NoteTimbreConfig()
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes`."""
+        del shapes
+        ids, seconds = jnp.zeros((1,), jnp.int32), jnp.zeros((1,))
+        return jax.jit(NoteTimbre(self.config).init)(rng, ids, ids, ids, seconds, seconds)
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Mean absolute error in nat; what both put below the codec's floor is right."""
+        del rng
+        mel = NoteTimbre(self.config).apply(
+            {"params": params}, *(jnp.asarray(batch[f]) for f in SLOT_FIELDS), one_hot=True)
+        target, floor = jnp.asarray(batch["mel"]), self.config.codec.log_min
+        silent = (mel < floor) & (target < floor + 0.02)
+        loss = jnp.mean(jnp.where(silent, 0.0, jnp.abs(mel - target)))
+        return loss, {"loss": loss}
+
+    eval_fn = loss_fn

@@ -1,0 +1,183 @@
+"""Spectrogram diffusion: note tokens (and the previous segment) → mel spectrogram.
+
+Hawthorne et al. 2022, "Multi-instrument music synthesis with spectrogram
+diffusion", arXiv 2206.05408.
+
+Features of a batch (see types.py for axes):
+
+==================== ========= ==================================================
+inputs               B N       int32 note tokens, 0 for padding
+targets              B T F     scaled mel in [-1, 1] (not needed to predict)
+targets_context      B T F     scaled mel of the previous segment (with context)
+targets_context_mask B T       1 for its valid frames; all 0 for a first segment
+==================== ========= ==================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from music_diffusion.diffusion.guidance import Guidance
+from music_diffusion.diffusion.losses import diffusion_loss, l1
+from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon, Parameterization
+from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
+from music_diffusion.diffusion.schedules import CosineSchedule, Schedule
+from music_diffusion.diffusion.solvers import DDPM, Solver
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
+from music_diffusion.types import Batch, Params
+
+CONDITIONS = ("inputs", "targets_context", "targets_context_mask")
+
+
+def drop_conditions(batch: Batch, keep: Bool[Array, " B"]) -> dict[str, Any]:
+    """The batch with all conditions of the examples not kept set to zero: ids, context, mask."""
+    dropped = dict(batch)
+    for name in CONDITIONS:
+        if name in batch:
+            x = jnp.asarray(batch[name])
+            kept = jnp.expand_dims(keep, tuple(range(1, x.ndim)))
+            dropped[name] = jnp.where(kept, x, jnp.zeros_like(x))
+    return dropped
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpectrogramDiffusionModel:
+    """The zoo member; implements `models.base.Model`. Defaults are the paper's."""
+
+    config: T5Config  # sizes; its `context` decides which features a batch has
+    schedule: Schedule = CosineSchedule()
+    parameterization: Parameterization = Epsilon()
+    distance: Callable[[Array, Array], Array] = l1  # elementwise, between output and target
+    condition_dropout: float = 0.1  # share of training examples that see no condition; in [0, 1]
+    solver: Solver = DDPM(log_variance=1.0)
+    times: TimeGrid = UniformTime()  # where the sampler evaluates the network
+    num_steps: int = 1000  # sampling steps, from 1
+    guidance_weight: float = 2.0  # 1: as learned; above: follows the notes more closely
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.condition_dropout <= 1.0:
+            raise UserError(f"{self.condition_dropout=} must be from 0 to 1")
+        if self.num_steps < 1:
+            raise UserError(f"{self.num_steps=} must be at least 1")
+        Guidance(weights=(self.guidance_weight,))  # checks it
+
+    @property
+    def network(self) -> SpectrogramTransformer:
+        """The Linen module."""
+        return SpectrogramTransformer(self.config)
+
+    @property
+    def _condition_names(self) -> tuple[str, ...]:
+        return CONDITIONS if self.config.context else CONDITIONS[:1]
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        require_features(shapes, (*self._condition_names, "targets"))
+        # Parameters do not depend on the batch size; one example is the cheapest.
+        zeros = {name: jnp.zeros((1, *shape[1:])) for name, shape in shapes.items()}
+
+        def init(rng):
+            return self.network.init(rng, zeros["targets"], jnp.zeros((1,)), *self._inputs(zeros))
+
+        return jax.jit(init)(rng)
+
+    def _inputs(self, batch: Batch) -> tuple[Array, ...]:
+        require_features(batch, self._condition_names)
+        tokens, *context = (jnp.asarray(batch[name]) for name in self._condition_names)
+        return (tokens.astype(jnp.int32), *context)
+
+    def loss_fn(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Training loss (equation 1 of the paper, w_t = 1), dropping features and conditions.
+
+        Args:
+          params: as from `init`.
+          batch: all features of the module's docstring.
+          rng: draws noise times, noise, and what is dropped.
+        """
+        rng_loss, rng_keep, rng_dropout = jax.random.split(rng, 3)
+        batch_size = jnp.shape(batch["inputs"])[0]
+        keep = jax.random.bernoulli(rng_keep, 1.0 - self.condition_dropout, (batch_size,))
+        return self._loss(params, drop_conditions(batch, keep), rng_loss, rng_dropout)
+
+    def eval_fn(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss of the conditional prediction without any dropout."""
+        return self._loss(params, batch, rng, None)
+
+    def _loss(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, rng_dropout: PRNGKeyArray | None
+    ) -> tuple[Float[Array, ""], Metrics]:
+        require_features(batch, (*self._condition_names, "targets"))
+
+        def denoise(z, logsnr):
+            return self.network.apply(
+                {"params": params},
+                z,
+                self.schedule.inverse(logsnr),
+                *self._inputs(batch),
+                deterministic=rng_dropout is None,
+                rngs=None if rng_dropout is None else {"dropout": rng_dropout},
+            )
+
+        return diffusion_loss(
+            denoise,
+            jnp.asarray(batch["targets"]),
+            rng,
+            schedule=self.schedule,
+            parameterization=self.parameterization,
+            distance=self.distance,
+        )
+
+    def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:
+        """(z [B T F], logsnr [B]) → guided raw output for the batch's conditions.
+
+        The conditions are encoded here, once, down to the keys and values of
+        every cross-attention; the unconditional half skips cross-attention.
+        """
+        apply: Callable[..., Any] = partial(self.network.apply, {"params": params})
+        encoded: Encoded = apply(*self._inputs(batch), method="encode")
+
+        def denoise(z: Array, logsnr: Array, cond: Encoded | None) -> Array:
+            return apply(z, self.schedule.inverse(logsnr), cond, method="decode")
+
+        # One after the other: only the conditional half has cross-attention.
+        return Guidance(weights=(self.guidance_weight,), stack=False)(denoise, (encoded, None))
+
+    def predict_batch(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: Progress | None = None
+    ) -> Float[Array, "B T F"]:
+        """Scaled mel in [-1, 1] of one segment per example.
+
+        Args:
+          params: as from `init`.
+          batch: the conditions. Tokens may be shorter than `max_tokens`: padding
+            at the end changes nothing but the time it takes.
+          rng: draws the starting noise and the solver's.
+          progress: called on the host after each step with (steps done, steps in all).
+        """
+        rng_start, rng_solver = jax.random.split(rng)
+        batch_size = jnp.shape(batch["inputs"])[0]
+        shape = (batch_size, self.config.frames, self.config.mel_bins)
+        return sample(
+            self.denoiser(params, batch),
+            jax.random.normal(rng_start, shape),
+            rng_solver,
+            schedule=self.schedule,
+            parameterization=self.parameterization,
+            solver=self.solver,
+            num_steps=self.num_steps,
+            times=self.times,
+            progress=progress,
+        )

@@ -1,0 +1,203 @@
+"""The layers that all networks share, every parameter with logical axis names.
+
+Names of axes follow T5X: embed, mlp, joined_kv (heads × head_dim, flattened),
+vocab, length, and mel for mel bins. The layers are those of T5.1.1 (arXiv
+2002.05202 for the gated MLP, 1910.07467 for RMS norm). Parameters are float32;
+`dtype` is the dtype of the matrix products.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.partitioning import param_with_axes
+from jaxtyping import Array, Bool, Float, Int
+
+Initializer = Callable[..., jax.Array]
+
+fan_in_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+NEVER = -1e30  # a logit that no softmax notices; finite, so that gradients stay finite
+
+
+def _match_rank(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """[D] → [1, …, 1, D] with the rank of `x`: broadcasting is spelled out, never implied."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
+
+
+class Dense(nn.Module):
+    """Linear map of the last axis, without bias unless asked for."""
+
+    features: int  # size of the last axis of the output
+    axes: tuple[str, str]  # logical names of the kernel's axes (in, out)
+    use_bias: bool = False
+    kernel_init: Initializer = fan_in_init
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... E"]:
+        kernel = param_with_axes(
+            "kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32, axes=self.axes
+        )
+        y = jnp.einsum("...D,DE->...E", x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            bias = param_with_axes(
+                "bias", nn.initializers.zeros, (self.features,), jnp.float32, axes=self.axes[1:]
+            )
+            y = y + _match_rank(bias.astype(self.dtype), y)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + ε) · scale, over the last axis; computed in float32."""
+
+    epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale = param_with_axes(
+            "scale", nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=("embed",)
+        )
+        x = x.astype(jnp.float32)
+        y = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + self.epsilon)
+        return (y * _match_rank(scale, y)).astype(self.dtype)
+
+
+class Embed(nn.Module):
+    """A row of a trained table for every id."""
+
+    rows: int  # number of ids
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, ids: Int[Array, "B N"], *, one_hot: bool = False
+    ) -> Float[Array, "B N D"]:
+        """`one_hot` picks the rows by a matrix product: the same values, and a fast gradient.
+
+        The gradient of a gather is a scatter-add, which is many times slower
+        than a product on CPUs and TPUs; forward, the gather is the faster one.
+        """
+        table = param_with_axes(
+            "embedding",
+            nn.initializers.normal(stddev=1.0),
+            (self.rows, self.features),
+            jnp.float32,
+            axes=("vocab", "embed"),
+        ).astype(self.dtype)
+        if one_hot:
+            rows = jax.nn.one_hot(ids, self.rows, dtype=self.dtype)
+            return jnp.einsum("BNV,VD->BND", rows, table)
+        return jnp.take(table, ids, axis=0)
+
+
+class GatedMLP(nn.Module):
+    """wo(gelu(wi_0 x) · wi_1 x) with dropout on the hidden features (T5.1.1)."""
+
+    hidden: int  # hidden features
+    dropout_rate: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], *, deterministic: bool = True
+    ) -> Float[Array, "B T D"]:
+        gate = Dense(self.hidden, axes=("embed", "mlp"), dtype=self.dtype, name="wi_0")(x)
+        linear = Dense(self.hidden, axes=("embed", "mlp"), dtype=self.dtype, name="wi_1")(x)
+        h = nn.gelu(gate, approximate=True) * linear
+        h = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(h, deterministic=deterministic)
+        return Dense(x.shape[-1], axes=("mlp", "embed"), dtype=self.dtype, name="wo")(h)
+
+
+def attention_weights(
+    query: Float[Array, "B Q H D"],
+    key: Float[Array, "B N H D"],
+    mask: Bool[Array, "B N"] | None = None,
+) -> Float[Array, "B H Q N"]:
+    """softmax(q·k) over the keys that `mask` allows, in float32.
+
+    There is no division by sqrt(D): `MultiHeadAttention` folds it into the
+    query's initialisation, as T5 does. Where `mask` allows no key at all, the
+    weights are exactly zero (a softmax would spread them evenly).
+    """
+    logits = jnp.einsum("BQHD,BNHD->BHQN", query, key, preferred_element_type=jnp.float32)
+    if mask is None:
+        return jax.nn.softmax(logits)
+    allowed = mask.astype(bool)[:, None, None, :]
+    logits = jnp.where(allowed, logits, NEVER)
+    peak = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
+    weights = jnp.where(allowed, jnp.exp(logits - peak), 0.0)
+    # The sum is at least 1 (the peak's own term), or 0 where no key is allowed.
+    return weights / jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1.0)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention with two-dimensional kernels (embed × joined_kv).
+
+    `keys_values` and `attend` are separate because the keys and values of an
+    encoding stay the same at every sampling step.
+    """
+
+    features: int  # of input and output
+    num_heads: int
+    head_dim: int
+    dropout_rate: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        normal = functools.partial(
+            nn.initializers.variance_scaling, mode="fan_in", distribution="normal"
+        )
+        self.query = self._projection(normal(1.0 / self.head_dim))
+        self.key = self._projection(normal(1.0))
+        self.value = self._projection(normal(1.0))
+        self.out = Dense(
+            self.features, axes=("joined_kv", "embed"), kernel_init=normal(1.0), dtype=self.dtype
+        )
+        # One mask for all queries of a head, as T5X has it.
+        self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))
+
+    def _projection(self, kernel_init: Initializer) -> Dense:
+        return Dense(
+            self.num_heads * self.head_dim,
+            axes=("embed", "joined_kv"),
+            kernel_init=kernel_init,
+            dtype=self.dtype,
+        )
+
+    def _heads(self, x: Float[Array, "B N J"]) -> Float[Array, "B N H D"]:
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
+
+    def keys_values(self, x: Float[Array, "B N E"]) -> tuple[jax.Array, jax.Array]:
+        """Keys and values [B N H D] of what is attended to."""
+        return self._heads(self.key(x)), self._heads(self.value(x))
+
+    def attend(
+        self,
+        x: Float[Array, "B Q E"],
+        keys: Float[Array, "B N H D"],
+        values: Float[Array, "B N H D"],
+        mask: Bool[Array, "B N"] | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B Q E"]:
+        """Attends from x; exactly zero in batch rows whose mask allows nothing."""
+        weights = attention_weights(self._heads(self.query(x)), keys, mask)
+        weights = self.dropout(weights.astype(self.dtype), deterministic=deterministic)
+        y = jnp.einsum("BHQN,BNHD->BQHD", weights, values)
+        return self.out(y.reshape(*x.shape[:2], -1))
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q E"],
+        mask: Bool[Array, "B Q"] | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B Q E"]:
+        """Self-attention without causal mask."""
+        return self.attend(x, *self.keys_values(x), mask, deterministic=deterministic)

@@ -1,0 +1,114 @@
+"""How one note sounds: a network from a note's state to its mel frame.
+
+The map of a score on the mel axis that conditions the frame-wise denoiser is
+the power sum of these frames over all notes that sound or ring. Structure is
+given where physics knows it (a pitch's harmonics lie at multiples of its
+frequency) and learned where it does not (envelope, noise, attack, decay).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.networks.layers import Dense, Embed, RMSNorm
+
+PROGRAMS = 129  # General MIDI and the drum kit
+KEYS = 256  # melodic pitches, then drum keys
+COMB_FLOOR = -7.0  # nat below the strongest bin; the noise part fills what lies lower
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoteTimbreConfig:
+    """Sizes of the note timbre network."""
+
+    width: int = 320  # features
+    layers: int = 3  # residual blocks
+    codec: MelCodec = MelCodec()
+
+
+def harmonic_comb(codec: MelCodec) -> np.ndarray:
+    """Log-mel frame of a tone with equal harmonics, for every key: [KEYS, F], 0 at the peak.
+
+    A harmonic at f appears as the window's main lobe around f; its magnitude
+    is projected by the codec's own mel matrix. Drum keys have a flat comb.
+    """
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(codec.window) / codec.window)
+    fine = 16
+    lobe = np.abs(np.fft.rfft(window, codec.fft * fine))  # |W(f)| at 1/16 bin
+    bins = np.arange(codec.fft // 2 + 1)
+    comb = np.zeros((KEYS, codec.mels), np.float64)
+    for pitch in range(128):
+        f0 = 440.0 * 2 ** ((pitch - 69) / 12)
+        harmonics = np.arange(1, int(codec.sample_rate / 2 / f0) + 1) * f0
+        if not len(harmonics):
+            continue
+        at = harmonics * codec.fft / codec.sample_rate
+        distance = np.abs(bins[:, None] - at[None])
+        index = np.minimum(np.round(distance * fine).astype(int), len(lobe) - 1)
+        magnitude = np.where(distance < 8, lobe[index], 0.0).sum(1)
+        mel = magnitude @ codec.mel_matrix
+        comb[pitch] = np.maximum(np.log(np.maximum(mel / mel.max(), 1e-9)), COMB_FLOOR)
+    return comb.astype(np.float32)
+
+
+def _bumps(x: jax.Array, low: float, high: float, count: int) -> jax.Array:
+    """Gaussian bumps at `count` even centres over [low, high]: [...] → [..., count]."""
+    centres = np.linspace(low, high, count, dtype=np.float32)
+    width = centres[1] - centres[0]
+    x = jnp.clip(x, low, high)[..., None]
+    return jnp.exp(-0.5 * ((x - centres) / width) ** 2)
+
+
+def time_features(age: jax.Array, release: jax.Array) -> jax.Array:
+    """Seconds since onset and since note-off as bumps, finest around zero."""
+    return jnp.concatenate([
+        _bumps(jnp.arcsinh(age / 0.02), -0.9, 6.9, 28),
+        _bumps(jnp.arcsinh(release / 0.02), -1.2, 5.4, 24)], -1)
+
+
+class NoteTimbre(nn.Module):
+    """(program, pitch, velocity, age, release) [...] → log-mel [..., F] in nat."""
+
+    config: NoteTimbreConfig
+
+    @nn.compact
+    def __call__(self, program, pitch, velocity, age, release, *, one_hot: bool = False):
+        """`one_hot`: look rows up by matrix products, whose gradient is fast (see `Embed`)."""
+        c = self.config
+        key = pitch + 128 * (program == PROGRAMS - 1)
+
+        def rows(count: int, ids, name: str):
+            table = Embed(count, c.width, name=name)
+            flat = table(ids.reshape(1, -1), one_hot=one_hot)
+            return flat.reshape(*ids.shape, c.width)
+
+        state = jnp.concatenate([_bumps(velocity / 127.0, 0.0, 1.0, 8),
+                                 time_features(age, release)], -1)
+        x = Dense(c.width, axes=("features", "embed"), use_bias=True, name="input")(state)
+        x = x + rows(PROGRAMS, program, "input_program") + rows(KEYS, key, "input_key")
+        gate = rows(PROGRAMS, program, "gate_program") + rows(KEYS, key, "gate_key")
+        x = nn.gelu(x) * (1 + 0.25 * gate)
+        for i in range(c.layers):
+            h = RMSNorm(name=f"norm_{i}")(x)
+            h = nn.gelu(Dense(c.width, axes=("embed", "mlp"), use_bias=True, name=f"wi_{i}")(h))
+            x = x + Dense(c.width, axes=("mlp", "embed"), use_bias=True, name=f"wo_{i}")(h)
+        out = Dense(2 * c.codec.mels, axes=("embed", "mel"), use_bias=True, name="output")(x)
+        harmonic, noise = jnp.split(4.0 * out - 6.0, 2, -1)  # starts in the codec's mid range
+        comb = jnp.asarray(harmonic_comb(c.codec))
+        return jnp.logaddexp(harmonic + jnp.take(comb, key, axis=0), noise)
+
+
+def power_sum(mel_TxPxF, weight_TxP) -> jax.Array:
+    """Log-mel of notes that sound together, phases unknown: ½ ln Σ_p w_p exp(2 mel_p).
+
+    [..., P, F], [..., P] → [..., F]; −∞ is avoided by the codec's floor being added.
+    """
+    floor = jnp.exp(2 * jnp.float32(math.log(1e-5)))
+    return 0.5 * jnp.log(jnp.einsum("...PF,...P->...F", jnp.exp(2 * mel_TxPxF), weight_TxP) + floor)

@@ -1,0 +1,97 @@
+"""The frame-wise denoiser: a note map on the mel axis, and a U-Net around what it misses.
+
+The map says which frame the score should sound like; the U-Net denoises the
+difference. With r = x0 − map, of standard deviation s, and a unit-variance
+view u of the noisy difference
+
+    u = (z − α map) / n,    n² = α² s² + σ²                                (1)
+
+the best linear guess of v = α ε − σ x0 from u is known, and the network F
+learns the rest, at unit variance at every noise level (the preconditioning of
+Karras et al. 2022, https://arxiv.org/abs/2206.00364, for variance-preserving
+v, around a mean):
+
+    v = α σ (1 − s²) / n · u − σ map − (s / n) F                           (2)
+
+Without its condition the map is the mean of all data and s their deviation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.diffusion.schedules import alpha_sigma, per_example
+from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
+from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
+
+SLOT_FIELDS = ("program", "pitch", "velocity", "age", "release")
+ONSET_SECONDS = 0.06  # a note is new for three frames
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreDenoiserConfig:
+    """Sizes and the scales of equation 2, in the model's units (data in [-1, 1])."""
+
+    timbre: NoteTimbreConfig = NoteTimbreConfig()
+    unet: UNet1DConfig = UNet1DConfig()
+    residual_std: float = 0.08  # s: deviation of the data from the map
+    data_mean: float = -0.45  # the map of the dropped condition
+    data_std: float = 0.45  # s of the dropped condition
+
+    @property
+    def codec(self) -> MelCodec:
+        return self.timbre.codec
+
+
+class ScoreDenoiser(nn.Module):
+    """Condition encoder and denoiser; `encode` once a segment, `denoise` at every step."""
+
+    config: ScoreDenoiserConfig
+
+    def setup(self) -> None:
+        self.timbre = NoteTimbre(self.config.timbre)
+        self.unet = UNet1D(self.config.unet)
+
+    def note_maps(self, slots: dict[str, jax.Array], *, one_hot: bool = False) -> jax.Array:
+        """Slots [B, T, P] (see `notes.frames.slot_features`) → scaled maps [B, T, 2, F].
+
+        The first map holds all notes, the second those in their first frames.
+        """
+        used = (slots["program"] >= 0).astype(jnp.float32)
+        program = jnp.maximum(slots["program"], 0)
+        mel = self.timbre(program, *(slots[f] for f in SLOT_FIELDS[1:]), one_hot=one_hot)
+        new = used * (slots["age"] < ONSET_SECONDS)
+        return jnp.stack([self.config.codec.scale(power_sum(mel, w)) for w in (used, new)], -2)
+
+    def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
+                  keep: Float[Array, " B"]) -> dict[str, jax.Array]:
+        """What `denoise` needs of the notes; `keep` 0 drops them, 1 keeps them."""
+        c = self.config
+        keep_Bx1x1 = keep[:, None, None]
+        note_map = keep_Bx1x1 * maps[:, :, 0] + (1 - keep_Bx1x1) * c.data_mean
+        features = jnp.concatenate([
+            note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
+            jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1))], -1)
+        return {"map": note_map, "features": features, "keep": keep}
+
+    def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
+                time: Float[Array, " B"], cond: dict[str, jax.Array]) -> Float[Array, "B T F"]:
+        """v by equation 2; `time` is the schedule's time of `logsnr`."""
+        c = self.config
+        keep = cond["keep"][:, None, None]
+        s = keep * c.residual_std + (1 - keep) * c.data_std
+        alpha, sigma = alpha_sigma(per_example(logsnr, 3))
+        n = jnp.sqrt(alpha**2 * s**2 + sigma**2)
+        u = (z - alpha * cond["map"]) / n
+        f = self.unet(u, time, cond["features"])
+        return alpha * sigma * (1 - s**2) / n * u - sigma * cond["map"] - s / n * f
+
+    def __call__(self, z, logsnr, time, slots, roll, keep):
+        """All at once; creates every parameter."""
+        return self.denoise(z, logsnr, time, self.condition(self.note_maps(slots), roll, keep))

@@ -1,0 +1,39 @@
+"""Released weights: safetensors beside a gin configuration. Pickle is never loaded."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from music_diffusion.errors import UserError
+from music_diffusion.models.weights import save_safetensors
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.gin"
+
+
+def export(
+    model_dir: str | os.PathLike, out_dir: str | os.PathLike, *, step: int | None = None,
+    dtype: str = "float16",
+) -> pathlib.Path:
+    """Writes the averaged parameters of a checkpoint and the configuration that made them.
+
+    Args:
+      model_dir: of a training run.
+      out_dir: gets `weights.safetensors` (names joined by '/') and `config.gin`.
+      step: which checkpoint; None for the newest.
+      dtype: 'float16' or 'float32'.
+
+    Returns the path of the weights. Raises UserError where there is no such
+    checkpoint or a weight does not fit into float16.
+    """
+    from music_diffusion.training.checkpoints import read_params
+
+    if dtype not in ("float16", "float32"):
+        raise UserError(f"dtype={dtype!r} must be 'float16' or 'float32'")
+    params, step, config = read_params(model_dir, step)
+    out = pathlib.Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})
+    (out / CONFIG).write_text(config)
+    return out / WEIGHTS

@@ -1,0 +1,99 @@
+"""Optimizers and learning-rate schedules, as functions that gin can configure."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import optax
+
+from music_diffusion.errors import UserError
+from music_diffusion.types import Params
+
+Schedule = Callable[[jax.Array], jax.Array]  # completed updates -> learning rate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """A gradient transformation and what the trainer wants to know about it."""
+
+    transform: optax.GradientTransformation
+    learning_rate: Schedule  # for the metrics; the transform applies it itself
+    frozen: tuple[str, ...] = ()  # regular expressions, searched in 'a/b/kernel' paths
+
+
+def warmup_cosine(*, peak: float, warmup_steps: int, total_steps: int, final: float = 0.0) -> Schedule:
+    """Linear from 0 to `peak`, then half a cosine down to `final` at `total_steps`."""
+    if not 0 <= warmup_steps < total_steps:
+        raise UserError(f"warmup_cosine: warmup_steps={warmup_steps} must be in "
+                        f"0..total_steps={total_steps}")
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup_steps else peak, peak, warmup_steps, total_steps, end_value=final)
+
+
+def warmup_constant(*, peak: float, warmup_steps: int) -> Schedule:
+    """Linear from 0 to `peak`, then constant."""
+    if warmup_steps < 0:
+        raise UserError(f"warmup_constant: warmup_steps={warmup_steps} must be >= 0")
+    return optax.warmup_constant_schedule(0.0 if warmup_steps else peak, peak, warmup_steps)
+
+
+def adafactor(
+    *, learning_rate: float | Schedule = 1e-3, decay_exponent: float = 0.8,
+    multiply_by_parameter_scale: bool = True, clipping_threshold: float = 1.0,
+    frozen: Sequence[str] = (),
+) -> Optimizer:
+    """Adafactor (Shazeer and Stern 2018) as spectrogram diffusion was trained (paper 001).
+
+    No momentum; second moments factored where two axes have at least 128
+    entries, and decayed by 1 - t^-decay_exponent; the update's RMS is clipped at
+    `clipping_threshold` and multiplied by the parameter's RMS (at least 1e-3).
+    """
+    transform = optax.adafactor(
+        learning_rate, decay_rate=decay_exponent, clipping_threshold=clipping_threshold,
+        multiply_by_parameter_scale=multiply_by_parameter_scale)
+    return Optimizer(transform=transform, learning_rate=_as_schedule(learning_rate),
+                     frozen=tuple(frozen))
+
+
+def adamw(
+    *, learning_rate: float | Schedule = 1e-3, b1: float = 0.9, b2: float = 0.999,
+    eps: float = 1e-8, weight_decay: float = 1e-4, frozen: Sequence[str] = (),
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); 1-D parameters (biases, norms) do not decay."""
+    transform = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay,
+                            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
+    return Optimizer(transform=transform, learning_rate=_as_schedule(learning_rate),
+                     frozen=tuple(frozen))
+
+
+def frozen_mask(params: Params, patterns: Sequence[str], *, strict: bool) -> Params:
+    """True where a parameter's path ('a/b/kernel') matches one of `patterns`.
+
+    Raises UserError for a pattern that matches nothing, if `strict`.
+    """
+    unmatched = set(patterns)
+
+    def matches(path, _) -> bool:
+        name = "/".join(str(p.key) for p in path)
+        hits = {p for p in patterns if re.search(p, name)}
+        unmatched.difference_update(hits)
+        return bool(hits)
+
+    mask = jax.tree_util.tree_map_with_path(matches, params)
+    if strict and unmatched:
+        raise UserError(f"frozen={sorted(unmatched)[0]!r} matches no parameter; "
+                        "it is a regular expression searched in paths such as 'encoder/kernel'")
+    return mask
+
+
+def skip_frozen(transform: optax.GradientTransformation, mask: Params) -> optax.GradientTransformation:
+    """`transform` where `mask` is False; no update and no optimizer state where it is True."""
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", mask)
+    return optax.multi_transform({"trained": transform, "frozen": optax.set_to_zero()}, labels)
+
+
+def _as_schedule(learning_rate: float | Schedule) -> Schedule:
+    return learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)

@@ -1,0 +1,148 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from music_diffusion.networks.layers import (
+    Dense,
+    Embed,
+    GatedMLP,
+    MultiHeadAttention,
+    RMSNorm,
+    attention_weights,
+)
+
+B, Q, N, H, D, E = 2, 3, 5, 2, 4, 6
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def test_attention_weights_are_a_softmax_over_allowed_keys_without_division():
+    q, k = normal(0, B, Q, H, D), normal(1, B, N, H, D)
+    mask = np.array([[1, 1, 0, 1, 0], [0, 0, 1, 0, 0]], bool)
+    w = np.asarray(attention_weights(q, k, jnp.asarray(mask)))
+    for b in range(B):
+        for h in range(H):
+            e = np.exp(np.float64(q[b, :, h]) @ np.float64(k[b, mask[b], h]).T)
+            expected = np.zeros((Q, N))
+            expected[:, mask[b]] = e / e.sum(1, keepdims=True)
+            np.testing.assert_allclose(w[b, h], expected, atol=1e-6)  # measured 1e-7
+    assert (w[:, :, :, :] * ~mask[:, None, None, :] == 0).all()
+
+
+def test_all_allowed_equals_no_mask():
+    q, k = normal(0, B, Q, H, D), normal(1, B, N, H, D)
+    np.testing.assert_allclose(
+        attention_weights(q, k, jnp.ones((B, N), bool)), attention_weights(q, k), atol=1e-6)
+
+
+def test_nothing_allowed_gives_exact_zero_and_finite_gradients():
+    q, k = normal(0, B, Q, H, D), normal(1, B, N, H, D)
+    mask = jnp.asarray([[False] * N, [True] * N])
+    assert (np.asarray(attention_weights(q, k, mask)[0]) == 0).all()
+    np.testing.assert_allclose(attention_weights(q, k, mask)[1].sum(-1), 1.0, atol=1e-6)
+    grads = jax.grad(lambda q, k: (attention_weights(q, k, mask) ** 2).sum(), argnums=(0, 1))(q, k)
+    assert all(np.isfinite(g).all() for g in grads)
+    assert (np.asarray(grads[0][0]) == 0).all() and np.abs(grads[0][1]).max() > 0
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_huge_logits_neither_overflow_nor_attend_to_masked_keys(scale):
+    q, k = scale * normal(0, B, Q, H, D), scale * normal(1, B, N, H, D)
+    mask = jnp.asarray([[True, True, False, False, True]] * B)
+    w = attention_weights(q, k, mask)
+    np.testing.assert_allclose(w.sum(-1), 1.0, atol=1e-6)
+    assert (np.asarray(w[..., 2:4]) == 0).all()
+
+
+def test_attention_weights_gradient_matches_finite_differences():
+    q, k = normal(0, B, Q, H, D), normal(1, B, N, H, D)
+    mask = jnp.asarray([[True, False, True, True, False]] * B)
+    check_grads(lambda q, k: attention_weights(q, k, mask), (q, k), 1, "rev", atol=2e-2, rtol=2e-2)
+
+
+def test_cached_keys_and_values_are_the_path_of_self_attention():
+    module = MultiHeadAttention(E, H, D)
+    x = normal(0, B, Q, E)
+    variables = module.init(jax.random.key(0), x)
+    k, v = module.apply(variables, x, method="keys_values")
+    np.testing.assert_array_equal(
+        module.apply(variables, x), module.apply(variables, x, k, v, method="attend"))
+
+
+def test_the_query_init_folds_in_the_division_by_sqrt_head_dim():
+    module = MultiHeadAttention(256, 8, 32)
+    kernels = module.init(jax.random.key(0), normal(0, 1, 2, 256))["params"]
+    ratio = np.std(kernels["key"]["kernel"]) / np.std(kernels["query"]["kernel"])
+    assert abs(ratio / np.sqrt(32) - 1) < 0.02
+
+
+def test_rms_norm_formula():
+    x = normal(0, B, Q, E) * 7 + 3
+    module = RMSNorm()
+    scale = normal(1, E)
+    y = module.apply({"params": {"scale": scale}}, x)
+    x = np.float64(x)
+    expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * np.float64(scale)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    tiny = module.apply({"params": {"scale": jnp.ones(E)}}, jnp.full((1, E), 1e-3))
+    np.testing.assert_allclose(tiny, 1 / np.sqrt(2), rtol=1e-5)  # ε counts: 1e-6 + 1e-6
+
+
+def test_one_hot_embedding_equals_the_gather_with_its_gradient():
+    module = Embed(7, E)
+    ids = jnp.asarray([[0, 3, 3], [6, 1, 0]])
+    variables = module.init(jax.random.key(0), ids)
+
+    def loss(variables, one_hot):
+        return (module.apply(variables, ids, one_hot=one_hot) ** 3).sum()
+
+    for a, b in zip(*(jax.tree.leaves(jax.value_and_grad(loss)(variables, o)) for o in (0, 1)),
+                    strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_gated_mlp_drops_hidden_features_only_when_asked():
+    module = GatedMLP(16, dropout_rate=0.5)
+    x = normal(0, B, Q, E)
+    variables = module.init(jax.random.key(0), x)
+    quiet = module.apply(variables, x)
+    noisy = module.apply(variables, x, deterministic=False, rngs={"dropout": jax.random.key(1)})
+    assert np.abs(quiet - noisy).max() > 1e-3
+    kernels = jax.tree.map(np.float64, variables["params"])
+    a = np.float64(x) @ kernels["wi_0"]["kernel"]
+    gelu = a * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3)))
+    expected = (gelu * (np.float64(x) @ kernels["wi_1"]["kernel"])) @ kernels["wo"]["kernel"]
+    np.testing.assert_allclose(quiet, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [
+    Dense(3, axes=("embed", "mlp"), use_bias=True), RMSNorm(), GatedMLP(8),
+    MultiHeadAttention(E, H, D)], ids=lambda m: type(m).__name__)
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters(module: nn.Module):
+    x = normal(0, B, Q, E)
+    half = module.clone(dtype=jnp.bfloat16)
+    variables = half.init(jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
+    y16, y32 = half.apply(variables, x), module.apply(variables, x)
+    assert y16.dtype == jnp.bfloat16 and y32.dtype == jnp.float32
+    np.testing.assert_allclose(np.float32(y16), y32, atol=0.05)  # 8 bits of mantissa
+
+
+def test_dense_bias_is_added_and_named():
+    module = Dense(3, axes=("embed", "mlp"), use_bias=True)
+    variables = module.init(jax.random.key(0), jnp.ones((1, E)))
+    assert variables["params_axes"]["bias_axes"].names == ("mlp",)
+    params = {**variables["params"], "bias": jnp.asarray([1.0, 2.0, 3.0])}
+    difference = module.apply({"params": params}, jnp.zeros((1, E)))
+    np.testing.assert_array_equal(difference, [[1.0, 2.0, 3.0]])

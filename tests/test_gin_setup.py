@@ -1,0 +1,101 @@
+"""gin: root, registration, one-line errors, and every recipe."""
+
+import copy
+import pathlib
+import subprocess
+import sys
+
+import gin
+import pytest
+
+from music_diffusion import gin_setup
+from music_diffusion.errors import UserError
+
+RECIPES = sorted(p.relative_to(gin_setup.gin_root()).as_posix()
+                 for p in (gin_setup.gin_root() / "recipes").glob("*.gin"))
+
+
+@pytest.fixture(autouse=True)
+def clear():
+    yield
+    gin.clear_config()
+
+
+def test_root_holds_the_recipes():
+    assert (gin_setup.gin_root() / "recipes" / "tiny.gin").is_file()
+
+
+def test_importing_registers_nothing():
+    code = ("import music_diffusion.gin_setup, music_diffusion.training.loop, gin; "
+            "assert not gin.config._REGISTRY.matching_selectors('TrainConfig'); "
+            "music_diffusion.gin_setup.register_configurables(); "
+            "music_diffusion.gin_setup.register_configurables(); "
+            "assert gin.config._REGISTRY.matching_selectors('TrainConfig')")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_configured_objects_are_of_the_plain_class():
+    from music_diffusion.training.partitioning import MeshConfig
+
+    gin_setup.register_configurables()
+    gin.clear_config()
+    gin.parse_config("MeshConfig.model = 1\nx/MeshConfig.data = 1")
+    made = gin.get_configurable("MeshConfig")()
+    assert type(made) is MeshConfig and made == MeshConfig(model=1)
+
+
+@pytest.mark.parametrize("binding, message", [
+    ("TOTAL_STEP = 3", "did you mean TOTAL_STEPS"),
+    ("adafactor.learning = 3", "doesn't have a parameter named 'learning'"),
+    ("adafacto.learning_rate = 3", "No configurable matching 'adafacto'"),
+    ("TOTAL_STEPS = 3 4", "TOTAL_STEPS"),
+    ("TOTAL_STEPS", "--gin.NAME=value")])
+def test_bad_bindings(binding, message):
+    with pytest.raises(UserError, match=message) as caught:
+        gin_setup.parse(["recipes/tiny.gin"], [binding])
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(UserError, match="absent.gin: no such gin file"):
+        gin_setup.parse(["absent.gin"])
+    (tmp_path / "broken.gin").write_text("TrainConfig.seed = (1,\n")
+    with pytest.raises(UserError, match="broken.gin"):
+        gin_setup.parse([str(tmp_path / "broken.gin")])
+    (tmp_path / "include.gin").write_text("include 'sizes/absent.gin'\n")
+    with pytest.raises(UserError, match="sizes/absent.gin"):
+        gin_setup.parse([str(tmp_path / "include.gin")])
+    gin_setup.parse(["runs/train.gin"])
+    with pytest.raises(UserError, match="train.model"):
+        gin_setup.require("train.config", "train.model")
+
+
+def test_includes_work_where_a_folder_has_the_same_name(tmp_path, monkeypatch):
+    (tmp_path / "sizes").mkdir()  # a namespace package, on which gin 0.5.0 stumbles
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    gin_setup.parse(["recipes/tiny.gin"])
+    assert gin.query_parameter("T5Config.embed_dim") == 32
+
+
+def test_unused_bindings_know_scopes():
+    gin_setup.register_configurables()
+    gin.clear_config()
+    gin.parse_config(["a/MeshConfig.data = 1", "b/MeshConfig.data = 1", "MeshConfig.model = 1",
+                      "X = 1", "Y = 1", "MeshConfig.fsdp = %X"])
+    with gin.config_scope("a"):
+        gin.get_configurable("MeshConfig")()
+    assert gin_setup.unused_bindings() == [
+        "Y", "b/music_diffusion.training.partitioning.MeshConfig.data"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_builds_and_all_it_binds_is_read(recipe):
+    text = pathlib.Path(gin_setup.gin_root() / recipe).read_text()
+    assert text.startswith("#"), "a recipe opens with what it is, its command and what to expect"
+    gin_setup.parse([recipe])
+    parts = {name: copy.deepcopy(gin.query_parameter(f"train.{name}"))  # builds what is bound
+             for name in ("model", "data", "optimizer", "config", "mesh")}
+    assert callable(parts["model"].loss_fn) and callable(parts["data"].train_iterator)
+    unread = [u for u in gin_setup.unused_bindings() if not u.startswith("music_diffusion.training.loop.train.")]
+    assert unread == []

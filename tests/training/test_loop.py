@@ -1,0 +1,227 @@
+"""Whole runs of a toy model: convergence, resuming, stopping, devices, files."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+from reference.toy_regression import ToyModel, ToySource
+
+from music_diffusion.errors import UserError
+from music_diffusion.training.checkpoints import Checkpoints, read_params
+from music_diffusion.training.loop import NonFiniteError, TrainConfig, train
+from music_diffusion.training.optimizers import adafactor, adamw
+from music_diffusion.training.partitioning import MeshConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def go(model_dir, *, model=ToyModel(), data=ToySource(), optimizer=None, mesh=MeshConfig(),
+       on_first_step=lambda: None, **config):
+    config = {"total_steps": 10, "batch_size": 8, "log_every": 1, "eval_every": 0,
+              "checkpoint_every": 100} | config
+    return train(model=model, data=data, optimizer=optimizer or adamw(learning_rate=0.03),
+                 config=TrainConfig(**config), model_dir=str(model_dir), mesh=mesh,
+                 on_first_step=on_first_step)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def losses(folder):
+    return [r["loss"] for r in rows(folder / "train.csv")]
+
+
+def start_process(code, devices=1, **options):
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment,
+                            stdout=subprocess.PIPE, text=True, **options)
+
+
+def test_converges_and_leaves_its_files(tmp_path):
+    result = go(tmp_path, total_steps=200, log_every=20, eval_every=100, ema_decay=0.9)
+    assert (result.step, result.reason) == (200, "finished")
+    evaluated = rows(tmp_path / "eval.csv")
+    assert [r["step"] for r in evaluated] == [100, 200]
+    assert result.metrics["loss"] == pytest.approx(evaluated[-1]["loss"], rel=1e-6) and (
+        result.metrics["loss"] < 0.05)
+    logged = rows(tmp_path / "train.csv")
+    assert [r["step"] for r in logged] == list(range(20, 201, 20))
+    assert set(logged[0]) >= {"loss", "abs_error", "grad_norm", "learning_rate", "steps_per_second"}
+    assert logged[-1]["learning_rate"] == pytest.approx(0.03)
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_evaluation_is_the_mean_over_examples(tmp_path):
+    result = go(tmp_path, total_steps=1, eval_every=1, ema_decay=0.0)
+    params = jax.device_get(result.state.params)
+    x, y = ToySource().table()
+    error = x @ params["w"] @ params["u"] + params["bias"] - y
+    both = np.concatenate([error[:8], error[:3]])  # eval_batches: 8 examples, then 3
+    assert result.metrics["loss"] == pytest.approx(np.mean(both**2), rel=1e-5)
+
+
+def test_resume_is_bit_identical(tmp_path):
+    options = dict(model=ToyModel(noise=0.1), ema_decay=0.9, microbatches=2)
+    whole = go(tmp_path / "whole", total_steps=10, **options)
+    go(tmp_path / "halves", total_steps=5, **options)
+    halves = go(tmp_path / "halves", total_steps=10, **options)
+    assert jax.tree.structure(whole.state) == jax.tree.structure(halves.state)
+    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(halves.state)):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
+    assert len(set(losses(tmp_path / "whole"))) == 10
+
+
+def test_a_finished_run_does_nothing_more(tmp_path):
+    first = go(tmp_path)
+    again = go(tmp_path)
+    assert (again.step, again.reason) == (10, "finished")
+    np.testing.assert_array_equal(again.state.params["w"], first.state.params["w"])
+
+
+def test_keeps_the_newest_checkpoints(tmp_path):
+    go(tmp_path, total_steps=7, checkpoint_every=2, keep=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["6", "7"]
+    assert read_params(tmp_path)[1] == 7 and read_params(tmp_path, 6)[1] == 6
+    with pytest.raises(UserError, match="no checkpoint of step 3"):
+        read_params(tmp_path, 3)
+    with pytest.raises(UserError, match="no checkpoints/ there"):
+        read_params(tmp_path / "elsewhere")
+
+
+def test_another_model_in_the_folder_is_an_error(tmp_path):
+    go(tmp_path, total_steps=1)
+    with pytest.raises(UserError, match="does not fit") as caught:
+        go(tmp_path, total_steps=2, optimizer=adafactor())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("checkpoint_every", [5, 8])
+def test_stops_at_a_loss_that_is_not_finite(tmp_path, checkpoint_every):
+    with pytest.raises(NonFiniteError, match="at step 7 "):
+        go(tmp_path, total_steps=50, model=ToyModel(explode_over=1e3), data=ToySource(spike_at=6),
+           log_every=40, checkpoint_every=checkpoint_every, optimizer=adamw(learning_rate=1e-3))
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest_step() == (5 if checkpoint_every == 5 else None)
+    checkpoints.close()
+
+
+def test_time_limit(tmp_path):
+    result = go(tmp_path, total_steps=1000, time_limit_minutes=1e-6)
+    assert result.step == 1 and "time limit" in result.reason
+    assert go(tmp_path, total_steps=3).step == 3  # resumes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(tmp_path, number, capfd):
+    before = signal.getsignal(number)
+    result = go(tmp_path, total_steps=1000, on_first_step=lambda: os.kill(os.getpid(), number))
+    assert result.step <= 2 and number.name in result.reason
+    assert signal.getsignal(number) is before
+    assert "run the same command to resume" in capfd.readouterr().err
+    assert go(tmp_path, total_steps=result.step + 1).step == result.step + 1
+
+
+def test_survives_being_killed(tmp_path):
+    code = f"""
+        from reference.toy_regression import ToyModel, ToySource
+        from music_diffusion.training.loop import TrainConfig, train
+        from music_diffusion.training.optimizers import adamw
+        train(model=ToyModel(noise=0.1), data=ToySource(), optimizer=adamw(learning_rate=0.03),
+              config=TrainConfig(total_steps=10**6, batch_size=8, log_every=1, eval_every=0,
+                                 checkpoint_every=2), model_dir={str(tmp_path / 'killed')!r})
+        """
+    process = start_process(code, stderr=subprocess.DEVNULL)
+    folder = tmp_path / "killed" / "checkpoints"
+    while not any(p.name.isdigit() for p in folder.glob("*")) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.1)  # into the writing of a later one
+    process.kill()
+    process.wait()
+    checkpoints = Checkpoints(tmp_path / "killed")
+    reached = checkpoints.latest_step()
+    checkpoints.close()
+    resumed = go(tmp_path / "killed", model=ToyModel(noise=0.1), total_steps=reached + 3)
+    whole = go(tmp_path / "whole", model=ToyModel(noise=0.1), total_steps=reached + 3)
+    np.testing.assert_array_equal(resumed.state.params["w"], whole.state.params["w"])
+    steps = [r["step"] for r in rows(tmp_path / "killed" / "train.csv")]
+    assert steps == list(range(1, reached + 4))  # what was logged after the checkpoint is gone
+
+
+def test_eight_devices_have_the_losses_of_one(tmp_path):
+    code = f"""
+        import json
+        from reference.toy_regression import ToyModel, ToySource
+        from music_diffusion.training.loop import TrainConfig, train
+        from music_diffusion.training.optimizers import adamw
+        from music_diffusion.training.partitioning import MeshConfig
+        shards = {{}}
+        for name, mesh in dict(data=MeshConfig(), model=MeshConfig(data=4, model=2),
+                               fsdp=MeshConfig(data=2, fsdp=2, model=2)).items():
+            result = train(
+                model=ToyModel(noise=0.1), data=ToySource(), optimizer=adamw(learning_rate=0.03),
+                config=TrainConfig(total_steps=10, batch_size=16, log_every=1, eval_every=5,
+                                   microbatches=2, checkpoint_every=100),
+                model_dir={str(tmp_path)!r} + "/" + name, mesh=mesh)
+            state = result.state
+            shards[name] = [list(x.addressable_shards[0].data.shape) for x in (
+                state.params["w"], state.ema_params["w"],
+                state.opt_state.inner_states["trained"].inner_state[0].mu["w"])]
+        print(json.dumps(shards))
+        """
+    process = start_process(code, devices=8)
+    go(tmp_path / "one", model=ToyModel(noise=0.1), batch_size=16, microbatches=2, eval_every=5)
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    # w is [embed 8, mlp 16]; its statistics lie where it lies.
+    assert json.loads(output.splitlines()[-1]) == {
+        "data": [[8, 16]] * 3, "model": [[8, 8]] * 3, "fsdp": [[4, 8]] * 3}
+    for name in ("data", "model", "fsdp"):
+        # Only the order of sums differs; measured 3e-7.
+        np.testing.assert_allclose(losses(tmp_path / name), losses(tmp_path / "one"), rtol=1e-5)
+        np.testing.assert_allclose([r["loss"] for r in rows(tmp_path / name / "eval.csv")],
+                                   [r["loss"] for r in rows(tmp_path / "one" / "eval.csv")], rtol=1e-5)
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    # Eight examples and a batch of eight: every batch is the whole table, however it is sharded.
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [start_process(f"""
+        import jax
+        jax.distributed.initialize("localhost:{port}", 2, {rank})
+        from reference.toy_regression import ToyModel, ToySource
+        from music_diffusion.training.loop import TrainConfig, train
+        from music_diffusion.training.optimizers import adamw
+        for total_steps in (3, 6):
+            train(model=ToyModel(), data=ToySource(size=8), optimizer=adamw(learning_rate=0.03),
+                  config=TrainConfig(total_steps=total_steps, batch_size=8, log_every=1,
+                                     eval_every=0), model_dir={str(tmp_path / "two")!r})
+        """) for rank in range(2)]
+    go(tmp_path / "one", data=ToySource(size=8), total_steps=6)
+    assert [process.wait() for process in processes] == [0, 0]
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(total_steps=0), "total_steps=0"), (dict(microbatches=3), "microbatches=3"),
+    (dict(ema_decay=1.0), "ema_decay=1.0"), (dict(clip_norm=0.0), "clip_norm=0.0"),
+    (dict(eval_every=-1), "eval_every=-1")])
+def test_bad_configs(options, message):
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**({"total_steps": 1, "batch_size": 8} | options))

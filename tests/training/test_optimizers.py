@@ -1,0 +1,95 @@
+"""Optimizers against NumPy by hand, and frozen parameters."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from music_diffusion.errors import UserError
+from music_diffusion.training.optimizers import (
+    adafactor,
+    adamw,
+    frozen_mask,
+    skip_frozen,
+    warmup_constant,
+    warmup_cosine,
+)
+
+RNG = np.random.default_rng(0)
+PARAMS = {"dense": {"kernel": jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32),
+                    "bias": jnp.asarray(RNG.normal(size=4), jnp.float32)}}
+GRADS = {"dense": {"kernel": jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32),
+                   "bias": jnp.asarray(RNG.normal(size=4), jnp.float32)}}
+
+
+def first_update(transform, params=PARAMS, grads=GRADS):
+    updates, _ = transform.update(grads, transform.init(params), params)
+    return {k: np.asarray(v, np.float64) for k, v in updates["dense"].items()}
+
+
+def test_adamw_first_step_is_the_sign_and_only_matrices_decay():
+    update = first_update(adamw(learning_rate=0.1, weight_decay=0.5).transform)
+    # t = 1: m̂ = g and v̂ = g², so the step is g / (|g| + ε).
+    kernel, bias = PARAMS["dense"]["kernel"], PARAMS["dense"]["bias"]
+    expected = -0.1 * (np.sign(GRADS["dense"]["kernel"]) + 0.5 * np.asarray(kernel))
+    np.testing.assert_allclose(update["kernel"], expected, atol=1e-6)
+    np.testing.assert_allclose(update["bias"], -0.1 * np.sign(GRADS["dense"]["bias"]), atol=1e-6)
+    assert np.abs(0.05 * np.asarray(bias)).max() > 1e-3  # a decayed bias would have failed
+
+
+def test_adafactor_first_step_is_relative_to_the_parameter():
+    update = first_update(adafactor(learning_rate=1e-3).transform)
+    # t = 1: the decay is 1 - 1^-0.8 = 0, so v = g² and the step is lr · RMS(p) · sign(g).
+    for name, grad in GRADS["dense"].items():
+        rms = np.sqrt(np.mean(np.square(np.asarray(PARAMS["dense"][name], np.float64))))
+        np.testing.assert_allclose(update[name], -1e-3 * rms * np.sign(grad), rtol=1e-4)
+
+
+def test_adafactor_second_moment_follows_its_power_decay():
+    optimizer = adafactor(learning_rate=1.0, multiply_by_parameter_scale=False)
+    grads = [np.array([1.0, 2.0]), np.array([3.0, -1.0]), np.array([-0.5, 0.25])]
+    params = {"w": jnp.zeros(2)}
+    state, v = optimizer.transform.init(params), np.zeros(2)
+    for t, grad in enumerate(grads, 1):
+        updates, state = optimizer.transform.update({"w": jnp.asarray(grad, jnp.float32)}, state, params)
+        decay = 1 - t**-0.8
+        v = decay * v + (1 - decay) * grad**2
+        step = grad / np.sqrt(v)
+        step /= max(1.0, np.sqrt(np.mean(step**2)))
+        np.testing.assert_allclose(updates["w"], -step, rtol=1e-5)
+
+
+def test_schedules_by_hand():
+    cosine = warmup_cosine(peak=2.0, warmup_steps=10, total_steps=110, final=1.0)
+    values = [float(cosine(s)) for s in (0, 5, 10, 60, 110, 500)]
+    np.testing.assert_allclose(values, [0, 1, 2, 1.5, 1, 1], atol=1e-6)
+    constant = warmup_constant(peak=2.0, warmup_steps=4)
+    np.testing.assert_allclose([float(constant(s)) for s in (0, 2, 4, 99)], [0, 1, 2, 2])
+    assert float(warmup_constant(peak=2.0, warmup_steps=0)(0)) == 2.0
+    with pytest.raises(UserError, match="warmup_steps=5"):
+        warmup_cosine(peak=1.0, warmup_steps=5, total_steps=5)
+
+
+def test_optimizers_follow_a_schedule():
+    schedule = warmup_constant(peak=0.1, warmup_steps=10)
+    optimizer = adamw(learning_rate=schedule)
+    assert np.all(first_update(optimizer.transform)["bias"] == 0)
+    assert float(optimizer.learning_rate(5)) == pytest.approx(0.05)
+
+
+def test_frozen_parameters_have_no_update_and_no_state():
+    mask = frozen_mask(PARAMS, ("dense/bias$",), strict=True)
+    assert mask == {"dense": {"kernel": False, "bias": True}}
+    transform = skip_frozen(adamw(learning_rate=0.1, weight_decay=1.0).transform, mask)
+    update = first_update(transform)
+    assert np.all(update["bias"] == 0) and np.all(update["kernel"] != 0)
+    sizes = [np.size(x) for x in optax.tree.map_params(
+        transform, lambda x: x, transform.init(PARAMS), transform_non_params=lambda _: None)
+        .inner_states["trained"].inner_state[0].mu["dense"].values() if np.size(x)]
+    assert sizes == [12] or sizes == [12, 1]  # the bias has at most a placeholder
+
+
+def test_a_pattern_that_matches_nothing_is_an_error():
+    with pytest.raises(UserError, match="embeding"):
+        frozen_mask(PARAMS, ("embeding",), strict=True)
+    assert not any(frozen_mask(PARAMS, ("embeding",), strict=False)["dense"].values())
