@@ -17,6 +17,7 @@ from music_diffusion.errors import UserError
 # module -> what gin files may name in it, as '@train' or 'adamw.weight_decay = 0.01'.
 CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.training.loop": ("train", "TrainConfig"),
+    "music_diffusion.synthesis.release": ("released",),
     "music_diffusion.training.optimizers": (
         "adafactor", "adamw", "warmup_cosine", "warmup_constant"),
     "music_diffusion.training.partitioning": ("MeshConfig",),
@@ -39,6 +40,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.diffusion.losses": ("l1", "squared", "uniform_times", "stratified_times"),
 }
 
+TRAINING_ONLY = ("music_diffusion.training.", "music_diffusion.data.")
+
 _registered: set[tuple[str, str]] = set()
 
 
@@ -48,14 +51,19 @@ def gin_root() -> pathlib.Path:
     for folder in (package / "configs", package.parent / "gin"):
         if folder.is_dir():
             return folder.resolve()
-    raise UserError(f"no gin files: neither {package / 'configs'} nor {package.parent / 'gin'} exists")
+    raise UserError(f"no gin files: {package / 'configs'} is missing; install the package again")
 
 
-def register_configurables() -> None:
-    """Makes the project's classes and functions known to gin. Calling twice is harmless."""
+def register_configurables(*, models_only: bool = False) -> None:
+    """Makes the project's classes and functions known to gin. Calling twice is harmless.
+
+    With `models_only` training and data stay out, which need packages that rendering does not.
+    """
     import gin
 
     for module_name, names in CONFIGURABLES.items():
+        if models_only and module_name.startswith(TRAINING_ONLY):
+            continue
         module = importlib.import_module(module_name)
         for name in names:
             if (module_name, name) not in _registered:
@@ -151,7 +159,8 @@ def _check_macro(binding: str) -> None:
     macros = [scope for (scope, selector) in gin.config._CONFIG if selector == "gin.macro"]
     if name not in macros:
         close = difflib.get_close_matches(name, macros, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(macros)) or 'none'}"
+        known = ", ".join(sorted(macros)) or "none"
+        hint = f"did you mean {close[0]}?" if close else f"there are {known}"
         raise UserError(f"--gin.{name}: no gin file defines the macro {name}; {hint}")
 
 

@@ -28,7 +28,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model_dir", required=True, metavar="DIR",
                         help="checkpoints and metrics go here")
     parser.add_argument("--distributed", action="store_true",
-                        help="several processes: jax.distributed.initialize() finds them (TPU, Slurm)")
+                        help="one of several processes, which JAX finds by itself (TPU, Slurm)")
     arguments, rest = parser.parse_known_args(list(argv))
     arguments.bindings = []
     for argument in rest:
@@ -55,7 +55,6 @@ def check_overrides(bindings: Sequence[str]) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Parses the gin files and trains."""
     import gin
-
     from music_diffusion import gin_setup
 
     gin_setup.parse(arguments.gin_file, arguments.bindings)

@@ -4,6 +4,7 @@ import ast
 import importlib
 import pathlib
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -92,3 +93,19 @@ def test_links_are_relative(name, target):
 def test_gin_files_are_found_and_are_no_package():
     assert (gin_setup.gin_root() / "recipes" / "tiny.gin").is_file()
     assert not list((ROOT / "gin").rglob("__init__.py"))  # it would shadow gin-config
+
+
+def test_rendering_needs_only_the_base_install():
+    extra_only = sorted(set().union(*(modules(r) for r in EXTRAS.values()))
+                        - modules(PROJECT["dependencies"])
+                        - {"optax", "orbax"})  # come with flax
+    code = f"""
+import sys
+for name in {extra_only!r}:
+    sys.modules[name] = None  # importing it raises ImportError
+import music_diffusion
+from music_diffusion.cli import models, synthesize
+music_diffusion.load("default")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -33,9 +33,9 @@ def run(*, kind: str, source: str, destination: str, soundfont: str | None, hour
             params = model.init(jax.random.key(0), {})["params"]
             add_note_maps(source, destination, model, params, progress=lambda i, n: bar(i / n))
         elif kind == "release":
-            from music_diffusion.training.export import export
+            from music_diffusion.synthesis.release import release
 
-            export(source, destination)
+            release(source, destination)
         else:
             raise UserError(f"prepare {kind}: unknown; choose soundfont, note_maps or release")
     print(f"{pathlib.Path(destination).resolve()}: done")

@@ -59,7 +59,7 @@ class SyntheticSource:
         """[T, F] nat: each note's eight harmonics with amplitude k^-1, fading exponentially."""
         bins = np.arange(self.codec.fft // 2 + 1)
         power = np.zeros((len(time), len(bins)))
-        for note_start, note_end, pitch in zip(notes.start, notes.end, notes.pitch):
+        for note_start, note_end, pitch in zip(notes.start, notes.end, notes.pitch, strict=True):
             hertz = 440.0 * 2 ** ((int(pitch) - 69) / 12) * np.arange(1, 9)
             at = hertz * self.codec.fft / self.codec.sample_rate
             lobe = np.exp(-0.5 * (bins[:, None] - at) ** 2) / np.arange(1, 9)

@@ -11,6 +11,9 @@ import numpy as np
 from music_diffusion.errors import UserError
 from music_diffusion.types import Params
 
+WEIGHTS = "weights.safetensors"  # file names in the folder of a released model
+CONFIG = "config.gin"
+
 
 def save_safetensors(
     path: str | os.PathLike, params: Params, *, dtype: str = "float16",

@@ -37,7 +37,8 @@ class FrameGrid:
 
 
 def _heard(notes: Notes, start: float, frames: int, grid: FrameGrid) -> Notes:
-    return notes.between(start - grid.tail - grid.hop, start + (frames + 2) * grid.hop)
+    last = start + frames * grid.hop + max(grid.hop, grid.half_window)
+    return notes.between(start - grid.tail - grid.hop, last + grid.hop)
 
 
 def note_states(notes: Notes, start: float, frames: int, grid: FrameGrid) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import pathlib
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
+from music_diffusion.synthesis.release import released_model
 from music_diffusion.synthesis.synthesizer import Synthesizer
 
 
@@ -43,10 +44,8 @@ def load(name_or_path: str | os.PathLike = "default") -> Synthesizer:
     Raises:
       UserError: no such model, broken weights, or a configuration of another version.
     """
-    from music_diffusion import gin_setup
-
     folder = find(name_or_path)
-    model = gin_setup.released_model(folder / CONFIG)
+    model = released_model(folder / CONFIG)
     if not isinstance(model, FrameDiffusionModel):
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
     params = load_safetensors(folder / WEIGHTS)

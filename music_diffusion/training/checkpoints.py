@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -78,15 +79,18 @@ class Checkpoints:
                 data=grain.checkpoint.CheckpointRestore(_IteratorState(iterator))))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.folder}/{step}: the checkpoint does not fit this model, optimizer or data "
-                f"source ({_first_line(error)}); use another --model_dir to start afresh") from error
+                f"{self.folder}/{step}: the checkpoint does not fit this model, optimizer or "
+                f"data source ({_first_line(error)}); use another --model_dir to start afresh"
+            ) from error
         return restored.state
 
     def close(self) -> None:
         self._manager.close()
 
 
-def read_params(model_dir: str | pathlib.Path, step: int | None = None) -> tuple[Params, int, str]:
+def read_params(
+    model_dir: str | os.PathLike, step: int | None = None
+) -> tuple[Params, int, str]:
     """(params, step, gin configuration) of a checkpoint, without building its model.
 
     The parameters are the averaged ones where the run kept an average, else the
@@ -110,7 +114,8 @@ def read_params(model_dir: str | pathlib.Path, step: int | None = None) -> tuple
         restored = manager.restore(step, args=ocp.args.Composite(
             state=ocp.args.PyTreeRestore(
                 item, partial_restore=True,
-                restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)),
+                restore_args=jax.tree.map(
+                    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)),
             config=ocp.args.JsonRestore()))
     return restored.state[name], step, restored.config["gin"]
 

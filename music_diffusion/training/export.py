@@ -6,10 +6,7 @@ import os
 import pathlib
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.weights import save_safetensors
-
-WEIGHTS = "weights.safetensors"
-CONFIG = "config.gin"
+from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 
 
 def export(

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Model
@@ -59,8 +60,9 @@ class TrainConfig:
         if self.eval_every < 0:
             raise UserError(f"TrainConfig.eval_every={self.eval_every} must be at least 0")
         for name in ("clip_norm", "time_limit_minutes"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"TrainConfig.{name}={getattr(self, name)} must be positive or None")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"TrainConfig.{name}={value} must be positive or None")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"TrainConfig.ema_decay={self.ema_decay} must be in 0..1, below 1")
 
@@ -122,7 +124,8 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
         stack.enter_context(partitioning.on_mesh(devices, mesh.rules))
-        state, shardings = _start(model, optimizer, config, mesh, devices, batch, checkpoints, iterator)
+        state, shardings = _start(
+            model, optimizer, config, mesh, devices, batch, checkpoints, iterator)
         step = start = int(state.step)
         first_batch = batch if step == 0 else None
         report = stack.enter_context(_Report(folder, config, step))
@@ -184,7 +187,7 @@ def _compiled_step(model, optimizer, config, devices, shardings):
 class _Evaluator:
     """Means of `model.eval_fn` over the evaluation batches, with the same noise every time."""
 
-    def __init__(self, model: Model, data: DataSource, config: TrainConfig, devices):
+    def __init__(self, model: Model, data: DataSource, config: TrainConfig, devices: Mesh):
         self._data, self._config, self._devices = data, config, devices
         self._eval_fn = jax.jit(make_eval_step(model))
 
@@ -217,7 +220,7 @@ class _Report:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._writer:
+        if self._writer and self._progress:
             self._writer.close()
             self._progress.close()
 
@@ -240,7 +243,7 @@ class _Report:
         means["steps_per_second"] = len(values) / max(now - self._logged, 1e-9)
         means["seconds"] = now - self._began
         self._pending, self._logged = [], now
-        if self._writer:
+        if self._writer and self._progress:
             self._writer.write("train", step, means)
             self._progress.update(step, means["loss"])
         return True
@@ -248,7 +251,10 @@ class _Report:
     def write_eval(self, step: int, metrics: dict[str, float]) -> None:
         if self._writer and metrics:
             self._writer.write("eval", step, metrics)
-            self.say(f"step {step}  eval  " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+            values = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+            self.say(f"step {step}  eval  {values}")
+        if not self._pending:  # evaluation is no part of the training speed
+            self._logged = time.monotonic()
 
 
 class _Stop:
@@ -301,7 +307,7 @@ def _due(step: int, every: int, last: bool) -> bool:
     return every > 0 and (last or step % every == 0)
 
 
-def _check_batch(config: TrainConfig, devices) -> None:
+def _check_batch(config: TrainConfig, devices: Mesh) -> None:
     parts = config.microbatches * int(np.prod([devices.shape[a] for a in partitioning.BATCH_AXES]))
     if config.batch_size % parts or config.batch_size % jax.process_count():
         raise UserError(f"TrainConfig.batch_size={config.batch_size} must be a multiple of {parts} "
@@ -312,7 +318,7 @@ def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
     bad = int(state.bad_step)
     if bad:
         latest = checkpoints.latest_step()
-        kept = f"the checkpoint of step {latest} is good" if latest is not None else "no checkpoint yet"
+        kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest} is good"
         raise NonFiniteError(f"loss, gradient or update was not finite at step {bad} ({kept}); "
                              "lower the learning rate or clip_norm, or look at that step's data")
 
@@ -321,8 +327,8 @@ def _summary(state, step, config, folder, devices) -> str:
     count = sum(p.size for p in jax.tree.leaves(state.params))
     start = f"resuming at step {step}" if step else "starting"
     shape = " x ".join(f"{n} {a}" for a, n in devices.shape.items())
-    return (f"{start}: {count:,} parameters, batch {config.batch_size}, {config.total_steps} steps, "
-            f"{devices.devices.flat[0].platform} ({shape}), {folder}")
+    return (f"{start}: {count:,} parameters, batch {config.batch_size}, "
+            f"{config.total_steps} steps, {devices.devices.flat[0].platform} ({shape}), {folder}")
 
 
 def _write_config(folder: pathlib.Path) -> str:

@@ -67,7 +67,8 @@ class MetricWriter:
         from tensorboardX import SummaryWriter
 
         folder = pathlib.Path(model_dir)
-        self._tables = {name: CsvLog(folder / f"{name}.csv", start_step) for name in ("train", "eval")}
+        self._tables = {name: CsvLog(folder / f"{name}.csv", start_step)
+                        for name in ("train", "eval")}
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1,
                                     write_to_disk=True)
 

@@ -24,7 +24,9 @@ class Optimizer:
     frozen: tuple[str, ...] = ()  # regular expressions, searched in 'a/b/kernel' paths
 
 
-def warmup_cosine(*, peak: float, warmup_steps: int, total_steps: int, final: float = 0.0) -> Schedule:
+def warmup_cosine(
+    *, peak: float, warmup_steps: int, total_steps: int, final: float = 0.0
+) -> Schedule:
     """Linear from 0 to `peak`, then half a cosine down to `final` at `total_steps`."""
     if not 0 <= warmup_steps < total_steps:
         raise UserError(f"warmup_cosine: warmup_steps={warmup_steps} must be in "
@@ -89,7 +91,9 @@ def frozen_mask(params: Params, patterns: Sequence[str], *, strict: bool) -> Par
     return mask
 
 
-def skip_frozen(transform: optax.GradientTransformation, mask: Params) -> optax.GradientTransformation:
+def skip_frozen(
+    transform: optax.GradientTransformation, mask: Params
+) -> optax.GradientTransformation:
     """`transform` where `mask` is False; no update and no optimizer state where it is True."""
     labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", mask)
     return optax.multi_transform({"trained": transform, "frozen": optax.set_to_zero()}, labels)

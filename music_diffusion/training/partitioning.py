@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.core import unfreeze
-from flax.linen import partitioning as flax_partitioning
+from flax.linen.partitioning import get_axis_names
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -76,13 +76,14 @@ def partition_spec(
     """The mesh axes of one array. An axis that does not divide evenly stays whole."""
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} logical axes {names} for an array of shape {shape}")
-    spec = nn.logical_to_mesh_axes(names, rules)
+    spec = nn.logical_to_mesh_axes(names, rules) or ()
 
     def fits(size: int, axes) -> bool:
         axes = (axes,) if isinstance(axes, str) else axes
         return size % math.prod(mesh.shape[a] for a in axes) == 0
 
-    return PartitionSpec(*(a if a is not None and fits(n, a) else None for n, a in zip(shape, spec)))
+    return PartitionSpec(*(axes if axes is not None and fits(size, axes) else None
+                           for size, axes in zip(shape, spec, strict=True)))
 
 
 def state_shardings(
@@ -93,12 +94,14 @@ def state_shardings(
     Optimizer statistics and the average lie where their parameter lies if they
     have its shape; everything else is on every device.
     """
-    names = flatten_dict(unfreeze(flax_partitioning.get_axis_names(params_axes))) if params_axes else {}
+    names = flatten_dict(unfreeze(get_axis_names(dict(params_axes)))) if params_axes else {}
     whole = NamedSharding(mesh, PartitionSpec())
-    placed = {
-        path: (leaf.shape, NamedSharding(mesh, partition_spec(tuple(names[path]), leaf.shape, mesh, rules))
-               if path in names else whole)
-        for path, leaf in flatten_dict(unfreeze(state.params)).items()}
+    placed = {}
+    for param_path, leaf in flatten_dict(unfreeze(dict(state.params))).items():
+        spec = PartitionSpec()
+        if param_path in names:
+            spec = partition_spec(tuple(names[param_path]), leaf.shape, mesh, rules)
+        placed[param_path] = leaf.shape, NamedSharding(mesh, spec)
 
     def place(path, leaf):
         keys = tuple(k.key if isinstance(k, jax.tree_util.DictKey) else None for k in path)

@@ -8,10 +8,10 @@ optimizer state are float32 whatever it is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,7 +21,8 @@ from music_diffusion.training.optimizers import Optimizer, frozen_mask, skip_fro
 from music_diffusion.types import Batch, Params
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
     """All that a step reads and writes; one checkpoint holds exactly this."""
 
@@ -89,7 +90,8 @@ def mean_gradients(
         lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
     rngs = jax.random.split(rng, microbatches)
     first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, first, rngs[0]))
+    shapes = jax.eval_shape(part, first, rngs[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def add(total, xs):
         return jax.tree.map(jnp.add, total, part(*xs)), None

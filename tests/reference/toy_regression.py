@@ -65,8 +65,8 @@ class ToySource:
     def train_iterator(self, batch_size, seed, *, shard_index=0, shard_count=1):
         x, y = self.table()
         data = grain.MapDataset.source(range(self.size)).seed(seed).shuffle().repeat()
-        data = data[shard_index::shard_count].map(lambda i: {"x": x[i], "y": y[i]}).batch(batch_size)
-        data = data.map_with_index(self._spike)
+        data = data[shard_index::shard_count].map(lambda i: {"x": x[i], "y": y[i]})
+        data = data.batch(batch_size).map_with_index(self._spike)
         return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
     def _spike(self, index, batch):

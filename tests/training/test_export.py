@@ -14,7 +14,8 @@ from music_diffusion.training.optimizers import adamw
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_export_of_a_run(tmp_path, ema_decay):
     result = train(model=ToyModel(), data=ToySource(), optimizer=adamw(learning_rate=0.03),
-                   config=TrainConfig(total_steps=5, batch_size=8, ema_decay=ema_decay, eval_every=0),
+                   config=TrainConfig(total_steps=5, batch_size=8, ema_decay=ema_decay,
+                                      eval_every=0),
                    model_dir=str(tmp_path / "run"))
     expected = result.state.ema_params if ema_decay else result.state.params
     half = load_safetensors(export(tmp_path / "run", tmp_path / "half"))

@@ -20,18 +20,16 @@ from music_diffusion.errors import UserError
 from music_diffusion.training.checkpoints import Checkpoints, read_params
 from music_diffusion.training.loop import NonFiniteError, TrainConfig, train
 from music_diffusion.training.optimizers import adafactor, adamw
-from music_diffusion.training.partitioning import MeshConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def go(model_dir, *, model=ToyModel(), data=ToySource(), optimizer=None, mesh=MeshConfig(),
-       on_first_step=lambda: None, **config):
+def go(model_dir, *, model=None, data=None, optimizer=None, on_first_step=lambda: None, **config):
     config = {"total_steps": 10, "batch_size": 8, "log_every": 1, "eval_every": 0,
               "checkpoint_every": 100} | config
-    return train(model=model, data=data, optimizer=optimizer or adamw(learning_rate=0.03),
-                 config=TrainConfig(**config), model_dir=str(model_dir), mesh=mesh,
-                 on_first_step=on_first_step)
+    return train(model=model or ToyModel(), data=data or ToySource(),
+                 optimizer=optimizer or adamw(learning_rate=0.03), config=TrainConfig(**config),
+                 model_dir=str(model_dir), on_first_step=on_first_step)
 
 
 def rows(path):
@@ -80,7 +78,8 @@ def test_resume_is_bit_identical(tmp_path):
     go(tmp_path / "halves", total_steps=5, **options)
     halves = go(tmp_path / "halves", total_steps=10, **options)
     assert jax.tree.structure(whole.state) == jax.tree.structure(halves.state)
-    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(halves.state)):
+    leaves = (jax.tree.leaves(run.state) for run in (whole, halves))
+    for a, b in zip(*leaves, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
     assert len(set(losses(tmp_path / "whole"))) == 10
@@ -193,8 +192,9 @@ def test_eight_devices_have_the_losses_of_one(tmp_path):
     for name in ("data", "model", "fsdp"):
         # Only the order of sums differs; measured 3e-7.
         np.testing.assert_allclose(losses(tmp_path / name), losses(tmp_path / "one"), rtol=1e-5)
-        np.testing.assert_allclose([r["loss"] for r in rows(tmp_path / name / "eval.csv")],
-                                   [r["loss"] for r in rows(tmp_path / "one" / "eval.csv")], rtol=1e-5)
+        evaluated, expected = ([r["loss"] for r in rows(tmp_path / run / "eval.csv")]
+                               for run in (name, "one"))
+        np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path):

@@ -6,10 +6,10 @@ import pathlib
 import subprocess
 import sys
 
-import gin
 import numpy as np
 import pytest
 
+import gin
 from music_diffusion.train import main, parse_arguments
 
 ROOT = pathlib.Path(__file__).parents[2]

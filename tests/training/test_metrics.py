@@ -53,7 +53,8 @@ def test_progress_off_a_terminal_is_a_line_now_and_then():
             progress.update(step, loss=1.0 / step)
         progress.close()
     assert [line.split()[1] for line in quiet.getvalue().splitlines()] == ["4/4"]
-    assert [line.split()[1] for line in chatty.getvalue().splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
+    seen = [line.split()[1] for line in chatty.getvalue().splitlines()]
+    assert seen == ["1/4", "2/4", "3/4", "4/4"]
     assert "loss 0.25" in quiet.getvalue()
 
 
@@ -67,8 +68,9 @@ def test_progress_bar_on_a_terminal():
     progress.update(4, loss=0.125)
     progress.say("hello")
     progress.close()
-    assert "0.125" in stream.getvalue() and "4/4" in stream.getvalue() and "hello" in stream.getvalue()
+    assert all(text in stream.getvalue() for text in ("0.125", "4/4", "hello"))
 
 
 def test_format_seconds():
-    assert [format_seconds(s) for s in (0, 59.6, 3723, float("inf"))] == ["0:00", "1:00", "1:02:03", "?"]
+    seconds = (0, 59.6, 3723, float("inf"))
+    assert [format_seconds(s) for s in seconds] == ["0:00", "1:00", "1:02:03", "?"]

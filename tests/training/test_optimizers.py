@@ -51,7 +51,7 @@ def test_adafactor_second_moment_follows_its_power_decay():
     params = {"w": jnp.zeros(2)}
     state, v = optimizer.transform.init(params), np.zeros(2)
     for t, grad in enumerate(grads, 1):
-        updates, state = optimizer.transform.update({"w": jnp.asarray(grad, jnp.float32)}, state, params)
+        updates, state = optimizer.transform.update({"w": jnp.float32(grad)}, state, params)
         decay = 1 - t**-0.8
         v = decay * v + (1 - decay) * grad**2
         step = grad / np.sqrt(v)

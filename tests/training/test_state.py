@@ -25,7 +25,8 @@ def batches(count, size=8):
     return [next(iterator) for _ in range(count)]
 
 
-def run(optimizer, data, model=ToyModel(), ema_decay=0.0, **options):
+def run(optimizer, data, model=None, ema_decay=0.0, **options):
+    model = model or ToyModel()
     state, _ = init_state(model, optimizer, SHAPES, seed=0, ema=ema_decay > 0)
     step = jax.jit(make_train_step(model, optimizer, seed=0, ema_decay=ema_decay, **options))
     states, metrics = [state], []
@@ -66,7 +67,7 @@ def test_micro_batches_are_the_whole_batch():
     whole, m_whole = run(sgd(0.1), data)
     parts, m_parts = run(sgd(0.1), data, microbatches=4)
     np.testing.assert_allclose(flat(whole[-1].params), flat(parts[-1].params), atol=2e-6)
-    for a, b in zip(m_whole, m_parts):
+    for a, b in zip(m_whole, m_parts, strict=True):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-5)
 
