@@ -84,6 +84,8 @@ def prepare(
     hours: Annotated[float, typer.Option(help="Hours of excerpts, for soundfont.", min=0.001)] = 10.0,
     notes_per_program: Annotated[int, typer.Option(help="Isolated notes, for soundfont.", min=1)] = 440,
     weights: Annotated[str | None, typer.Option(help="note_timbre.safetensors, for note_maps.")] = None,
+    binding: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", help="gin binding of the released model, for release; repeatable.")] = None,
     workers: Annotated[int, typer.Option(help="Processes, for soundfont.", min=1)] = 2,
     seed: Annotated[int, typer.Option(help="Another seed draws other excerpts.")] = 0,
 ) -> None:
@@ -91,7 +93,8 @@ def prepare(
     from music_diffusion.cli import prepare as command
 
     command.run(kind=kind, source=source, destination=destination, soundfont=soundfont, hours=hours,
-                notes_per_program=notes_per_program, weights=weights, workers=workers, seed=seed)
+                notes_per_program=notes_per_program, weights=weights, bindings=binding or [],
+                workers=workers, seed=seed)
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 
 
 def run(*, kind: str, source: str, destination: str, soundfont: str | None, hours: float,
-        notes_per_program: int, weights: str | None, workers: int, seed: int) -> None:
+        notes_per_program: int, weights: str | None, bindings: list[str],
+        workers: int, seed: int) -> None:
     """See `cli.main.prepare`."""
     if not os.path.isdir(source):
         raise UserError(f"{source}: no such folder")
@@ -35,7 +36,7 @@ def run(*, kind: str, source: str, destination: str, soundfont: str | None, hour
         elif kind == "release":
             from music_diffusion.synthesis.release import release
 
-            release(source, destination)
+            release(source, destination, bindings=bindings)
         else:
             raise UserError(f"prepare {kind}: unknown; choose soundfont, note_maps or release")
     print(f"{pathlib.Path(destination).resolve()}: done")

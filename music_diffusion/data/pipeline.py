@@ -37,9 +37,9 @@ class FrameFeatures:
 class _Segment(grain.transforms.RandomMap):
     """Cuts a random (or the middle) segment from a record and adds its features."""
 
-    def __init__(self, codec: MelCodec, frames: int, features: Callable, random: bool):
+    def __init__(self, codec: MelCodec, frames: int, features: Callable, context: bool, random: bool):
         self._codec, self._frames, self._features = codec, frames, features
-        self._random = random
+        self._context, self._random = context, random
 
     def random_map(self, message: bytes, rng: np.random.Generator) -> Example:
         record = records.Record.from_bytes(message)
@@ -48,9 +48,19 @@ class _Segment(grain.transforms.RandomMap):
         start = first * self._codec.hop / self._codec.sample_rate
         part = slice(first, first + self._frames)
         example = {"targets": self._codec.scale(record.mel[part].astype(np.float32))}
+        if self._context:
+            example.update(self._segment_before(record.mel, first))
         if record.maps is not None:
             example["maps"] = record.maps[part].astype(np.float32)
         return example | self._features(record.notes, start, self._frames)
+
+    def _segment_before(self, mel: np.ndarray, first: int) -> Example:
+        """All zero, mask too, where the record does not hold the whole of it."""
+        whole = first >= self._frames
+        before = mel[first - self._frames:first] if whole else np.zeros_like(mel[:self._frames])
+        scaled = self._codec.scale(before.astype(np.float32))
+        return {"targets_context": scaled if whole else np.zeros_like(scaled),
+                "targets_context_mask": np.full(self._frames, whole, np.float32)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,7 @@ class RecordSource:
     codec: MelCodec = MelCodec()
     frames: int = 256  # T
     features: Callable[[Notes, float, int], Example] = FrameFeatures()
+    context: bool = False  # whether examples hold the segment before (`targets_context`, its mask)
     eval_batch_count: int = 8  # batches of the validation split that `eval_batches` gives
 
     def _dataset(self, split: str, seed: int, random: bool) -> grain.MapDataset:
@@ -69,7 +80,8 @@ class RecordSource:
         data = grain.MapDataset.source(source).seed(seed)
         if random:
             data = data.shuffle().repeat()
-        return data.random_map(_Segment(self.codec, self.frames, self.features, random))
+        return data.random_map(_Segment(self.codec, self.frames, self.features,
+                                        self.context, random))
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:

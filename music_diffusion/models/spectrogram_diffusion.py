@@ -32,6 +32,7 @@ from music_diffusion.diffusion.schedules import CosineSchedule, Schedule
 from music_diffusion.diffusion.solvers import DDPM, Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.networks.positions import TABLE
 from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
 from music_diffusion.types import Batch, Params
 
@@ -69,6 +70,11 @@ class SpectrogramDiffusionModel:
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
         Guidance(weights=(self.guidance_weight,))  # checks it
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of parameters that training leaves alone: the position tables."""
+        return (f"{TABLE}/embedding",)
 
     @property
     def network(self) -> SpectrogramTransformer:

@@ -21,7 +21,7 @@ def save_safetensors(
 ) -> None:
     """Nested dict of arrays -> file; floats become `dtype`, other arrays stay. Atomic."""
     from flax.traverse_util import flatten_dict
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {}
     for name, value in flatten_dict(dict(params), sep="/").items():
@@ -33,8 +33,8 @@ def save_safetensors(
                 raise UserError(f"{name}: has values that {dtype} cannot hold; export as float32")
             array = small
         arrays[name] = np.ascontiguousarray(array)
-    part = f"{path}.part"
-    save_file(arrays, part, metadata={"facts": json.dumps(facts or {})})
+    part = pathlib.Path(f"{path}.part")
+    part.write_bytes(save(arrays, metadata={"facts": json.dumps(facts or {})}))
     os.replace(part, path)
 
 

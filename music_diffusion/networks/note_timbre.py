@@ -9,7 +9,6 @@ frequency) and learned where it does not (envelope, noise, attack, decay).
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import flax.linen as nn
 import jax
@@ -60,9 +59,9 @@ def harmonic_comb(codec: MelCodec) -> np.ndarray:
 
 def _bumps(x: jax.Array, low: float, high: float, count: int) -> jax.Array:
     """Gaussian bumps at `count` even centres over [low, high]: [...] → [..., count]."""
-    centres = np.linspace(low, high, count, dtype=np.float32)
-    width = centres[1] - centres[0]
+    width = (high - low) / (count - 1)
     x = jnp.clip(x, low, high)[..., None]
+    centres = np.linspace(low, high, count, dtype=np.float32).reshape((1,) * (x.ndim - 1) + (-1,))
     return jnp.exp(-0.5 * ((x - centres) / width) ** 2)
 
 
@@ -105,10 +104,10 @@ class NoteTimbre(nn.Module):
         return jnp.logaddexp(harmonic + jnp.take(comb, key, axis=0), noise)
 
 
-def power_sum(mel_TxPxF, weight_TxP) -> jax.Array:
+def power_sum(mel_TxPxF, weight_TxP, clip_min: float = 1e-5) -> jax.Array:
     """Log-mel of notes that sound together, phases unknown: ½ ln Σ_p w_p exp(2 mel_p).
 
-    [..., P, F], [..., P] → [..., F]; −∞ is avoided by the codec's floor being added.
+    [..., P, F], [..., P] → [..., F]; −∞ is avoided by the codec's floor `clip_min` being added.
     """
-    floor = jnp.exp(2 * jnp.float32(math.log(1e-5)))
-    return 0.5 * jnp.log(jnp.einsum("...PF,...P->...F", jnp.exp(2 * mel_TxPxF), weight_TxP) + floor)
+    power = jnp.einsum("...PF,...P->...F", jnp.exp(2 * mel_TxPxF), weight_TxP)
+    return 0.5 * jnp.log(power + clip_min**2)

@@ -44,6 +44,12 @@ class ScoreDenoiserConfig:
     data_mean: float = -0.45  # the map of the dropped condition
     data_std: float = 0.45  # s of the dropped condition
 
+    def __post_init__(self):
+        if self.unet.output != self.codec.mels:
+            raise ValueError(f"{self.unet.output=} must be {self.codec.mels=}")
+        if not (self.residual_std > 0 and self.data_std > 0):
+            raise ValueError(f"{self.residual_std=} and {self.data_std=} must be > 0")
+
     @property
     def codec(self) -> MelCodec:
         return self.timbre.codec
@@ -67,7 +73,8 @@ class ScoreDenoiser(nn.Module):
         program = jnp.maximum(slots["program"], 0)
         mel = self.timbre(program, *(slots[f] for f in SLOT_FIELDS[1:]), one_hot=one_hot)
         new = used * (slots["age"] < ONSET_SECONDS)
-        return jnp.stack([self.config.codec.scale(power_sum(mel, w)) for w in (used, new)], -2)
+        codec = self.config.codec
+        return jnp.stack([codec.scale(power_sum(mel, w, codec.clip_min)) for w in (used, new)], -2)
 
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
                   keep: Float[Array, " B"]) -> dict[str, jax.Array]:

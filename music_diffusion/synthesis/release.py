@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from music_diffusion import gin_setup
@@ -58,8 +58,12 @@ def released_model(path: str | os.PathLike) -> Any:
                             f"({' '.join(str(e).split())[:160]})") from e
 
 
-def released_config(training_config: str) -> str:
+def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
     """From a training run's configuration to that of its model.
+
+    Args:
+      training_config: gin text.
+      bindings: what rendering does otherwise, such as 'FrameDiffusionModel.num_steps = 8'.
 
     Raises UserError if the run binds no `train.model`.
     """
@@ -73,15 +77,24 @@ def released_config(training_config: str) -> str:
         gin.parse_config(f"released.model = {model}")
         if model.selector.endswith("FrameDiffusionModel"):
             gin.parse_config("FrameDiffusionModel.timbre_weights = None")  # now among the weights
+        gin.parse_config(list(bindings))
         gin.get_configurable("released")()
         return gin.operative_config_str()
 
 
-def release(model_dir: str, out_dir: str, step: int | None = None) -> None:
-    """Writes a released model (fp16 weights and configuration) of a training run."""
+def release(model_dir: str, out_dir: str, *, step: int | None = None,
+            bindings: Sequence[str] = ()) -> None:
+    """Writes a released model (fp16 weights and configuration) of a training run.
+
+    Args:
+      model_dir: of the run.
+      out_dir: folder of the model.
+      step: which checkpoint; None for the newest.
+      bindings: see `released_config`.
+    """
     from music_diffusion.models.weights import CONFIG
     from music_diffusion.training.export import export
 
     weights = export(model_dir, out_dir, step=step)
     config = weights.parent / CONFIG
-    config.write_text(released_config(config.read_text()))
+    config.write_text(released_config(config.read_text(), bindings))
