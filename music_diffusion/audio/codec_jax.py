@@ -46,7 +46,8 @@ def encode_jax(codec: MelCodec, samples: Float[Array, "*B S"]) -> Float[Array, "
     lead = [(0, 0)] * (samples.ndim - 1)
     padded = jnp.pad(samples, [*lead, (0, blocks * codec.hop - samples.shape[-1])])
     windows = frame(padded, length=codec.window, hop=codec.hop)
-    spectrum = jnp.fft.rfft(windows * codec.hann.astype(np.float32), codec.fft)
+    hann = jnp.broadcast_to(codec.hann.astype(np.float32), windows.shape)
+    spectrum = jnp.fft.rfft(windows * hann, codec.fft)
     # |z| has no gradient at 0, and silence is exactly 0.
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     positive = power > 0

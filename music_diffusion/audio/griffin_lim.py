@@ -124,9 +124,9 @@ def mel_to_linear(codec: MelCodec, mel: Float[Array, "T F"]) -> Float[Array, "T 
     target = jnp.exp(mel)
     area = jnp.maximum(matrix.sum(axis=0), 1e-6)  # [F]; narrow bands may hold no FFT bin
     per_bin = jnp.maximum(matrix.sum(axis=1), 1e-6)  # [K]
-    linear = jnp.maximum((target / area) @ matrix.T, SMALLEST)
+    linear = jnp.maximum((target / area[None]) @ matrix.T, SMALLEST)
     for _ in range(MEL_ITERATIONS):
-        linear = linear * ((target / jnp.maximum(linear @ matrix, SMALLEST)) @ matrix.T) / per_bin
+        linear = linear * ((target / jnp.maximum(linear @ matrix, SMALLEST)) @ matrix.T) / per_bin[None]
     return jnp.maximum(linear, SMALLEST)
 
 
@@ -134,7 +134,7 @@ def interpolate_log(magnitude: Float[Array, "T K"], factor: int) -> Float[Array,
     """Frames between frames: linear in time and in the logarithm; the last frame is held."""
     log = jnp.log(magnitude)
     following = jnp.concatenate([log[1:], log[-1:]])
-    share = (jnp.arange(factor) / factor)[:, None]
+    share = (jnp.arange(factor) / factor)[None, :, None]
     fine = log[:, None] + share * (following - log)[:, None]
     return jnp.exp(fine.reshape(-1, log.shape[-1]))
 
@@ -154,7 +154,7 @@ def _reconstruct(config: GriffinLim, mel: Float[Array, "T F"], prior: Float[Arra
     hop = codec.hop // config.upsample
     target = interpolate_log(mel_to_linear(codec, mel), config.upsample)
     frames = target.shape[0]
-    hann = jnp.asarray(codec.hann, jnp.float32)
+    hann = jnp.asarray(codec.hann, jnp.float32)[None]
     weight = overlap_add(jnp.broadcast_to(hann**2, (frames, codec.window)), hop=hop)
     weight = jnp.maximum(weight, 0.1 * weight.max())  # the rims are under part of a window
     has_prior = chunk > 0

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator
 def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
     """Gives a function that takes the share done, 0..1; silent when stderr is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
                   TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True,

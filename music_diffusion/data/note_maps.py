@@ -12,6 +12,7 @@ from music_diffusion.models.note_map import draw_note_maps
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.types import Params
 
+
 def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Params,
                   grid: FrameGrid = FrameGrid(),
                   progress: Callable[[int, int], None] = lambda i, n: None) -> None:
