@@ -11,6 +11,7 @@ import numpy as np
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import records
 from music_diffusion.data.note_renders import ROW_DTYPE
+from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 
@@ -44,6 +45,9 @@ class _Segment(grain.transforms.RandomMap):
     def random_map(self, message: bytes, rng: np.random.Generator) -> Example:
         record = records.Record.from_bytes(message)
         spare = len(record.mel) - self._frames
+        if spare < 0:
+            raise UserError(f"excerpts of {len(record.mel)} frames are shorter than segments of "
+                            f"{self._frames}; render longer ones, or train on fewer frames")
         first = int(rng.integers(spare + 1)) if self._random else spare // 2
         start = first * self._codec.hop / self._codec.sample_rate
         part = slice(first, first + self._frames)
@@ -107,9 +111,14 @@ class NoteRowSource:
     block: int = 512  # consecutive rows that are drawn or held out together
 
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.load(f"{self.folder}/note_rows.npy", mmap_mode="r")
-        assert rows.dtype == ROW_DTYPE, rows.dtype
+        path = f"{self.folder}/note_rows.npy"
+        try:
+            rows = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as e:
+            raise UserError(f"{path}: cannot be read; make it with `music-diffusion prepare`") from e
         held = (np.arange(len(rows)) // self.block) % self.holdout == 0
+        if rows.dtype != ROW_DTYPE or held.all():
+            raise UserError(f"{path}: not rows of notes, or too few of them")
         return rows, held
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,

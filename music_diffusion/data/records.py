@@ -82,9 +82,13 @@ def read_manifest(folder: str | os.PathLike, codec: MelCodec | None = None) -> d
     path = pathlib.Path(folder) / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST} there; make the folder with `music-diffusion prepare`")
-    facts = json.loads(path.read_text())
+    try:
+        facts = json.loads(path.read_text())
+        its_codec = facts["codec"]
+    except (ValueError, TypeError, KeyError) as e:
+        raise UserError(f"{path}: damaged; make the folder again with `music-diffusion prepare`") from e
     if codec is not None:
-        codec.check_same(MelCodec.from_dict(facts["codec"]))
+        codec.check_same(MelCodec.from_dict(its_codec))
     return facts
 
 

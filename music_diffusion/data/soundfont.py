@@ -42,11 +42,15 @@ class SoundFontRenderer:
             raise UserError(f"{self.path}: no such SoundFont; give a .sf2 or .sf3 file")
 
     def __call__(self, notes: Notes) -> Waveform:
-        """Renders all notes; sample 0 is time 0, length = last end + tail."""
+        """Renders all notes; sample 0 is time 0, length = last end + tail (to 2 ms).
+
+        Calls repeat each other but for the first 2 ms of notes, where
+        FluidSynth fades from the panning of whatever its voice played before.
+        """
         rate = self.sample_rate * self.oversample
         synth, font = _synth(self.path, rate, self.gain)
         synth.system_reset()
-        audio = _play(synth, font, notes, rate, self.tail)
+        audio = _play(synth, font, notes, rate, self.tail, self.path)
         return Waveform(soxr.resample(audio, rate, self.sample_rate, quality="HQ"), self.sample_rate)
 
 
@@ -70,17 +74,20 @@ def _library():
     return fluidsynth
 
 
-def _play(synth, font: int, notes: Notes, rate: int, tail: float) -> np.ndarray:
+def _play(synth, font: int, notes: Notes, rate: int, tail: float, path: str) -> np.ndarray:
     """Drives the synthesizer note by note at absolute sample positions."""
     channel_of = _channels(notes)
     for (drum, program), channel in channel_of.items():
-        synth.program_select(channel, font, 128 if drum else 0, 0 if drum else program)
+        if synth.program_select(channel, font, 128 if drum else 0, 0 if drum else program) < 0:
+            raise UserError(f"{path}: has no {'drums' if drum else f'program {program}'}; "
+                            "choose a General MIDI SoundFont")
     on = np.round(notes.start * rate / BLOCK).astype(np.int64) * BLOCK
     off = np.maximum(np.round(notes.end * rate / BLOCK).astype(np.int64) * BLOCK, on + BLOCK)
     events = [(t, 0, i) for i, t in enumerate(off.tolist())]
     events += [(t, 1, i) for i, t in enumerate(on.tolist())]
     events.sort(key=lambda e: e[:2])
     total = int(np.ceil((notes.duration + tail) * rate / BLOCK)) * BLOCK
+    total = max(total, int(off.max(initial=0)))
     audio, now = np.zeros(total, np.float32), 0
     pitch, velocity = notes.pitch.tolist(), notes.velocity.tolist()
     channel = [channel_of[bool(d), int(p)] for d, p in zip(notes.is_drum, notes.program, strict=True)]

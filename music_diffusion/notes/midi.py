@@ -66,19 +66,22 @@ def write_midi(notes: Notes, path: str | os.PathLike, *, ticks_per_beat: int = 4
     midi.tracks.append(head)
     melodic = [p for p in np.unique(notes.program[~notes.is_drum])]
     channels = [c for c in range(16) if c != DRUM_CHANNEL]
-    if len(melodic) > len(channels):
-        warnings.warn(f"{len(melodic)} programs share 15 MIDI channels", stacklevel=2)
+    shared = len(melodic) > len(channels)
+    if shared:
+        warnings.warn(f"{len(melodic)} programs share 15 MIDI channels; where two of one channel "
+                      "hold the same pitch, their ends may be exchanged", stacklevel=2)
     parts = [(channels[i % 15], int(p), ~notes.is_drum & (notes.program == p))
              for i, p in enumerate(melodic)]
     if notes.is_drum.any():
         parts.append((DRUM_CHANNEL, 0, notes.is_drum))
     ticks = 1e6 / tempo * ticks_per_beat
     for channel, program, mask in parts:
-        midi.tracks.append(_track(notes[mask], channel, program, ticks))
+        midi.tracks.append(_track(notes[mask], channel, program, ticks, shared))
     midi.save(path)
 
 
-def _track(notes: Notes, channel: int, program: int, ticks_per_second: float) -> mido.MidiTrack:
+def _track(notes: Notes, channel: int, program: int, ticks_per_second: float,
+           shared: bool) -> mido.MidiTrack:
     start = np.round(notes.start * ticks_per_second).astype(int)
     end = np.maximum(np.round(notes.end * ticks_per_second).astype(int), start + 1)
     # Offs come before ons of the same tick, so that a repeated note is not cut by its forerunner.
@@ -88,6 +91,10 @@ def _track(notes: Notes, channel: int, program: int, ticks_per_second: float) ->
     track = mido.MidiTrack([mido.Message("program_change", channel=channel, program=program)])
     now = 0
     for tick, on, pitch, velocity in events:
+        if on and shared:  # another track may have changed the channel's program since
+            track.append(mido.Message("program_change", channel=channel, program=program,
+                                      time=tick - now))
+            now = tick
         track.append(mido.Message("note_on" if on else "note_off", channel=channel, note=pitch,
                                   velocity=velocity, time=tick - now))
         now = tick

@@ -1,0 +1,235 @@
+"""Batches from a folder whose spectrograms say which record and which frame they are."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data import records
+from music_diffusion.data.note_renders import ROW_DTYPE
+from music_diffusion.data.pipeline import FrameFeatures, NoteRowSource, RecordSource
+from music_diffusion.errors import UserError
+from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
+from music_diffusion.notes.notes import Notes
+
+CODEC = MelCodec(mels=3)
+LENGTH, FRAMES, TRAIN, VALIDATION = 64, 16, 10, 5
+STEP = 1 / 16  # nat a frame, exact in half precision
+
+
+def clock_record(number, with_maps):
+    """Frame t has mel[t, 0] = t steps and mel[t, 1] = number steps above the floor of -11.5; at
+    t * 0.02 s begins a note of pitch t."""
+    mel = np.full((LENGTH, 3), -11.5)
+    mel[:, 0] += STEP * np.arange(LENGTH)
+    mel[:, 1] += STEP * number
+    start = 0.02 * np.arange(LENGTH) + 0.003
+    notes = Notes(start, start + 0.01, np.arange(LENGTH), np.full(LENGTH, 127),
+                  np.full(LENGTH, number), np.zeros(LENGTH))
+    maps = np.broadcast_to(np.arange(LENGTH)[:, None, None] / 64, (LENGTH, 2, 3))
+    return records.Record(mel=mel, notes=notes, maps=maps if with_maps else None).to_bytes()
+
+
+def write_folder(folder, with_maps=False):
+    folder.mkdir()
+    for shard in range(2):
+        records.write_shard(
+            folder / f"train-{shard:05d}.array_record",
+            (clock_record(n, with_maps) for n in range(5 * shard, 5 * shard + 5)))
+    records.write_shard(folder / "validation-00000.array_record",
+                        (clock_record(100 + n, with_maps) for n in range(VALIDATION)))
+    records.write_manifest(folder, codec=CODEC.to_dict())
+    return RecordSource(folder=str(folder), codec=CODEC, frames=FRAMES,
+                        features=FrameFeatures(slots=2, grid=FrameGrid(tail=0.0)))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data") / "plain")
+
+
+def places(batch):
+    """(record, first frame) of every example, from its spectrogram."""
+    mel = (CODEC.unscale(batch["targets"].astype(np.float64)) + 11.5) / STEP
+    assert np.allclose(np.diff(mel[:, :, 0], axis=1), 1, atol=1e-3)
+    return [(round(float(m[0, 1])), round(float(m[0, 0]))) for m in mel]
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+def flat(batches):
+    return [place for batch in batches for place in places(batch)]
+
+
+def test_spectrogram_and_notes_are_cut_at_the_same_frame(source):
+    for batch in [*take(source.train_iterator(4, 0), 5), *source.eval_batches(2)]:
+        assert batch["targets"].shape == (4, FRAMES, 3) or len(batch["targets"]) == 2
+        for example, (record, first) in enumerate(places(batch)):
+            onsets = batch["roll"][example, :, :128]
+            # In frame i begins the note whose pitch is the frame's number in the record.
+            np.testing.assert_array_equal(onsets.argmax(1), first + np.arange(FRAMES))
+            np.testing.assert_array_equal(onsets.sum(1), 1)
+            slots = batch["slot_program"][example]
+            assert set(slots[slots >= 0].tolist()) == {record}
+
+
+def test_features_are_those_of_the_frame_functions():
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 0.5, 9)
+    notes = Notes(start, start + 0.1, rng.integers(0, 128, 9), rng.integers(1, 128, 9),
+                  rng.integers(0, 128, 9), np.zeros(9))
+    grid = FrameGrid()
+    got = FrameFeatures(slots=3, grid=grid)(notes, 0.1, 8)
+    want = slot_features(notes, 0.1, 8, grid, 3)
+    want.pop("dropped")
+    assert got.keys() == {"roll"} | {f"slot_{k}" for k in want}
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[f"slot_{name}"], value)
+    np.testing.assert_array_equal(got["roll"], roll_features(notes, 0.1, 8, grid))
+    assert FrameFeatures(slots=0)(notes, 0.1, 8).keys() == {"roll"}
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_others(source):
+    a, b, c = (flat(take(source.train_iterator(4, seed), 4)) for seed in (1, 1, 2))
+    assert a == b != c
+
+
+def test_an_epoch_has_every_record_once_and_crops_anew(source):
+    batches = take(source.train_iterator(5, 0), 4)
+    first, second = dict(flat(batches[:2])), dict(flat(batches[2:]))
+    assert sorted(first) == sorted(second) == list(range(TRAIN))
+    assert first != second and list(first) != list(second)
+    assert all(0 <= f <= LENGTH - FRAMES for f in [*first.values(), *second.values()])
+
+
+def test_crops_reach_both_ends(source):
+    small = dataclasses.replace(source, frames=LENGTH - 2)
+    assert {f for _, f in flat(take(small.train_iterator(4, 0), 15))} == {0, 1, 2}
+
+
+def test_iterators_resume_where_they_were(source):
+    iterator = source.train_iterator(3, 5)
+    take(iterator, 4)
+    state = iterator.get_state()
+    want = flat(take(iterator, 5))
+    other = source.train_iterator(3, 5)
+    next(other)
+    other.set_state(state)
+    assert flat(take(other, 5)) == want
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_shards_of_hosts_are_disjoint_and_together_the_whole(source, count):
+    parts = [flat(take(source.train_iterator(TRAIN // count, 3, shard_index=i, shard_count=count), 1))
+             for i in range(count)]
+    records_of = [{r for r, _ in part} for part in parts]
+    assert all(not a & b for a, b in itertools.combinations(records_of, 2))
+    assert set().union(*records_of) == set(range(TRAIN))
+    # And with the same crops as one host would see.
+    assert sorted(sum(parts, [])) == sorted(flat(take(source.train_iterator(TRAIN, 3), 1)))
+
+
+def test_evaluation_is_the_middle_of_every_validation_record_every_time(source):
+    a, b = (flat(source.eval_batches(1)) for _ in range(2))
+    assert a == b == [(100 + n, (LENGTH - FRAMES) // 2) for n in range(VALIDATION)]
+    assert len(flat(source.eval_batches(2))) == 4  # whole batches only
+    one = dataclasses.replace(source, eval_batch_count=1)
+    assert len(list(one.eval_batches(2))) == 1
+
+
+def test_maps_are_cut_with_the_spectrogram(tmp_path):
+    source = write_folder(tmp_path / "mapped", with_maps=True)
+    source = dataclasses.replace(source, features=FrameFeatures(slots=0))
+    batch = next(source.train_iterator(4, 0))
+    assert set(batch) == {"targets", "roll", "maps"} and batch["maps"].dtype == np.float32
+    for maps, (_, first) in zip(batch["maps"], places(batch), strict=True):
+        want = (first + np.arange(FRAMES))[:, None, None] / 64
+        np.testing.assert_allclose(maps, np.broadcast_to(want, maps.shape), atol=1e-3)
+
+
+def test_targets_are_in_the_models_range(source):
+    targets = next(source.train_iterator(4, 0))["targets"]
+    assert targets.dtype == np.float32
+    assert targets.min() == pytest.approx(-1, abs=0.01) and targets.max() <= 1
+
+
+def test_wrong_folders_are_one_line_errors(source, tmp_path):
+    with pytest.raises(UserError, match="codecs differ"):
+        next(dataclasses.replace(source, codec=MelCodec(mels=3, hop=160)).train_iterator(2, 0))
+    with pytest.raises(UserError, match="prepare"):
+        dataclasses.replace(source, folder=str(tmp_path)).train_iterator(2, 0)
+    records.write_manifest(tmp_path, codec=CODEC.to_dict())
+    with pytest.raises(UserError, match="no shards"):
+        dataclasses.replace(source, folder=str(tmp_path)).train_iterator(2, 0)
+
+
+def test_segments_longer_than_the_records_are_an_error(source):
+    long = dataclasses.replace(source, frames=LENGTH + 1)
+    with pytest.raises(UserError, match="64 frames are shorter than segments of 65"):
+        list(long.eval_batches(1))
+
+
+@pytest.fixture(scope="module")
+def rows_source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    rows = np.zeros(1000, ROW_DTYPE)
+    rows["age"] = np.arange(1000)  # the row's number
+    rows["pitch"] = np.arange(1000) % 128
+    rows["mel"][:, 0] = np.arange(1000) % 7
+    np.save(folder / "note_rows.npy", rows)
+    return NoteRowSource(folder=str(folder), holdout=5, block=20)
+
+
+def test_held_out_rows_are_whole_blocks_that_training_never_sees(rows_source):
+    seen = {int(a) for batch in take(rows_source.train_iterator(64, 0), 60) for a in batch["age"]}
+    held = {int(a) for batch in rows_source.eval_batches(20) for a in batch["age"]}
+    want = {i for i in range(1000) if i // 20 % 5 == 0}
+    assert held < want and len(held) == 160  # eight batches
+    assert not seen & want and len(seen) > 750  # of 800
+
+
+def test_rows_keep_together_and_have_the_networks_types(rows_source):
+    batch = next(rows_source.train_iterator(50, 0))
+    number = batch["age"].astype(int)
+    np.testing.assert_array_equal(batch["pitch"], number % 128)
+    np.testing.assert_array_equal(batch["mel"][:, 0], number % 7)
+    assert {k: v.dtype for k, v in batch.items()} == {
+        "program": np.int32, "pitch": np.int32, "velocity": np.int32, "age": np.float32,
+        "release": np.float32, "mel": np.float32}
+    assert batch["mel"].shape == (50, 128)
+
+
+def test_rows_are_deterministic_resumable_and_shared_out(rows_source):
+    def ages(iterator, count):
+        return [tuple(b["age"].tolist()) for b in take(iterator, count)]
+
+    iterator = rows_source.train_iterator(8, 1)
+    want = ages(iterator, 6)
+    assert ages(rows_source.train_iterator(8, 1), 6) == want
+    assert ages(rows_source.train_iterator(8, 2), 6) != want
+    other = rows_source.train_iterator(8, 1)
+    ages(other, 2)
+    state = other.get_state()
+    ages(other, 3)
+    other.set_state(state)
+    assert ages(other, 4) == want[2:]
+    hosts = [ages(rows_source.train_iterator(8, 1, shard_index=i, shard_count=2), 3)
+             for i in range(2)]
+    assert hosts == [want[0::2], want[1::2]]
+    a, b = ([tuple(x["age"].tolist()) for x in rows_source.eval_batches(16)] for _ in range(2))
+    assert a == b
+
+
+def test_missing_or_foreign_rows_are_one_line_errors(tmp_path):
+    with pytest.raises(UserError, match="note_rows.npy.*prepare"):
+        next(NoteRowSource(folder=str(tmp_path)).train_iterator(2, 0))
+    np.save(tmp_path / "note_rows.npy", np.zeros(4000))
+    with pytest.raises(UserError, match="note_rows.npy"):
+        next(NoteRowSource(folder=str(tmp_path)).train_iterator(2, 0))
+    np.save(tmp_path / "note_rows.npy", np.zeros(100, ROW_DTYPE))  # all in the held-out block
+    with pytest.raises(UserError, match="too few"):
+        next(NoteRowSource(folder=str(tmp_path)).train_iterator(2, 0))
