@@ -104,6 +104,10 @@ def main() -> None:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a name that the file system refuses
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         sys.exit(130)

@@ -15,7 +15,7 @@ def run(*, action: str, name: str, json: bool) -> None:
         facts = [{"name": n, "megabytes": round((find(n) / WEIGHTS).stat().st_size / 1e6, 1),
                   "folder": str(find(n))} for n in available()]
         if json:
-            print(json_module.dumps(facts))
+            print(json_module.dumps({"models": facts}))
         for fact in [] if json else facts:
             print(f"{fact['name']:20s} {fact['megabytes']:6.1f} MB  {fact['folder']}")
     elif action == "show":

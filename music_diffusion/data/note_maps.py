@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 from music_diffusion.data import records
+from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
 from music_diffusion.notes.frames import FrameGrid
@@ -19,6 +20,8 @@ def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Par
     """Copies the shards of `folder` to `out`, every record with its maps. Resumable."""
     facts = records.read_manifest(folder, model.codec)
     target = pathlib.Path(out)
+    if target.resolve() == pathlib.Path(folder).resolve():
+        raise UserError(f"{out}: give another folder than that of the data")
     target.mkdir(parents=True, exist_ok=True)
 
     def with_maps(message: bytes) -> bytes:

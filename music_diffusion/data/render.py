@@ -59,7 +59,10 @@ def scores_by_source(plan: RenderPlan, split: str) -> dict[str, list[str]]:
         raise UserError(f"{plan.scores}: no manifest.csv with columns path, source, split")
     result: dict[str, list[str]] = {}
     with table.open(newline="") as f:
-        for row in csv.DictReader(f):
+        reader = csv.DictReader(f)
+        if not {"path", "source", "split"} <= set(reader.fieldnames or ()):
+            raise UserError(f"{table}: needs the columns path, source, split")
+        for row in reader:
             if row["split"] == split:
                 result.setdefault(row["source"], []).append(f"{plan.scores}/{row['path']}")
     if not result:
@@ -129,11 +132,14 @@ def _call(task: Callable):
 
 def render(plan: RenderPlan, folder: str, progress: Callable[[int, int], None] = lambda i, n: None):
     """Writes the data folder: shards, `note_rows.npy`, manifest. Finished parts are kept."""
+    _ = plan.renderer, *(scores_by_source(plan, s) for s in ("train", "validation"))  # checks both
     out = pathlib.Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     per_shard = max(1, round(plan.train_hours * 3600 / plan.seconds / plan.shards))
     validation = max(1, round(plan.validation_hours * 3600 / plan.seconds))
-    tasks = [functools.partial(_program_rows, plan, folder, p) for p in range(DRUMS + 1)]
+    tasks = []
+    if not (out / "note_rows.npy").exists():
+        tasks += [functools.partial(_program_rows, plan, folder, p) for p in range(DRUMS + 1)]
     tasks += [functools.partial(_shard, plan, folder, "validation", 0, validation)]
     tasks += [functools.partial(_shard, plan, folder, "train", i, per_shard)
               for i in range(plan.shards)]

@@ -90,6 +90,8 @@ def draw_mel(axes, mel: np.ndarray, codec: MelCodec, seconds: float) -> None:
     hertz = np.array([125, 250, 500, 1000, 2000, 4000])
     hertz = hertz[(hertz > codec.fmin) & (hertz < codec.fmax)]
     low, high = 1127 * np.log1p(np.array([codec.fmin, codec.fmax]) / 700)
-    axes.set_yticks((1127 * np.log1p(hertz / 700) - low) / (high - low) * codec.mels, hertz)
+    # The filter of row m, drawn from m to m + 1, peaks at (m + 1) / (F + 1) of the mel range.
+    share = (1127 * np.log1p(hertz / 700) - low) / (high - low)
+    axes.set_yticks(share * (codec.mels + 1) - 0.5, hertz)
     axes.set_ylabel("frequency (Hz)")
     axes.figure.colorbar(image, ax=axes, label="log magnitude (nat)", pad=0.01)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from music_diffusion import gin_setup
 from music_diffusion.errors import UserError
+
+GIN_ERRORS = (ValueError, TypeError, SyntaxError, ImportError, AttributeError, tokenize.TokenError)
 
 
 def released(*, model: Any) -> Any:
@@ -26,20 +29,19 @@ def _private_gin() -> Iterator[Any]:
     """gin with an empty configuration; the caller's own is back afterwards."""
     import gin
 
-    names = ("_CONFIG", "_CONFIG_PROVENANCE", "_OPERATIVE_CONFIG", "_IMPORTS", "_CONSTANTS")
-    kept = {n: type(v)(v) if isinstance(v, (dict, set)) else v
-            for n in names if (v := getattr(gin.config, n, None)) is not None}
-    with gin.unlock_config():
+    names = ("_CONFIG", "_CONFIG_PROVENANCE", "_OPERATIVE_CONFIG", "_IMPORTS", "_SINGLETONS")
+    kept = {n: store.copy() for n in names
+            if isinstance(store := getattr(gin.config, n, None), dict | set)}
+    # Not gin.unlock_config: after an exception the caller's configuration would stay unlocked.
+    locked = gin.config_is_locked()
+    gin.clear_config()  # unlocks too
+    try:
+        yield gin
+    finally:
         gin.clear_config()
-        try:
-            yield gin
-        finally:
-            gin.clear_config()
-            for name, value in kept.items():
-                store = getattr(gin.config, name)
-                if isinstance(store, (dict, set)):
-                    store.clear()
-                    store.update(value)
+        for name, value in kept.items():
+            getattr(gin.config, name).update(value)
+        gin.config._set_config_is_locked(locked)
 
 
 def released_model(path: str | os.PathLike) -> Any:
@@ -47,15 +49,19 @@ def released_model(path: str | os.PathLike) -> Any:
 
     Raises UserError if the file is not such a configuration.
     """
-    text = pathlib.Path(path).read_text()
     with _private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
         try:
-            gin.parse_config(text)
+            gin.parse_config(pathlib.Path(path).read_text())
             return gin.get_configurable("released")()
-        except (ValueError, TypeError, SyntaxError) as e:
+        except (*GIN_ERRORS, OSError) as e:
             raise UserError(f"{path}: not a released configuration of this version "
-                            f"({' '.join(str(e).split())[:160]})") from e
+                            f"({_reason(e)})") from e
+
+
+def _reason(error: Exception) -> str:
+    """gin's messages have many lines."""
+    return " ".join(str(error).split())[:160]
 
 
 def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
@@ -65,20 +71,25 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
       training_config: gin text.
       bindings: what rendering does otherwise, such as 'FrameDiffusionModel.num_steps = 8'.
 
-    Raises UserError if the run binds no `train.model`.
+    Raises UserError if the run binds no `train.model`, or for a binding that does not fit.
     """
     with _private_gin() as gin:
         gin_setup.register_configurables()
-        gin.parse_config(training_config)
         try:
+            gin.parse_config(training_config)
             model = gin.query_parameter("train.model")
-        except ValueError as e:
-            raise UserError("the training configuration binds no train.model") from e
+        except GIN_ERRORS as e:
+            raise UserError("the training configuration binds no train.model that this version "
+                            f"knows ({_reason(e)})") from e
         gin.parse_config(f"released.model = {model}")
         if model.selector.endswith("FrameDiffusionModel"):
             gin.parse_config("FrameDiffusionModel.timbre_weights = None")  # now among the weights
-        gin.parse_config(list(bindings))
-        gin.get_configurable("released")()
+        try:
+            gin.parse_config(list(bindings))
+            gin.get_configurable("released")()
+        except GIN_ERRORS as e:
+            source = ", ".join(bindings) or "the training configuration"
+            raise UserError(f"{source}: {_reason(e)}") from e
         return gin.operative_config_str()
 
 
@@ -92,9 +103,12 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
       step: which checkpoint; None for the newest.
       bindings: see `released_config`.
     """
-    from music_diffusion.models.weights import CONFIG
-    from music_diffusion.training.export import export
+    from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+    from music_diffusion.training.checkpoints import read_params
 
-    weights = export(model_dir, out_dir, step=step)
-    config = weights.parent / CONFIG
-    config.write_text(released_config(config.read_text(), bindings))
+    params, step, training_config = read_params(model_dir, step)
+    text = released_config(training_config, bindings)  # before anything is written
+    out = pathlib.Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    save_safetensors(out / WEIGHTS, params, facts={"step": step})
+    (out / CONFIG).write_text(text)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 import time
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
+from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
 from music_diffusion.synthesis.synthesizer import Progress, Settings, Synthesizer
@@ -27,7 +29,7 @@ class Rendering:
     seed: int
     notes: int
     audio_seconds: float
-    wall_seconds: float  # from notes to file, without loading the model and compiling
+    wall_seconds: float  # from notes to file, without loading the model, compiling and the plot
     realtime_factor: float  # audio_seconds / wall_seconds
     lufs: float | None  # integrated loudness of the file; None if not normalised or silent
 
@@ -42,7 +44,7 @@ def check_outputs(output: str, plot: str | None) -> None:
 def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
                 settings: Settings = Settings(), plot: str | None = None, normalize: bool = True,
                 progress: Progress | None = None) -> Rendering:
-    """Renders a MIDI file; nothing appears under `output` unless all went well.
+    """Renders a MIDI file; nothing appears unless all went well.
 
     Args:
       synthesizer: from `load`.
@@ -68,12 +70,18 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
             for samples in synthesizer.stream(notes, settings, progress=progress,
                                               on_mel=sketch.push if sketch else None):
                 writer.write(samples)
+            # Before the audio appears, because drawing may fail too.
+            drawing = time.perf_counter()
+            if sketch is not None:
+                picture = os.path.join(scratch, "plot.png")
+                plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
+            began += time.perf_counter() - drawing
         if normalize:
             done = normalize_file(target, output)
             lufs = round(done.lufs, 2) if done.lufs > float("-inf") else None
-    wall = time.perf_counter() - began
-    if plot is not None:
-        plot_rendering(plot, notes, sketch, codec, os.path.basename(midi))
+        wall = time.perf_counter() - began
+        if plot is not None:
+            _place(picture, plot)
     model = settings.apply(synthesizer.model)
     seconds = writer.samples / codec.sample_rate
     return Rendering(
@@ -81,3 +89,16 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
         solver=repr(model.solver), guidance=model.guidance_weight, seed=settings.seed,
         notes=len(notes), audio_seconds=round(seconds, 3), wall_seconds=round(wall, 3),
         realtime_factor=round(seconds / wall, 3), lufs=lufs)
+
+
+def _place(source: str, target: str) -> None:
+    """Copies a file, maybe from another file system; it appears when it is complete."""
+    part = f"{target}.part"
+    try:
+        shutil.copyfile(source, part)
+        os.replace(part, target)
+    except OSError as e:
+        raise UserError(f"{target}: writing failed ({e.strerror}); is the disk full?") from e
+    finally:
+        if os.path.exists(part):
+            os.remove(part)

@@ -60,6 +60,8 @@ class Synthesizer:
 
     def __post_init__(self):
         self.model.codec.check_same(self.inverter.codec)
+        if abs(self.grid.hop * self.codec.frame_rate - 1) > 1e-6:
+            raise UserError(f"{self.grid.hop=} must be the codec's {1 / self.codec.frame_rate} s")
 
     @property
     def codec(self) -> MelCodec:

@@ -195,6 +195,16 @@ def test_prediction_follows_the_notes(params, batch):
     assert np.abs(a - b).max() > 1e-3
 
 
+def test_temperature_scales_the_starting_noise(params, batch):
+    rng = np.random.default_rng(5)
+    z = jnp.asarray(rng.normal(size=(B, T, F)), jnp.float32)
+    half, cold = (dataclasses.replace(MODEL, temperature=t) for t in (0.5, 0.0))
+    np.testing.assert_array_equal(half.sample(params, batch, z, RNG),
+                                  MODEL.sample(params, batch, 0.5 * z, RNG))
+    a, b = (predict(cold, params, batch, jax.random.key(i)) for i in (1, 2))
+    np.testing.assert_array_equal(a, b)  # a deterministic solver: the mean of the notes
+
+
 @pytest.mark.parametrize("weight", [1.0, 2.5, 0.0])
 def test_guidance_is_its_formula(params, batch, weight):
     rng = np.random.default_rng(5)
@@ -227,7 +237,8 @@ def test_missing_features_are_named(params, batch, missing, call):
 
 
 @pytest.mark.parametrize("fields", [
-    {"condition_dropout": 1.5}, {"num_steps": 0}, {"guidance_weight": float("nan")}])
+    {"condition_dropout": 1.5}, {"num_steps": 0}, {"guidance_weight": float("nan")},
+    {"temperature": -0.5}, {"temperature": float("nan")}])
 def test_settings_out_of_range_are_refused(fields):
     with pytest.raises(UserError):
         dataclasses.replace(MODEL, **fields)

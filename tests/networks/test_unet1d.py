@@ -113,6 +113,14 @@ def test_time_condition_and_noise_all_reach_every_frame(inputs, params):
         assert not np.any(gradient)
 
 
+def test_fine_levels_reach_the_output_past_the_coarse_ones(inputs, variables):
+    """Fresh blocks are identities: without the way across, frames of a pair would be alike."""
+    params = unfreeze(variables["params"])
+    params["output"]["kernel"] = params["output"]["kernel"] + 1.0
+    x = run(CONFIG, params, *inputs)
+    assert np.abs(x[:, 0::2] - x[:, 1::2]).min() > 1e-4
+
+
 def test_attention_block_adds_to_its_input(inputs):
     z = inputs[0]
     block = AttentionBlock(CONFIG)

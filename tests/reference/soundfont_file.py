@@ -17,7 +17,7 @@ COARSE_TUNE, INSTRUMENT, SAMPLE_ID, SAMPLE_MODES, SCALE_TUNING = 51, 41, 53, 54,
 def expected_hertz(program: int, pitch: int, drum: bool) -> float:
     if drum:
         return DRUM_HERTZ
-    return 440.0 * 2 ** ((pitch - 69) / 12) * (2 if program >= 64 else 1)
+    return 440.0 * 2 ** ((int(pitch) - 69) / 12) * (2 if program >= 64 else 1)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

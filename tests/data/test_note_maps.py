@@ -1,0 +1,89 @@
+import jax
+import numpy as np
+import pytest
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data import records
+from music_diffusion.data.note_maps import add_note_maps
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import split_variables
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.note_map import draw_note_maps
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
+from music_diffusion.networks.unet1d import UNet1DConfig
+from music_diffusion.notes.frames import FrameGrid
+from music_diffusion.notes.notes import Notes
+
+F = 8
+MODEL = FrameDiffusionModel(config=ScoreDenoiserConfig(
+    timbre=NoteTimbreConfig(width=8, layers=1, codec=MelCodec(mels=F)),
+    unet=UNet1DConfig(widths=(8,), blocks=1, time_features=4, heads=1, head_dim=4, output=F)))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return split_variables(MODEL.init(jax.random.key(0), {}))[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for name in ("train-00000", "train-00001", "validation-00000"):
+        records.write_shard(folder / f"{name}.array_record", (
+            records.Record(mel=np.full((10, F), i), notes=Notes(
+                [0.05], [0.1], [60 + i], [90], [i], [False])).to_bytes() for i in range(2)))
+    records.write_manifest(folder, codec=MODEL.codec.to_dict(), seed=5)
+    return folder
+
+
+def read(folder):
+    return {p.name: [records.Record.from_bytes(m) for m in records.read_shard(p)]
+            for p in sorted(folder.glob("*.array_record"))}
+
+
+def test_every_record_gets_the_maps_of_its_notes_and_keeps_the_rest(folder, params, tmp_path):
+    out, done = tmp_path / "mapped", []
+    add_note_maps(str(folder), str(out), MODEL, params, progress=lambda i, n: done.append((i, n)))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert records.read_manifest(out) == records.read_manifest(folder)
+    before, after = read(folder), read(out)
+    assert before.keys() == after.keys()
+    for name in before:
+        for a, b in zip(before[name], after[name], strict=True):
+            np.testing.assert_array_equal(a.mel, b.mel)
+            np.testing.assert_array_equal(a.notes.pitch, b.notes.pitch)
+            want = draw_note_maps(MODEL.config.timbre, params["timbre"], a.notes, 0.0, 10,
+                                  FrameGrid())
+            assert b.maps.shape == (10, 2, F)
+            np.testing.assert_allclose(b.maps, want, atol=1e-3)
+
+
+def test_an_interrupted_run_goes_on_and_the_manifest_comes_last(folder, params, tmp_path):
+    out = tmp_path / "mapped"
+
+    def stop(i, n):
+        if i == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_note_maps(str(folder), str(out), MODEL, params, progress=stop)
+    with pytest.raises(UserError, match="manifest"):
+        records.read_manifest(out)
+    made = {p.name: p.stat().st_mtime_ns for p in out.glob("*.array_record")}
+    assert len(made) == 2
+    add_note_maps(str(folder), str(out), MODEL, params)
+    assert len(read(out)) == 3
+    assert {n: (out / n).stat().st_mtime_ns for n in made} == made
+
+
+def test_data_of_another_codec_are_refused(folder, params, tmp_path):
+    records.write_manifest(folder, codec=MelCodec(mels=F, hop=160).to_dict())
+    with pytest.raises(UserError, match="hop"):
+        add_note_maps(str(folder), str(tmp_path / "out"), MODEL, params)
+
+
+def test_a_folder_is_not_mapped_onto_itself(folder, params):
+    with pytest.raises(UserError, match="plain"):
+        add_note_maps(str(folder), str(folder), MODEL, params)

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from reference.mel_oracle import hertz_to_mel
+from reference.soundfont_file import expected_hertz, soundfont
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.waveform import Waveform
+from music_diffusion.data.note_renders import NoteSampling, note_rows
+from music_diffusion.data.soundfont import SoundFontRenderer
+from music_diffusion.notes.frames import DRUMS, FrameGrid, note_states
+from music_diffusion.notes.notes import Notes
+
+CODEC = MelCodec()
+GRID = FrameGrid(tail=0.3)
+ALL = NoteSampling(steady_kept=1.0, silence_kept=1.0, longest=0.5)
+
+
+def test_notes_are_drawn_one_after_another_with_room_for_their_tails():
+    sampling = NoteSampling()
+    notes = sampling.draw(np.random.default_rng(0), 40, 200, GRID.tail)
+    assert (notes.start[1:] - notes.end[:-1] > GRID.tail + GRID.half_window).all()
+    assert notes.start[0] >= 0.1 and set(notes.program.tolist()) == {40}
+    assert set(notes.pitch.tolist()) == set(range(21, 109))
+    length = notes.end - notes.start
+    assert length.min() >= 0.05 and length.max() <= 5.0
+    # Log-uniform: as many below the geometric mean as above.
+    assert np.mean(length < np.sqrt(0.05 * 5.0)) == pytest.approx(0.5, abs=0.12)
+    # Starts do not lie on the grid of frames.
+    assert np.ptp(notes.start % 0.02) > 0.015
+    drums = sampling.draw(np.random.default_rng(0), DRUMS, 100, GRID.tail)
+    assert drums.is_drum.all() and not drums.program.any()
+    assert (drums.pitch.min(), drums.pitch.max()) == (27, 87)
+
+
+class Tracker:
+    """A stand-in for a renderer: silence, whose notes it remembers."""
+
+    def __call__(self, notes):
+        self.notes = notes
+        return Waveform(np.zeros(int((notes.duration + 1) * 16000), np.float32), 16000)
+
+
+@pytest.mark.parametrize("program", [0, DRUMS])
+def test_with_all_frames_kept_the_rows_are_the_states_of_the_notes(program):
+    tracker = Tracker()
+    rows = note_rows(program, 5, 1, renderer=tracker, codec=CODEC, grid=GRID, sampling=ALL)
+    frames = int((tracker.notes.duration + 1) * 50)
+    want = note_states(tracker.notes, 0.0, frames, GRID)
+    for field in ("program", "pitch", "velocity"):
+        np.testing.assert_array_equal(rows[field], want[field])
+    for field in ("age", "release"):
+        np.testing.assert_allclose(rows[field], want[field], atol=1e-5)
+
+
+def test_steady_and_silent_frames_are_thinned_out():
+    def rows(**shares):
+        sampling = NoteSampling(longest=2.0, **shares)
+        return note_rows(0, 30, 1, renderer=Loud(), codec=CODEC, grid=FrameGrid(), sampling=sampling)
+
+    class Loud(Tracker):  # noise, so no frame is silent
+        def __call__(self, notes):
+            wave = super().__call__(notes)
+            noise = np.random.default_rng(0).normal(size=len(wave)).astype(np.float32)
+            return Waveform(0.1 * noise, 16000)
+
+    whole, thin = rows(steady_kept=1.0), rows(steady_kept=0.25)
+
+    def changing(r):
+        return (r["age"] < 0.1) | (np.abs(r["release"]) < 0.1)
+
+    assert changing(whole).sum() == changing(thin).sum()
+    assert (~changing(thin)).sum() / (~changing(whole)).sum() == pytest.approx(0.25, abs=0.05)
+    silent = note_rows(0, 30, 1, renderer=Tracker(), codec=CODEC, grid=FrameGrid(),
+                       sampling=NoteSampling(longest=2.0, silence_kept=0.1))
+    assert len(silent) / len(whole) == pytest.approx(0.1, abs=0.03)
+
+
+def test_rows_are_a_function_of_seed_and_program():
+    def ages(program, seed):
+        return note_rows(program, 4, seed, renderer=Tracker(), codec=CODEC, grid=GRID,
+                         sampling=ALL)["age"].tolist()
+
+    assert ages(3, 1) == ages(3, 1)
+    assert ages(3, 1) != ages(3, 2) and ages(3, 1) != ages(4, 1)
+
+
+def test_a_font_of_sines_gives_rows_that_peak_at_the_notes_pitch(tmp_path):
+    pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth",
+                        exc_type=ImportError)
+    (tmp_path / "sines.sf2").write_bytes(soundfont())
+    renderer = SoundFontRenderer(path=str(tmp_path / "sines.sf2"))
+    rows = note_rows(5, 12, 0, renderer=renderer, codec=CODEC, grid=GRID,
+                     sampling=NoteSampling(low=48, high=90, steady_kept=1.0, silence_kept=1.0,
+                                           longest=0.5))
+    width = hertz_to_mel(8000.0) / (CODEC.mels + 1)
+    sounding = (rows["age"] > 0.03) & (rows["release"] < -0.03)
+    assert sounding.sum() > 50
+    for row in rows[sounding]:
+        bin_ = hertz_to_mel(expected_hertz(5, row["pitch"], False)) / width - 1
+        assert abs(int(row["mel"].argmax()) - bin_) <= 1.0
+    # Time is right to a frame: nothing before the onset's window, silence soon after the release.
+    loud = rows["mel"].astype(np.float32).max(1)
+    assert loud[rows["release"] > 0.04].max() < -8
+    assert loud[(rows["age"] > 0.01) & (rows["release"] < -0.01)].min() > -3
+
+
+def test_notes_struct_is_sorted_so_rows_follow_time():
+    tracker = Tracker()
+    note_rows(0, 20, 7, renderer=tracker, codec=CODEC, grid=GRID, sampling=ALL)
+    assert isinstance(tracker.notes, Notes) and (np.diff(tracker.notes.start) > 0).all()

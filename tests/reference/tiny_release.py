@@ -1,0 +1,55 @@
+"""A released model that anyone can make in a second: tiny, untrained, but not silent."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import numpy as np
+from flax.core import unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
+from music_diffusion.networks.unet1d import UNet1DConfig
+
+MODEL = FrameDiffusionModel(
+    config=ScoreDenoiserConfig(
+        timbre=NoteTimbreConfig(width=8, layers=1),
+        unet=UNet1DConfig(widths=(8, 8), blocks=1, time_features=4, heads=1, head_dim=4)),
+    num_steps=2)
+# The same model as a person would write it.
+GIN = """
+released.model = @FrameDiffusionModel()
+FrameDiffusionModel.config = @ScoreDenoiserConfig()
+FrameDiffusionModel.num_steps = 2
+ScoreDenoiserConfig.timbre = @NoteTimbreConfig()
+ScoreDenoiserConfig.unet = @UNet1DConfig()
+NoteTimbreConfig.width = 8
+NoteTimbreConfig.layers = 1
+UNet1DConfig.widths = (8, 8)
+UNet1DConfig.blocks = 1
+UNet1DConfig.time_features = 4
+UNet1DConfig.heads = 1
+UNet1DConfig.head_dim = 4
+"""
+
+
+def tiny_params() -> dict:
+    """Random where a fresh network is zero, so that noise and notes both show; fits float16."""
+    rng = np.random.default_rng(0)
+    flat = flatten_dict(unfreeze(MODEL.init(jax.random.key(0), {})["params"]))
+    return unflatten_dict({
+        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * (k[0] == "unet"), np.float16).astype(
+            np.float32) for k, v in flat.items()})
+
+
+def write_release(folder: pathlib.Path, params: dict) -> pathlib.Path:
+    """The folder of a released model."""
+    folder.mkdir(parents=True)
+    save_safetensors(folder / WEIGHTS, params)
+    (folder / CONFIG).write_text(GIN)
+    (folder / "README.md").write_text("# A tiny model\n")
+    return folder
