@@ -98,7 +98,7 @@ def prepare(
 
 
 def main() -> None:
-    """Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    """Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C (by typer)."""
     try:
         app()
     except UserError as error:
@@ -108,9 +108,6 @@ def main() -> None:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {' '.join(reason.split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.sustain import apply_sustain
 
 DRUM_CHANNEL = 9  # channel 10 counted from one
-MAX_SECONDS = 24 * 3600.0  # longer than this is a broken tempo, not a piece
+MAX_SECONDS = 18 * 3600.0  # longer is a broken tempo, and more than a float WAV file holds
 MIN_NOTE_SECONDS = 0.01  # one step of the event codec; shorter notes are lengthened to it
 DEFAULT_TEMPO = 500_000  # microseconds per quarter note
 
@@ -36,7 +36,7 @@ def read_midi(path: str | os.PathLike) -> Notes:
 
     Raises:
       UserError: the file is missing, empty, truncated, not MIDI, of format 2,
-        timed in SMPTE frames, longer than a day, or has no notes.
+        timed in SMPTE frames, longer than 18 hours, or has no notes.
     """
     midi = _parse(pathlib.Path(path))
     seconds_of = _tempo_map(midi, path)
@@ -45,7 +45,7 @@ def read_midi(path: str | os.PathLike) -> Notes:
         raise UserError(f"{path}: the file has no notes; choose a MIDI file with at least one")
     if notes.duration > MAX_SECONDS:
         raise UserError(f"{path}: the last note ends after {notes.duration / 3600:.0f} hours; "
-                        "check the file's tempo (24 hours at most)")
+                        "check the file's tempo (18 hours at most)")
     notes = apply_sustain(notes, channel, *pedal)
     return Notes(notes.start, np.maximum(notes.end, notes.start + MIN_NOTE_SECONDS),
                  notes.pitch, notes.velocity, notes.program, notes.is_drum)

@@ -285,7 +285,9 @@ def test_more_programs_than_channels_are_written_with_a_warning(tmp_path):
                   np.zeros(n))
     with pytest.warns(UserWarning, match="20 programs"):
         write_midi(notes, tmp_path / "many.mid")
-    assert len(read_midi(tmp_path / "many.mid")) == n
+    back = read_midi(tmp_path / "many.mid")
+    np.testing.assert_array_equal(back.program, notes.program)
+    np.testing.assert_array_equal(back.pitch, notes.pitch)
 
 
 GOOD = midi(
@@ -303,7 +305,7 @@ def check_reads_or_explains(tmp_path, data):
         assert "\n" not in str(e) and str(path) in str(e)
         return
     assert len(notes) and (notes.end > notes.start).all()
-    assert notes.duration <= 25 * 3600
+    assert notes.duration <= 19 * 3600
 
 
 @shared_folder
