@@ -90,6 +90,11 @@ class FrameDiffusionModel:
         """Patterns of parameters that training leaves alone."""
         return () if self.train_timbre else ("timbre/.*",)
 
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
+        return {}
+
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, l1
 from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon, Parameterization
@@ -55,6 +56,7 @@ class SpectrogramDiffusionModel:
     """The zoo member; implements `models.base.Model`. Defaults are the paper's."""
 
     config: T5Config  # sizes; its `context` decides which features a batch has
+    codec: MelCodec = MelCodec()  # of the spectrograms
     schedule: Schedule = CosineSchedule()
     parameterization: Parameterization = Epsilon()
     distance: Callable[[Array, Array], Array] = l1  # elementwise, between output and target
@@ -70,6 +72,18 @@ class SpectrogramDiffusionModel:
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
         Guidance(weights=(self.guidance_weight,))  # checks it
+        if self.codec.mels != self.config.mel_bins:
+            raise UserError(f"{self.config.mel_bins=} must be the codec's {self.codec.mels}")
+
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the features of one example, for `init`."""
+        c = self.config
+        shapes = {"inputs": (1, c.max_tokens), "targets": (1, c.frames, c.mel_bins)}
+        if c.context:
+            shapes |= {"targets_context": (1, c.context_frames, c.mel_bins),
+                       "targets_context_mask": (1, c.context_frames)}
+        return shapes
 
     @property
     def frozen(self) -> tuple[str, ...]:

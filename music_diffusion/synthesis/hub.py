@@ -11,9 +11,17 @@ import pathlib
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
+from music_diffusion.synthesis.context import ContextJoining
+from music_diffusion.synthesis.joining import Joining
+from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.release import released_model
 from music_diffusion.synthesis.synthesizer import Synthesizer
+
+# How each kind of model makes long pieces.
+JOININGS: dict[type, Joining] = {
+    FrameDiffusionModel: OverlapJoining(), SpectrogramDiffusionModel: ContextJoining()}
 
 
 def weights_root() -> pathlib.Path:
@@ -46,11 +54,12 @@ def load(name_or_path: str | os.PathLike = "default") -> Synthesizer:
     """
     folder = find(name_or_path)
     model = released_model(folder / CONFIG)
-    if not isinstance(model, FrameDiffusionModel):
+    joining = JOININGS.get(type(model))
+    if joining is None:
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
     params = load_safetensors(folder / WEIGHTS)
     check_params(model, params, folder)
-    return Synthesizer(name=folder.name, model=model, params=params)
+    return Synthesizer(name=folder.name, model=model, params=params, joining=joining)
 
 
 def check_params(model, params, folder) -> None:
@@ -58,7 +67,7 @@ def check_params(model, params, folder) -> None:
     import jax
     from flax.traverse_util import flatten_dict
 
-    abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), {}))["params"]
+    abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))["params"]
     expected = {k: v.shape for k, v in flatten_dict(abstract, sep="/").items()}
     found = {k: v.shape for k, v in flatten_dict(params, sep="/").items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from music_diffusion.errors import UserError
+from music_diffusion.notes.notes import Notes
+from music_diffusion.types import Params
 
+Progress = Callable[[float], None]  # told the share of the work that is done, 0..1
 NOISE_BLOCK = 32  # frames of starting noise that share a key
 
 
@@ -85,6 +88,15 @@ def noise(key: jax.Array, first: int, frames: int, mels: int) -> Float[Array, "T
     return drawn.reshape(-1, mels)[skip:skip + frames]
 
 
+class Joining(Protocol):
+    """How a kind of model makes a spectrogram of any length, in flat memory."""
+
+    def stream(self, model: Any, params: Params, notes: Notes, frames: int, seed: int,
+               progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """Yields scaled mel [t, F] in order, `frames` in all."""
+        ...
+
+
 class GroupSampler(Protocol):
     """Denoises one group of windows."""
 
@@ -95,7 +107,7 @@ class GroupSampler(Protocol):
 
 
 def overlapped(sampler: GroupSampler, windows: Windows, frames: int, mels: int, seed: int,
-               progress: Callable[[float], None] | None = None) -> Iterator[np.ndarray]:
+               progress: Progress | None = None) -> Iterator[np.ndarray]:
     """Yields scaled mel [t, F] in order, `frames` in all.
 
     Args:

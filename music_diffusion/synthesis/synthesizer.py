@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
@@ -18,14 +15,14 @@ from music_diffusion.audio.waveform import Waveform
 from music_diffusion.diffusion.solvers import Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.note_map import draw_note_maps
-from music_diffusion.notes.frames import FrameGrid, roll_features
+from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
-from music_diffusion.synthesis.joining import Windows, overlapped
+from music_diffusion.synthesis.joining import Joining, Progress
+from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.types import Params
 
-Progress = Callable[[float], None]  # share of the work that is done, 0..1
+Model = FrameDiffusionModel | SpectrogramDiffusionModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class Settings:
     solver: Solver | None = None
     seed: int = 0
 
-    def apply(self, model: FrameDiffusionModel) -> FrameDiffusionModel:
+    def apply(self, model: Model) -> Model:
         """The model with these settings."""
         changes = {"num_steps": self.steps, "guidance_weight": self.guidance, "solver": self.solver}
         return dataclasses.replace(model, **{k: v for k, v in changes.items() if v is not None})
@@ -51,17 +48,14 @@ class Synthesizer:
     """
 
     name: str
-    model: FrameDiffusionModel
+    model: Model
     params: Params
     inverter: Inverter = GriffinLim()
-    grid: FrameGrid = FrameGrid()
-    windows: Windows = Windows()
+    joining: Joining = OverlapJoining()
     tail: float = 2.0  # seconds rendered after the last note ends
 
     def __post_init__(self):
         self.model.codec.check_same(self.inverter.codec)
-        if abs(self.grid.hop * self.codec.frame_rate - 1) > 1e-6:
-            raise UserError(f"{self.grid.hop=} must be the codec's {1 / self.codec.frame_rate} s")
 
     @property
     def codec(self) -> MelCodec:
@@ -74,10 +68,7 @@ class Synthesizer:
 
     def compile(self, notes: Notes, settings: Settings = Settings()) -> None:
         """Compiles what rendering `notes` needs, so that rendering starts at once."""
-        windows = self.windows.for_length(self.frames_of(notes))
-        draw = _GroupSampler(self, settings.apply(self.model), notes, windows)
-        for _ in overlapped(draw, windows, windows.span, self.codec.mels, settings.seed):
-            pass
+        next(self.stream_mel(notes, settings))
         silence = np.full((1, self.codec.mels), self.codec.log_min, np.float32)
         self.inverter.invert(silence)
 
@@ -86,10 +77,9 @@ class Synthesizer:
         """Yields log-mel [t, F] in nat, in order."""
         if not len(notes):
             raise UserError("there are no notes to render")
-        frames = self.frames_of(notes)
-        windows = self.windows.for_length(frames)
-        draw = _GroupSampler(self, settings.apply(self.model), notes, windows)
-        for x0 in overlapped(draw, windows, frames, self.codec.mels, settings.seed, progress):
+        model = settings.apply(self.model)
+        for x0 in self.joining.stream(model, self.params, notes, self.frames_of(notes), settings.seed,
+                                      progress):
             yield self.codec.unscale(x0)
 
     def stream(self, notes: Notes | str | os.PathLike, settings: Settings = Settings(), *,
@@ -126,33 +116,3 @@ class Synthesizer:
         samples = np.concatenate(list(self.stream(notes, settings, progress=progress)))
         peak = float(np.abs(samples).max(initial=0.0))
         return Waveform(samples * (0.891 / peak if peak > 0 else 1.0), self.codec.sample_rate)
-
-
-class _GroupSampler:
-    """`joining.GroupSampler` for a frame-wise model and the notes of one piece."""
-
-    def __init__(self, synthesizer: Synthesizer, model: FrameDiffusionModel, notes: Notes,
-                 windows: Windows):
-        self._synthesizer, self._model = synthesizer, model
-        self._notes, self._windows = notes, windows
-
-    def __call__(self, first, z_T, key, known, has_known):
-        windows, grid = self._windows, self._synthesizer.grid
-        params = self._synthesizer.params
-        hop = self._model.codec.hop / self._model.codec.sample_rate
-        start = first * hop
-        # Only a part of the piece is looked at, so a group costs the same in any piece.
-        notes = self._notes.between(start - grid.tail - 1, start + windows.span * hop + 1)
-        maps = draw_note_maps(self._model.config.timbre, params["timbre"], notes, start,
-                              windows.span, grid)
-        batch = {"maps": maps, "roll": roll_features(notes, start, windows.span, grid)}
-        return _sample(self._model, windows, params, batch, z_T, key, known, has_known)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(model: FrameDiffusionModel, windows: Windows, params: Params, batch, z_T, key, known,
-            has_known) -> jax.Array:
-    """Scaled mel of one group's span."""
-    x0 = model.sample(params, {k: windows.cut(jnp.asarray(v)) for k, v in batch.items()}, z_T, key,
-                      x0_hook=lambda x0: windows.fade(x0, known, has_known))
-    return windows.join(x0)

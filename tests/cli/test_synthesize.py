@@ -19,6 +19,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.joining import Windows
+from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.synthesizer import Synthesizer
 
 
@@ -115,7 +116,7 @@ def tiny(monkeypatch, params):
         names.append(name)
         return Synthesizer(name="tiny", model=MODEL, params=params, tail=0.5,
                            inverter=GriffinLim(iterations=1, chunk_frames=32),
-                           windows=Windows(frames=64, overlap=32, group=2))
+                           joining=OverlapJoining(windows=Windows(frames=64, overlap=32, group=2)))
 
     monkeypatch.setattr("music_diffusion.cli.synthesize.load", load)
     return names
@@ -255,8 +256,8 @@ def test_a_failure_midway_leaves_no_output(cli, tmp_path, monkeypatch, params):
             return np.zeros(320, np.float32)
 
     synthesizer = dataclasses.replace(
-        Synthesizer(name="tiny", model=MODEL, params=params, windows=Windows(
-            frames=64, overlap=32, group=1)), inverter=Broken())
+        Synthesizer(name="tiny", model=MODEL, params=params, joining=OverlapJoining(windows=Windows(
+            frames=64, overlap=32, group=1))), inverter=Broken())
     monkeypatch.setattr("music_diffusion.cli.synthesize.load", lambda name: synthesizer)
     (tmp_path / "song.mid").write_bytes(GOOD)
     code, out, err = cli(tmp_path / "song.mid", "-o", tmp_path / "a.wav", "--plot",

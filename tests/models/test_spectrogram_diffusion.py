@@ -9,6 +9,7 @@ import pytest
 from flax import traverse_util
 from reference.transformer_oracle import Oracle
 
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.losses import squared
 from music_diffusion.diffusion.parameterizations import V
 from music_diffusion.diffusion.schedules import alpha_sigma
@@ -21,7 +22,8 @@ from music_diffusion.networks.transformer import T5Config
 CONFIG = T5Config(
     embed_dim=8, num_heads=2, head_dim=4, mlp_dim=16, encoder_layers=1, decoder_layers=1,
     vocab_size=16, max_tokens=6, frames=8, context_frames=8, mel_bins=4)
-MODEL = SpectrogramDiffusionModel(config=CONFIG, num_steps=4)
+CODEC = MelCodec(mels=4)
+MODEL = SpectrogramDiffusionModel(config=CONFIG, codec=CODEC, num_steps=4)
 B = 4
 
 
@@ -80,7 +82,7 @@ def test_init_gives_params_and_their_logical_axes_in_one_structure(variables):
 
 
 def test_defaults_are_the_papers():
-    model = SpectrogramDiffusionModel(config=CONFIG)
+    model = SpectrogramDiffusionModel(config=CONFIG, codec=CODEC)
     assert (model.num_steps, model.guidance_weight, model.condition_dropout) == (1000, 2.0, 0.1)
     assert model.config.dropout_rate == 0.1 and model.solver.log_variance == 1.0
     x, y = jnp.asarray([1.0]), jnp.asarray([-2.0])
@@ -158,7 +160,7 @@ def test_the_share_of_dropped_conditions_is_condition_dropout(batch):
         def _loss(self, params, batch, rng, rng_dropout):
             seen.append(np.asarray(batch["inputs"]))
 
-    Spy(config=CONFIG).loss_fn({}, many, jax.random.key(0))
+    Spy(config=CONFIG, codec=CODEC).loss_fn({}, many, jax.random.key(0))
     share = (seen[0] == 0).all(axis=1).mean()
     assert abs(share - 0.1) < 0.03  # 2000 draws: standard deviation 0.007
 
@@ -240,7 +242,7 @@ def test_progress_reports_every_step(params, batch):
 
 
 def test_parts_are_injected_and_context_can_be_absent(batch):
-    model = SpectrogramDiffusionModel(
+    model = SpectrogramDiffusionModel(codec=CODEC,
         config=dataclasses.replace(CONFIG, context=False), parameterization=V(),
         distance=squared, solver=DDIM(), num_steps=2)
     small = {k: batch[k] for k in ("inputs", "targets")}

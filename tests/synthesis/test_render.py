@@ -17,6 +17,7 @@ from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import render as module
 from music_diffusion.synthesis.joining import Windows
+from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.render import check_outputs, render_file
 from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
 
@@ -200,7 +201,7 @@ def test_a_model_renders_a_file(midi, out):
     synthesizer = Synthesizer(
         name="tiny", model=MODEL, params=tiny_params(), tail=0.5,
         inverter=GriffinLim(iterations=1, chunk_frames=32),
-        windows=Windows(frames=64, overlap=32, group=2))
+        joining=OverlapJoining(windows=Windows(frames=64, overlap=32, group=2)))
     rendering = render_file(synthesizer, midi, str(out / "a.wav"), plot=str(out / "a.png"))
     samples, rate = soundfile.read(out / "a.wav")
     assert rendering.audio_seconds == pytest.approx(2.0, abs=0.02) == len(samples) / rate

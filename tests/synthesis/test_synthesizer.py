@@ -15,8 +15,9 @@ from music_diffusion.models.note_map import draw_note_maps
 from music_diffusion.notes.frames import FrameGrid, roll_features
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
-from music_diffusion.synthesis import synthesizer as module
+from music_diffusion.synthesis import overlap as module
 from music_diffusion.synthesis.joining import Windows
+from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
 
 RATE = 16000
@@ -32,7 +33,7 @@ def melody(count=6, gap=0.25):
 @pytest.fixture(scope="module")
 def synthesizer():
     return Synthesizer(name="tiny", model=MODEL, params=tiny_params(), inverter=FAST, tail=0.5,
-                       windows=Windows(frames=64, overlap=32, group=2))
+                       joining=OverlapJoining(windows=Windows(frames=64, overlap=32, group=2)))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_compiled_synthesizer_compiles_no_more(synthesizer):
 
 def test_windows_get_the_maps_rolls_and_noise_of_their_frames(synthesizer, monkeypatch):
     """What the sampler is given for every group, against features of the whole piece."""
-    notes, w = melody(), synthesizer.windows
+    notes, w = melody(), synthesizer.joining.windows
     frames = synthesizer.frames_of(notes)
     padded = frames + w.span
     maps = draw_note_maps(MODEL.config.timbre, synthesizer.params["timbre"], notes, 0.0, padded,
@@ -131,7 +132,7 @@ def test_windows_get_the_maps_rolls_and_noise_of_their_frames(synthesizer, monke
 def test_an_hour_costs_a_group_what_a_minute_costs(monkeypatch):
     """Notes that a group looks at, and frames that it gives, do not grow with the piece."""
     synthesizer = Synthesizer(name="none", model=MODEL, params={"timbre": None}, inverter=FAST)
-    w = synthesizer.windows
+    w = synthesizer.joining.windows
     looked_at = []
 
     def maps(config, timbre, notes, start, frames, grid):
@@ -153,7 +154,7 @@ def test_an_hour_costs_a_group_what_a_minute_costs(monkeypatch):
 
 def test_short_pieces_take_one_small_group():
     synthesizer = Synthesizer(name="none", model=MODEL, params={}, inverter=FAST)
-    assert synthesizer.windows.for_length(synthesizer.frames_of(melody())).group == 1
+    assert synthesizer.joining.windows.for_length(synthesizer.frames_of(melody())).group == 1
 
 
 def test_settings_replace_what_was_released_and_nothing_more():
@@ -187,4 +188,5 @@ def test_parts_that_do_not_fit_are_refused(synthesizer):
     with pytest.raises(UserError, match="codecs differ"):
         dataclasses.replace(synthesizer, inverter=GriffinLim(codec=MelCodec(log_max=5.0)))
     with pytest.raises(UserError, match="hop"):
-        dataclasses.replace(synthesizer, grid=FrameGrid(hop=0.01))
+        joining = OverlapJoining(grid=FrameGrid(hop=0.01))
+        list(dataclasses.replace(synthesizer, joining=joining).stream_mel(melody()))
