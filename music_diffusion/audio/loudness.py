@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import scipy.ndimage
 import scipy.signal
 
-from music_diffusion.audio.io import AudioReader, AudioWriter
+from music_diffusion.audio.io import BLOCK, AudioReader, AudioWriter
+from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
 
 ABSOLUTE_GATE = -70.0  # LUFS
@@ -260,24 +261,13 @@ def normalize_file(source: str | os.PathLike, destination: str | os.PathLike, *,
       refinements: how often the loudness after the limiter may be measured.
     """
     with AudioReader(source) as reader:
-        meter = LoudnessMeter(reader.sample_rate, reader.channels)
-        for block in reader.blocks():
-            meter.push(block)
-        loudness = meter.integrated
-        silent = math.isinf(loudness)
-        gain = 0.0 if silent else min(target_lufs - loudness, max_gain_db)
-        for _ in range(0 if silent else refinements):
-            meter = LoudnessMeter(reader.sample_rate, reader.channels)
-            for block in _limited(reader, gain, ceiling_dbtp):
-                meter.push(block)
-            missing = target_lufs - meter.integrated
-            if missing < 0.05 or gain >= max_gain_db:
-                break
-            gain = min(gain + min(missing, 6.0), max_gain_db)
-        meter = LoudnessMeter(reader.sample_rate, reader.channels)
-        peaks = TruePeakMeter(reader.channels)
-        with AudioWriter(destination, reader.sample_rate, reader.channels) as writer:
-            for block in _limited(reader, gain, ceiling_dbtp):
+        rate, channels = reader.sample_rate, reader.channels
+        loudness, gain = _loudness_and_gain(reader.blocks, rate, channels, target_lufs=target_lufs,
+                                            ceiling_dbtp=ceiling_dbtp, max_gain_db=max_gain_db,
+                                            refinements=refinements)
+        meter, peaks = LoudnessMeter(rate, channels), TruePeakMeter(channels)
+        with AudioWriter(destination, rate, channels) as writer:
+            for block in _limited(reader.blocks(), rate, channels, gain, ceiling_dbtp):
                 writer.write(block)
                 meter.push(block)
                 peaks.push(block)
@@ -286,9 +276,48 @@ def normalize_file(source: str | os.PathLike, destination: str | os.PathLike, *,
     return Normalization(source_lufs=loudness, lufs=meter.integrated, gain_db=gain, peak_dbtp=peak)
 
 
-def _limited(reader: AudioReader, gain_db: float, ceiling_dbtp: float) -> Iterator[np.ndarray]:
-    limiter = TruePeakLimiter(reader.sample_rate, reader.channels, ceiling_dbtp=ceiling_dbtp)
+def normalize(wave: Waveform, *, target_lufs: float = -14.0, ceiling_dbtp: float = -1.0,
+              max_gain_db: float = 40.0, refinements: int = 4) -> Waveform:
+    """The same as `normalize_file`, in memory."""
+    rate, channels = wave.sample_rate, wave.channels
+
+    def blocks() -> Iterator[np.ndarray]:
+        for at in range(0, len(wave), BLOCK):
+            yield wave.samples[at:at + BLOCK]
+
+    _, gain = _loudness_and_gain(blocks, rate, channels, target_lufs=target_lufs,
+                                 ceiling_dbtp=ceiling_dbtp, max_gain_db=max_gain_db,
+                                 refinements=refinements)
+    parts = list(_limited(blocks(), rate, channels, gain, ceiling_dbtp))
+    return Waveform(np.concatenate(parts), rate)
+
+
+def _loudness_and_gain(blocks: Callable[[], Iterator[np.ndarray]], rate: int, channels: int, *,
+                       target_lufs: float, ceiling_dbtp: float, max_gain_db: float,
+                       refinements: int) -> tuple[float, float]:
+    """LUFS of the source, and the gain in dB that reaches the target after the limiter."""
+    meter = LoudnessMeter(rate, channels)
+    for block in blocks():
+        meter.push(block)
+    loudness = meter.integrated
+    if math.isinf(loudness):
+        return loudness, 0.0
+    gain = min(target_lufs - loudness, max_gain_db)
+    for _ in range(refinements):
+        meter = LoudnessMeter(rate, channels)
+        for block in _limited(blocks(), rate, channels, gain, ceiling_dbtp):
+            meter.push(block)
+        missing = target_lufs - meter.integrated
+        if missing < 0.05 or gain >= max_gain_db:
+            break
+        gain = min(gain + min(missing, 6.0), max_gain_db)
+    return loudness, gain
+
+
+def _limited(blocks: Iterable[np.ndarray], rate: int, channels: int, gain_db: float,
+             ceiling_dbtp: float) -> Iterator[np.ndarray]:
+    limiter = TruePeakLimiter(rate, channels, ceiling_dbtp=ceiling_dbtp)
     factor = np.float32(10 ** (gain_db / 20))
-    for block in reader.blocks():
+    for block in blocks:
         yield limiter.push(block * factor)
     yield limiter.finish()

@@ -51,7 +51,7 @@ class FrameDiffusionModel:
     """The zoo member; implements `models.base.Model`."""
 
     config: ScoreDenoiserConfig = ScoreDenoiserConfig()
-    # What the map misses is an eighth of the data's deviation, so the middle of the schedule
+    # What the map misses is a sixth of the data's deviation, so the middle of the schedule
     # lies at that noise (e^-5/2) and not at the data's.
     schedule: Schedule = CosineSchedule(shift=5.0)
     distance: Callable[[Array, Array], Array] = squared  # elementwise, at unit variance

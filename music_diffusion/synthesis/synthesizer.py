@@ -11,6 +11,7 @@ import numpy as np
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.audio.inverter import Inverter
+from music_diffusion.audio.loudness import normalize
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.diffusion.solvers import Solver
 from music_diffusion.errors import UserError
@@ -103,16 +104,20 @@ class Synthesizer:
 
     def synthesize(self, notes: Notes | str | os.PathLike, *, steps: int | None = None,
                    guidance: float | None = None, solver: Solver | None = None, seed: int = 0,
-                   progress: Progress | None = None) -> Waveform:
-        """The whole piece in memory, peak-normalised to -1 dBFS.
+                   normalized: bool = True, progress: Progress | None = None) -> Waveform:
+        """The whole piece in memory; `synthesis.render.render_file` writes one of any length.
 
-        `synthesis.render.render_file` writes a file of any length in flat
-        memory, normalised in loudness.
+        Args:
+          notes: notes, or the path of a MIDI file.
+          steps, guidance, solver, seed: see `Settings`.
+          normalized: to -14 LUFS with a true peak of at most -1 dBTP; otherwise
+            the model's own level, which may exceed full scale.
+          progress: told the share that is done.
 
         Raises:
           UserError: a bad MIDI file, or a setting out of its range.
         """
         settings = Settings(steps=steps, guidance=guidance, solver=solver, seed=seed)
         samples = np.concatenate(list(self.stream(notes, settings, progress=progress)))
-        peak = float(np.abs(samples).max(initial=0.0))
-        return Waveform(samples * (0.891 / peak if peak > 0 else 1.0), self.codec.sample_rate)
+        wave = Waveform(samples, self.codec.sample_rate)
+        return normalize(wave) if normalized else wave

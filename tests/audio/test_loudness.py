@@ -13,6 +13,7 @@ from music_diffusion.audio.loudness import (
     TruePeakLimiter,
     TruePeakMeter,
     k_weighting,
+    normalize,
     normalize_file,
 )
 from music_diffusion.audio.waveform import Waveform
@@ -181,3 +182,18 @@ def test_a_file_can_be_normalised_in_place_and_nothing_is_left_of_a_failure(tmp_
     with pytest.raises(UserError):
         normalize_file(tmp_path / "none.wav", tmp_path / "b.wav")
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize("level", [0.02, 0.9])
+def test_normalising_in_memory_equals_normalising_a_file(tmp_path, level):
+    wave = Waveform(np.float32(level) * bursts(), 16000)
+    write_audio(tmp_path / "a.wav", wave)
+    normalize_file(tmp_path / "a.wav", tmp_path / "b.wav")
+    in_memory = normalize(Waveform(read_audio(tmp_path / "a.wav").samples, 16000))
+    # The file holds 16 bits.
+    np.testing.assert_allclose(in_memory.samples, read_audio(tmp_path / "b.wav").samples, atol=2**-15)
+    assert len(in_memory) == len(wave)
+
+
+def test_normalised_silence_is_silence():
+    assert not normalize(Waveform(np.zeros(16000, np.float32), 16000)).samples.any()
