@@ -9,6 +9,7 @@ frequency) and learned where it does not (envelope, noise, attack, decay).
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -32,6 +33,7 @@ class NoteTimbreConfig:
     codec: MelCodec = MelCodec()
 
 
+@functools.cache  # every compilation asks for it
 def harmonic_comb(codec: MelCodec) -> np.ndarray:
     """Log-mel frame of a tone with equal harmonics, for every key: [KEYS, F], 0 at the peak.
 
@@ -54,7 +56,9 @@ def harmonic_comb(codec: MelCodec) -> np.ndarray:
         magnitude = np.where(distance < 8, lobe[index], 0.0).sum(1)
         mel = magnitude @ codec.mel_matrix
         comb[pitch] = np.maximum(np.log(np.maximum(mel / mel.max(), 1e-9)), COMB_FLOOR)
-    return comb.astype(np.float32)
+    comb = comb.astype(np.float32)
+    comb.setflags(write=False)
+    return comb
 
 
 def _bumps(x: jax.Array, low: float, high: float, count: int) -> jax.Array:

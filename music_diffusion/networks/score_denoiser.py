@@ -56,7 +56,7 @@ class ScoreDenoiserConfig:
 
 
 class ScoreDenoiser(nn.Module):
-    """Condition encoder and denoiser; `encode` once a segment, `denoise` at every step."""
+    """Condition encoder and denoiser; `condition` once a segment, `denoise` at every step."""
 
     config: ScoreDenoiserConfig
 

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from reference.compiled import eval_fn, loss_fn, predict
 from reference.diffusion_oracle import alpha_sigma
 
 from music_diffusion.audio.codec import MelCodec
@@ -62,21 +63,6 @@ def params(variables):
     return traverse_util.unflatten_dict({
         k: v + jnp.asarray(0.1 * rng.normal(size=v.shape), jnp.float32) if k[0] == "unet" else v
         for k, v in flat.items()})
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def loss_fn(model, params, batch, rng):
-    return model.loss_fn(params, batch, rng)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def eval_fn(model, params, batch, rng):
-    return model.eval_fn(params, batch, rng)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def predict(model, params, batch, rng):
-    return model.predict_batch(params, batch, rng)
 
 
 def without(batch, *names):

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from reference.compiled import eval_fn, loss_fn, predict
 from reference.transformer_oracle import Oracle
 
 from music_diffusion.audio.codec import MelCodec
@@ -56,21 +56,6 @@ def variables(batch):
 @pytest.fixture(scope="module")
 def params(variables):
     return variables["params"]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def loss_fn(model, params, batch, rng):
-    return model.loss_fn(params, batch, rng)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def eval_fn(model, params, batch, rng):
-    return model.eval_fn(params, batch, rng)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def predict(model, params, batch, rng):
-    return model.predict_batch(params, batch, rng)
 
 
 def test_init_gives_params_and_their_logical_axes_in_one_structure(variables):
