@@ -95,7 +95,7 @@ def test_recipe_builds_and_all_it_binds_is_read(recipe):
     assert text.startswith("#"), "a recipe opens with what it is, its command and what to expect"
     gin_setup.parse([recipe])
     parts = {name: copy.deepcopy(gin.query_parameter(f"train.{name}"))  # builds what is bound
-             for name in ("model", "data", "optimizer", "config", "mesh")}
+             for name in ("model", "data", "optimizer", "config", "mesh", "init_from")}
     assert callable(parts["model"].loss_fn) and callable(parts["data"].train_iterator)
     of_train = "music_diffusion.training.loop.train."  # was not called
     assert [u for u in gin_setup.unused_bindings() if not u.startswith(of_train)] == []

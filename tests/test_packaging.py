@@ -24,7 +24,7 @@ MODULES = {"gin-config": "gin", "pyfluidsynth": "fluidsynth", "orbax-checkpoint"
            "pytest-xdist": "xdist", "note-seq": "note_seq", "tensorflow-hub": "tensorflow_hub"}
 # What each folder or file of the package may import beside the base install.
 NEEDS_EXTRA = {"training": {"train"}, "data": {"train", "soundfont"}, "tasks": {"t5x", "notes"},
-               "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes"}, "audio": {"hub"}}
+               "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes"}, "audio": {"hub", "onnx"}}
 
 
 def distributions(requirements) -> set[str]:
@@ -74,7 +74,7 @@ def test_test_extra_has_what_tests_import():
     allowed = base | own | {"note_seq", "packaging", "pytest"}
     for file in (ROOT / "tests").rglob("*.py"):
         assert third_party_imports(file) <= allowed, file
-    assert "music-diffusion[train,soundfont]" in EXTRAS["test"]
+    assert "music-diffusion[train,soundfont,onnx]" in EXTRAS["test"]
 
 
 def test_versions_and_entry_point():

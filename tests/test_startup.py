@@ -35,7 +35,8 @@ def test_importing_the_package_imports_nothing_heavy():
     assert heavy_after("import music_diffusion") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["synthesize", "--help"]],
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["synthesize", "--help"],
+                                       ["reconstruct", "--help"]],
                          ids=" ".join)
 def test_help_imports_nothing_heavy(arguments):
     assert heavy_after(command(*arguments)) == []

@@ -13,6 +13,8 @@ from music_diffusion.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   pretty_exceptions_enable=False,
                   help="Music diffusion models in JAX: MIDI in, music out.")
+# Panels of options in the help of `prepare`.
+RENDERING, AUDIO = "Options of soundfont and renders", "Options of renders and audio_folder"
 
 
 def _version(show: bool) -> None:
@@ -35,6 +37,8 @@ def synthesize(
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.wav",
                                         help="Where to write: .wav, .flac or .mp3.")],
     model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "default",
+    inverter: Annotated[str | None, typer.Option(
+        help="Spectrogram to audio: griffin_lim, or what reconstruct takes; the best by default.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=1)] = None,
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm or dpm++2m.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is none.")] = None,
@@ -47,8 +51,30 @@ def synthesize(
     """Render a MIDI file as audio."""
     from music_diffusion.cli import synthesize as command
 
-    command.run(midi=midi, output=output, model=model, steps=steps, solver=solver,
+    command.run(midi=midi, output=output, model=model, inverter=inverter, steps=steps, solver=solver,
                 guidance=guidance, seed=seed, plot=plot, normalize=normalize, json=json)
+
+
+@app.command(epilog="Example: music-diffusion reconstruct song.wav -o again.wav --plot again.png")
+def reconstruct(
+    source: Annotated[str, typer.Argument(
+        metavar="IN.wav", help="Any audio: WAV, FLAC, MP3, OGG, Opus or AIFF.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.wav",
+                                        help="Where to write: .wav, .flac or .mp3.")],
+    inverter: Annotated[str, typer.Option(help=(
+        "griffin_lim, griffin_lim_hop, the name or folder of a trained one, soundstream[:URL or "
+        "folder] or soundstream_onnx:FILE."))] = "inverter",
+    plot: Annotated[str | None, typer.Option(
+        metavar="OUT.png", help="Picture: the input's spectrogram over the output's.")] = None,
+    mono: Annotated[bool, typer.Option("--mono", help=(
+        "Mix the channels to one first; otherwise each is inverted alone."))] = False,
+    json: Annotated[bool, typer.Option("--json", help=(
+        "Print one JSON object, with distances between input and output."))] = False,
+) -> None:
+    """Turn audio into a spectrogram and back: what an inverter keeps of it."""
+    from music_diffusion.cli import reconstruct as command
+
+    command.run(source=source, output=output, inverter=inverter, plot=plot, mono=mono, json=json)
 
 
 @app.command(epilog="Example: music-diffusion models show default")
@@ -73,28 +99,47 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(command.main(context.args))
 
 
-@app.command(epilog="Example: music-diffusion prepare soundfont scores/ data/ --soundfont font.sf2")
+@app.command(epilog="Example: music-diffusion prepare audio_folder recordings/ data/ --rate 16000")
 def prepare(
     kind: Annotated[str, typer.Argument(
-        help="soundfont (render scores), note_maps (add the default model's maps) or release "
-             "(a training run to a model folder)")],
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of scores, data or a run.")],
+        help="soundfont, renders, audio_folder, note_maps or release: see above.")],
+    source: Annotated[str, typer.Argument(
+        metavar="SRC", help="Folder of scores, of audio, of data, or a run.")],
     destination: Annotated[str, typer.Argument(metavar="DST", help="Folder to write.")],
-    soundfont: Annotated[str | None, typer.Option(help=".sf2 or .sf3, for soundfont.")] = None,
-    hours: Annotated[float, typer.Option(help="Hours of excerpts, for soundfont.", min=0.001)] = 10.0,
-    notes_per_program: Annotated[int, typer.Option(help="Isolated notes, for soundfont.", min=1)] = 440,
-    weights: Annotated[str | None, typer.Option(help="note_timbre.safetensors, for note_maps.")] = None,
+    soundfont: Annotated[list[str] | None, typer.Option(
+        metavar="FILE.sf2", rich_help_panel=RENDERING,
+        help=".sf2 or .sf3; for renders repeatable.")] = None,
+    hours: Annotated[float, typer.Option(rich_help_panel=RENDERING, min=0.001,
+                                         help="Hours of training excerpts.")] = 10.0,
+    test: Annotated[bool, typer.Option("--test", rich_help_panel=RENDERING,
+                                       help="Also a test split, for renders.")] = False,
+    notes_per_program: Annotated[int, typer.Option(rich_help_panel=RENDERING, min=1,
+                                                   help="Isolated notes, for soundfont.")] = 440,
+    rate: Annotated[int, typer.Option(rich_help_panel=AUDIO, min=1000,
+                                      help="Sample rate in Hz.")] = 16000,
+    mono: Annotated[bool, typer.Option("--mono", rich_help_panel=AUDIO, help=(
+        "Mix stereo files to one channel, for audio_folder."))] = False,
+    weights: Annotated[str | None, typer.Option(
+        help="note_timbre.safetensors, for note_maps.")] = None,
     binding: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="gin binding of the released model, for release; repeatable.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes, for soundfont.", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     seed: Annotated[int, typer.Option(help="Another seed draws other excerpts.")] = 0,
 ) -> None:
-    """Make training data, or a released model from a training run."""
+    """Make training data, or a released model from a training run.
+
+    \b
+    soundfont     scores to spectrograms with their notes, for the diffusion models
+    renders       scores to audio files, with several SoundFonts, rooms and levels
+    audio_folder  any folder of audio to records, for the inverters
+    note_maps     adds the default model's maps to the data of soundfont
+    release       a training run to a model folder
+    """
     from music_diffusion.cli import prepare as command
 
-    command.run(kind=kind, source=source, destination=destination, soundfont=soundfont, hours=hours,
-                notes_per_program=notes_per_program, weights=weights, bindings=binding or [],
-                workers=workers, seed=seed)
+    command.run(kind=kind, source=source, destination=destination, soundfonts=soundfont or [],
+                hours=hours, test=test, rate=rate, mono=mono, notes_per_program=notes_per_program,
+                weights=weights, bindings=binding or [], workers=workers, seed=seed)
 
 
 def main() -> None:

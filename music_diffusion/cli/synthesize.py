@@ -18,7 +18,7 @@ from music_diffusion.synthesis.synthesizer import Settings
 SOLVERS = {"ddim": DDIM(eta=0.0), "ddpm": DDPM(log_variance=0.0), "dpm++2m": DPMSolverPP2M()}
 
 
-def run(*, midi: str, output: str, model: str, steps: int | None, solver: str | None,
+def run(*, midi: str, output: str, model: str, inverter: str | None, steps: int | None, solver: str | None,
         guidance: float | None, seed: int, plot: str | None, normalize: bool, json: bool) -> None:
     """See `cli.main.synthesize`."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
@@ -29,7 +29,7 @@ def run(*, midi: str, output: str, model: str, steps: int | None, solver: str | 
     check_outputs(output, plot)
     read_midi(midi)  # a bad file is found before the model is loaded
     with progress_bar(f"rendering {output}") as progress:
-        rendering = render_file(load(model), midi, output, settings=settings, plot=plot,
+        rendering = render_file(load(model, inverter), midi, output, settings=settings, plot=plot,
                                 normalize=normalize, progress=progress)
     if json:
         print(json_module.dumps(dataclasses.asdict(rendering)))

@@ -23,7 +23,7 @@ fan_in_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"
 NEVER = -1e30  # a logit that no softmax notices; finite, so that gradients stay finite
 
 
-def _match_rank(vector: jax.Array, x: jax.Array) -> jax.Array:
+def match_rank(vector: jax.Array, x: jax.Array) -> jax.Array:
     """[D] → [1, …, 1, D] with the rank of `x`: broadcasting is spelled out, never implied."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
@@ -47,7 +47,7 @@ class Dense(nn.Module):
             bias = param_with_axes(
                 "bias", nn.initializers.zeros, (self.features,), jnp.float32, axes=self.axes[1:]
             )
-            y = y + _match_rank(bias.astype(self.dtype), y)
+            y = y + match_rank(bias.astype(self.dtype), y)
         return y
 
 
@@ -64,7 +64,7 @@ class RMSNorm(nn.Module):
         )
         x = x.astype(jnp.float32)
         y = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + self.epsilon)
-        return (y * _match_rank(scale, y)).astype(self.dtype)
+        return (y * match_rank(scale, y)).astype(self.dtype)
 
 
 class Embed(nn.Module):

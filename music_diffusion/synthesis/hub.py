@@ -6,12 +6,21 @@ model card `README.md`.
 
 from __future__ import annotations
 
+import difflib
 import os
 import pathlib
+from collections.abc import Callable
 
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.griffin_lim import GriffinLim
+from music_diffusion.audio.inverter import Inverter
+from music_diffusion.audio.soundstream import HUB_URL, SoundStreamHub, SoundStreamONNX
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.neural_inverter import NeuralInverter
+from music_diffusion.models.phase_vocoder import PhaseVocoder, PhaseVocoderModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
+from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.synthesis.context import ContextJoining
 from music_diffusion.synthesis.joining import Joining
@@ -22,6 +31,11 @@ from music_diffusion.synthesis.synthesizer import Synthesizer
 # How each kind of model makes long pieces.
 JOININGS: dict[type, Joining] = {
     FrameDiffusionModel: OverlapJoining(), SpectrogramDiffusionModel: ContextJoining()}
+# How each kind of trained inverter is used, from the model and its parameters.
+INVERTERS: dict[type, Callable[..., Inverter]] = {
+    SpectrogramInverterModel: NeuralInverter.of,
+    PhaseVocoderModel: lambda model, params: PhaseVocoder(model=model, params=params)}
+DEFAULT_INVERTER = "inverter"  # its name among those that come with the package
 
 
 def weights_root() -> pathlib.Path:
@@ -43,31 +57,93 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
                     f"or one of: {', '.join(available())}")
 
 
-def load(name_or_path: str | os.PathLike = "default") -> Synthesizer:
+def load(name_or_path: str | os.PathLike = "default", inverter: str | None = None) -> Synthesizer:
     """Opens a model.
 
     Args:
       name_or_path: a name of `available`, or a folder.
+      inverter: see `load_inverter`; None takes the one that comes with the
+        package, or Griffin-Lim for models of another codec.
 
     Raises:
-      UserError: no such model, broken weights, or a configuration of another version.
+      UserError: no such model or inverter, broken weights, or a configuration of
+        another version.
     """
     folder = find(name_or_path)
     model = released_model(folder / CONFIG)
     joining = JOININGS.get(type(model))
+    if type(model) in INVERTERS:
+        raise UserError(f"{folder}: this is an inverter; use it with --inverter, or with reconstruct")
     if joining is None:
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
     params = load_safetensors(folder / WEIGHTS)
     check_params(model, params, folder)
-    return Synthesizer(name=folder.name, model=model, params=params, joining=joining)
+    chosen = (load_inverter(inverter, model.codec) if inverter is not None
+              else default_inverter(model.codec))
+    return Synthesizer(name=folder.name, model=model, params=params, joining=joining, inverter=chosen)
+
+
+def default_inverter(codec: MelCodec) -> Inverter:
+    """The inverter that comes with the package; for spectrograms of another codec Griffin-Lim."""
+    if DEFAULT_INVERTER in available():
+        inverter = load_inverter(DEFAULT_INVERTER)
+        if inverter.codec == codec:
+            return inverter
+    return GriffinLim(codec=codec)
+
+
+def load_inverter(spec: str, codec: MelCodec | None = None) -> Inverter:
+    """Opens an inverter.
+
+    Args:
+      spec: 'griffin_lim' (interpolated), 'griffin_lim_hop' (at the codec's hop);
+        'soundstream' or 'soundstream:HANDLE' (a URL or SavedModel folder);
+        'soundstream_onnx:FILE'; or the name or folder of a trained one.
+      codec: of the spectrograms to invert; None takes the inverter's own.
+
+    Raises:
+      UserError: no such inverter, broken weights, or one for another codec.
+    """
+    inverter = _inverter(spec, codec)
+    if codec is not None:
+        inverter.codec.check_same(codec)
+    return inverter
+
+
+def _inverter(spec: str, codec: MelCodec | None) -> Inverter:
+    kind, _, where = spec.partition(":")
+    if spec == "griffin_lim":
+        return GriffinLim(codec=codec or MelCodec())
+    if spec == "griffin_lim_hop":
+        return GriffinLim(codec=codec or MelCodec(), upsample=1)
+    if kind == "soundstream":
+        return SoundStreamHub(where or HUB_URL)
+    if kind == "soundstream_onnx" and where:
+        return SoundStreamONNX(where)
+    names = ["griffin_lim", "griffin_lim_hop", "soundstream:HANDLE", "soundstream_onnx:FILE"]
+    if spec not in available() and not (pathlib.Path(spec) / CONFIG).is_file():
+        close = difflib.get_close_matches(spec, names + available(), 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"{spec}: no such inverter; {hint}There are {', '.join(names)} "
+                        "and the folders of trained inverters")
+    folder = find(spec)
+    model = released_model(folder / CONFIG)
+    if type(model) not in INVERTERS:
+        raise UserError(f"{folder}: {type(model).__name__} is no inverter; "
+                        f"give the folder of one, or {', '.join(names)}")
+    params = load_safetensors(folder / WEIGHTS)
+    check_params(model, params, folder)
+    return INVERTERS[type(model)](model, params)
 
 
 def check_params(model, params, folder) -> None:
-    """Raises UserError unless the weights are exactly those that the model has."""
+    """Raises UserError unless the weights are exactly those that the model is released with."""
     import jax
     from flax.traverse_util import flatten_dict
 
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))["params"]
+    if isinstance(model, SpectrogramInverterModel):
+        abstract = model.released_params(abstract)
     expected = {k: v.shape for k, v in flatten_dict(abstract, sep="/").items()}
     found = {k: v.shape for k, v in flatten_dict(params, sep="/").items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))

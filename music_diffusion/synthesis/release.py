@@ -16,6 +16,11 @@ from typing import Any
 from music_diffusion import gin_setup
 from music_diffusion.errors import UserError
 
+# Models whose training has parts that rendering does not: the bindings that leave them out.
+WITHOUT_TRAINING = {
+    "FrameDiffusionModel": "FrameDiffusionModel.timbre_weights = None",  # now among the weights
+    "SpectrogramInverterModel": "SpectrogramInverterModel.discriminators = None",
+}
 GIN_ERRORS = (ValueError, TypeError, SyntaxError, ImportError, AttributeError, tokenize.TokenError)
 
 
@@ -49,14 +54,18 @@ def released_model(path: str | os.PathLike) -> Any:
 
     Raises UserError if the file is not such a configuration.
     """
+    try:
+        return _model_of(pathlib.Path(path).read_text())
+    except (*GIN_ERRORS, OSError) as e:
+        raise UserError(f"{path}: not a released configuration of this version "
+                        f"({_reason(e)})") from e
+
+
+def _model_of(text: str) -> Any:
     with _private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
-        try:
-            gin.parse_config(pathlib.Path(path).read_text())
-            return gin.get_configurable("released")()
-        except (*GIN_ERRORS, OSError) as e:
-            raise UserError(f"{path}: not a released configuration of this version "
-                            f"({_reason(e)})") from e
+        gin.parse_config(text)
+        return gin.get_configurable("released")()
 
 
 def _reason(error: Exception) -> str:
@@ -82,8 +91,7 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
             raise UserError("the training configuration binds no train.model that this version "
                             f"knows ({_reason(e)})") from e
         gin.parse_config(f"released.model = {model}")
-        if model.selector.endswith("FrameDiffusionModel"):
-            gin.parse_config("FrameDiffusionModel.timbre_weights = None")  # now among the weights
+        gin.parse_config(WITHOUT_TRAINING.get(model.selector.rpartition(".")[2], ""))
         try:
             gin.parse_config(list(bindings))
             gin.get_configurable("released")()
@@ -97,6 +105,8 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
             bindings: Sequence[str] = ()) -> None:
     """Writes a released model (fp16 weights and configuration) of a training run.
 
+    A model with `released_params(params)` says itself which of its parameters those are.
+
     Args:
       model_dir: of the run.
       out_dir: folder of the model.
@@ -108,6 +118,8 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
 
     params, step, training_config = read_params(model_dir, step)
     text = released_config(training_config, bindings)  # before anything is written
+    choose = getattr(_model_of(text), "released_params", None)
+    params = choose(params) if choose is not None else params
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     save_safetensors(out / WEIGHTS, params, facts={"step": step})

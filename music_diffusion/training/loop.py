@@ -9,7 +9,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -29,6 +29,7 @@ from music_diffusion.training.state import (
     make_eval_step,
     make_train_step,
 )
+from music_diffusion.training.warm_start import stored_params, warm_start
 from music_diffusion.types import Batch
 
 
@@ -97,6 +98,7 @@ class TrainResult:
 def train(
     *, model: Model, data: DataSource, optimizer: Optimizer, config: TrainConfig,
     model_dir: str, mesh: MeshConfig = MeshConfig(),
+    init_from: str | None = None, init_parts: Sequence[str] = (),
     on_first_step: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Trains `model` until `config.total_steps`, from the newest checkpoint in `model_dir`.
@@ -105,11 +107,15 @@ def train(
     after a checkpoint, at SIGTERM, Ctrl-C and the time limit. `on_first_step` is
     called once, when a step has been compiled.
 
+    A run without a checkpoint begins with fresh parameters, or with those in
+    `init_from`: a safetensors file or the folder of another run. `init_parts` are
+    the top-level names to take from there, all if empty; other parameters are fresh.
+
     Raises:
       NonFiniteError: naming the first step whose loss or gradient was not finite;
         no checkpoint is written from then on.
-      UserError: the checkpoint in `model_dir` is of another model; the batch does
-        not divide over devices or processes.
+      UserError: the checkpoint in `model_dir` or `init_from` is of another model;
+        the batch does not divide over devices or processes.
     """
     folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +132,8 @@ def train(
         stack.enter_context(partitioning.on_mesh(devices, mesh.rules))
         state, shardings = _start(
             model, optimizer, config, mesh, devices, batch, checkpoints, iterator)
+        if init_from is not None and checkpoints.latest_step() is None:
+            state = _warm(state, init_from, init_parts)
         step = start = int(state.step)
         first_batch = batch if step == 0 else None
         report = stack.enter_context(_Report(folder, config, step))
@@ -172,6 +180,14 @@ def _start(model, optimizer, config, mesh, devices, batch, checkpoints, iterator
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                             abstract, shardings)
     return checkpoints.restore(abstract, iterator), shardings  # also moves the iterator
+
+
+def _warm(state: TrainState, init_from: str, init_parts: Sequence[str]) -> TrainState:
+    """A fresh state whose parameters, and their average, begin with stored ones."""
+    params = warm_start(state.params, stored_params(init_from), init_parts, init_from)
+    # A copy, as in `init_state`.
+    ema_params = None if state.ema_params is None else jax.tree.map(jax.numpy.copy, params)
+    return dataclasses.replace(state, params=params, ema_params=ema_params)
 
 
 def _compiled_step(model, optimizer, config, devices, shardings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import optax
@@ -69,6 +69,62 @@ def adamw(
                             mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
     return Optimizer(transform=transform, learning_rate=_as_schedule(learning_rate),
                      frozen=tuple(frozen))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartOptimizer:
+    """How one part of a model is trained; see `by_part`."""
+
+    optimizer: Optimizer
+    clip_norm: float | None = None  # of the part's gradient, beyond which it is scaled down
+    every: int = 1  # steps; the part moves at the last of so many, by that step's gradient
+
+    def __post_init__(self):
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"PartOptimizer.clip_norm={self.clip_norm} must be positive or None")
+        if self.every < 1:
+            raise UserError(f"PartOptimizer.every={self.every} must be at least 1")
+
+    @property
+    def transform(self) -> optax.GradientTransformation:
+        """No update, and no change of the optimizer's state, between the part's own steps."""
+        transform = self.optimizer.transform
+        if self.clip_norm is not None:
+            transform = optax.chain(optax.clip_by_global_norm(self.clip_norm), transform)
+        if self.every == 1:
+            return transform
+        return optax.conditionally_mask(transform, lambda step: (step + 1) % self.every == 0)
+
+    def learning_rate(self, step: jax.Array) -> jax.Array:
+        """After `step` steps of the trainer."""
+        return self.optimizer.learning_rate(step // self.every)
+
+
+def by_part(*, parts: Mapping[str, PartOptimizer]) -> Optimizer:
+    """An own optimizer for each part of a model, such as a generator and its discriminator.
+
+    With `every` = 3 for the generator there are three discriminator steps to
+    one of its own. The learning rate that is logged is that of the first part.
+    `frozen` patterns of all parts are searched in whole paths ('generator/a/kernel').
+
+    Args:
+      parts: by top-level name of the parameters; a part without parameters is idle.
+
+    Raises UserError, when it meets the parameters, for those that are of no part.
+    """
+    if not parts:
+        raise UserError("by_part.parts is empty; give an optimizer for each part of the model")
+
+    def labels(params: Params) -> dict[str, str]:
+        for name in sorted(set(params) - set(parts)):
+            raise UserError(f"by_part has no optimizer for the model's part {name!r}, only for "
+                            f"{', '.join(parts)}")
+        return {name: name for name in params}
+
+    return Optimizer(
+        transform=optax.multi_transform({k: part.transform for k, part in parts.items()}, labels),
+        learning_rate=next(iter(parts.values())).learning_rate,
+        frozen=tuple(p for part in parts.values() for p in part.optimizer.frozen))
 
 
 def frozen_mask(params: Params, patterns: Sequence[str], *, strict: bool) -> Params:

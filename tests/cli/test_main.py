@@ -10,7 +10,7 @@ import music_diffusion
 from music_diffusion.cli import main as module
 from music_diffusion.errors import UserError
 
-COMMANDS = ["synthesize", "models", "prepare", "train"]
+COMMANDS = ["synthesize", "reconstruct", "models", "prepare", "train"]
 
 
 @pytest.fixture

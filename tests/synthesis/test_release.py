@@ -143,3 +143,33 @@ def test_release_writes_half_precision_weights_and_the_models_configuration(tmp_
     kept = load_safetensors(tmp_path / "out" / "weights.safetensors", dtype=None)
     assert kept["unet"]["kernel"].dtype == np.float16
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), kept, params)
+
+
+INVERTER = """
+train.model = @SpectrogramInverterModel()
+train.optimizer = @by_part()
+by_part.parts = {'generator': @generator/PartOptimizer(), 'discriminator': @PartOptimizer()}
+generator/PartOptimizer.optimizer = @adamw()
+PartOptimizer.optimizer = @adamw()
+SpectrogramInverterModel.generator = @SEANetConfig()
+SpectrogramInverterModel.discriminators = @DiscriminatorsConfig()
+SpectrogramInverterModel.spectral = @MelSpectralLoss()
+SEANetConfig.channels = 32
+DiscriminatorsConfig.wave = None
+"""
+
+
+def test_an_inverter_is_released_without_its_discriminators(tmp_path, monkeypatch):
+    from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel
+
+    params = {"generator": {"a": np.ones(2, np.float32)}, "discriminator": {"b": np.ones(3, np.float32)}}
+    monkeypatch.setattr("music_diffusion.training.checkpoints.read_params",
+                        lambda model_dir, step: (params, 7, INVERTER))
+    release("run", str(tmp_path / "out"))
+    model = released_model(tmp_path / "out" / "config.gin")
+    assert type(model) is SpectrogramInverterModel and model.generator.channels == 32
+    assert model.discriminators is None
+    assert "Discriminator" not in (tmp_path / "out" / "config.gin").read_text().replace(
+        "SpectrogramInverterModel.discriminators = None", "")
+    kept = load_safetensors(tmp_path / "out" / "weights.safetensors")
+    assert set(kept) == {"generator"} and (kept["generator"]["a"] == 1).all()

@@ -1,5 +1,6 @@
 """Optimizers against NumPy by hand, and frozen parameters."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -7,8 +8,10 @@ import pytest
 
 from music_diffusion.errors import UserError
 from music_diffusion.training.optimizers import (
+    PartOptimizer,
     adafactor,
     adamw,
+    by_part,
     frozen_mask,
     skip_frozen,
     warmup_constant,
@@ -93,3 +96,89 @@ def test_a_pattern_that_matches_nothing_is_an_error():
     with pytest.raises(UserError, match="embeding"):
         frozen_mask(PARAMS, ("embeding",), strict=True)
     assert not any(frozen_mask(PARAMS, ("embeding",), strict=False)["dense"].values())
+
+
+PARTS = {"g": PARAMS, "d": {"w": jnp.asarray(RNG.normal(size=5), jnp.float32)}}
+
+
+def part_grads(steps):
+    """[step] of gradients that change from step to step."""
+    rng = np.random.default_rng(1)
+    return [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), PARTS)
+            for _ in range(steps)]
+
+
+def run(transform, params, grads):
+    """The parameters after each of the steps."""
+    state, path = transform.init(params), []
+    for grad in grads:
+        updates, state = transform.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(params)
+    return path
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_two_parts_are_two_runs():
+    g, d = adamw(learning_rate=0.1, b1=0.5), adafactor(learning_rate=0.3)
+    both = by_part(parts={"g": PartOptimizer(optimizer=g, clip_norm=0.5),
+                          "d": PartOptimizer(optimizer=d)})
+    grads = part_grads(4)
+    path = run(both.transform, PARTS, grads)
+    clipped = []
+    for grad in grads:
+        norm = np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in jax.tree.leaves(grad["g"])))
+        clipped.append(jax.tree.map(lambda x, n=norm: np.float32(x * min(1, 0.5 / n)), grad["g"]))
+    alone = run(g.transform, PARTS["g"], clipped)[-1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), path[-1]["g"], alone)
+    assert_equal(path[-1]["d"], run(d.transform, PARTS["d"], [g["d"] for g in grads])[-1])
+    assert float(both.learning_rate(0)) == pytest.approx(0.1)
+
+
+def test_a_part_moves_at_every_third_step():
+    schedule = warmup_constant(peak=0.1, warmup_steps=10)
+    g = adamw(learning_rate=schedule)
+    both = by_part(parts={"g": PartOptimizer(optimizer=g, every=3),
+                          "d": PartOptimizer(optimizer=adamw(learning_rate=0.1))})
+    grads = part_grads(9)
+    path = [PARTS, *run(both.transform, PARTS, grads)]
+    for step, (before, after) in enumerate(zip(path, path[1:], strict=False), 1):
+        if step % 3:
+            assert_equal(before["g"], after["g"])
+        assert np.abs(before["d"]["w"] - after["d"]["w"]).max() > 1e-3
+    # By the third, sixth, ninth gradient alone, as a run of three steps.
+    alone = run(g.transform, PARTS["g"], [g["g"] for g in grads[2::3]])[-1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), path[-1]["g"], alone)
+    assert np.abs(path[-1]["g"]["dense"]["bias"] - PARTS["g"]["dense"]["bias"]).max() > 1e-3
+    rates = [float(both.learning_rate(jnp.int32(step))) for step in range(7)]
+    np.testing.assert_allclose(rates, [0, 0, 0, 0.01, 0.01, 0.01, 0.02], atol=1e-7)
+
+
+def test_parts_and_parameters_have_to_meet():
+    only_g = by_part(parts={"g": PartOptimizer(optimizer=adamw())})
+    with pytest.raises(UserError, match="no optimizer for the model's part 'd', only for g"):
+        only_g.transform.init(PARTS)
+    # A discriminator that a run does without is no error.
+    more = by_part(parts={"g": PartOptimizer(optimizer=adamw(learning_rate=0.1)),
+                          "d": PartOptimizer(optimizer=adamw(), clip_norm=1.0, every=2)})
+    assert_equal(run(more.transform, {"g": PARAMS}, [{"g": GRADS}] * 2)[-1]["g"],
+                 run(adamw(learning_rate=0.1).transform, PARAMS, [GRADS] * 2)[-1])
+    for fields in ({"clip_norm": 0.0}, {"every": 0}):
+        with pytest.raises(UserError, match=next(iter(fields))):
+            PartOptimizer(optimizer=adamw(), **fields)
+    with pytest.raises(UserError, match="parts is empty"):
+        by_part(parts={})
+
+
+def test_parts_with_frozen_parameters():
+    both = by_part(parts={"g": PartOptimizer(optimizer=adamw(learning_rate=0.1, frozen=("g/.*bias",))),
+                          "d": PartOptimizer(optimizer=adamw(learning_rate=0.1))})
+    assert both.frozen == ("g/.*bias",)
+    transform = skip_frozen(both.transform, frozen_mask(PARTS, both.frozen, strict=True))
+    after = run(transform, PARTS, part_grads(2))[-1]
+    np.testing.assert_array_equal(after["g"]["dense"]["bias"], PARAMS["dense"]["bias"])
+    assert np.all(after["g"]["dense"]["kernel"] != PARAMS["dense"]["kernel"])
+    assert np.all(after["d"]["w"] != PARTS["d"]["w"])

@@ -1,0 +1,44 @@
+"""Tasks over processes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from music_diffusion.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run_tasks(task: Callable[[Item], Result], items: Sequence[Item], workers: int,
+              progress: Callable[[int, int], None]) -> list[Result]:
+    """`task` of every item, in order; one worker is this process.
+
+    An exception of a task ends the run; tasks that have not begun are dropped.
+
+    Raises:
+      UserError: a process was killed (out of memory, as a rule).
+    """
+    results: list[Result] = []
+
+    def collect(arriving):
+        for result in arriving:
+            results.append(result)
+            progress(len(results), len(items))
+        return results
+
+    if workers == 1 or len(items) < 2:
+        return collect(map(task, items))
+    # spawn: FluidSynth's threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    try:
+        with concurrent.futures.ProcessPoolExecutor(
+                min(workers, len(items)), mp_context=context) as pool:
+            return collect(pool.map(task, items))
+    except BrokenProcessPool as e:
+        raise UserError("a worker process was killed, perhaps for lack of memory; run the command "
+                        "again with fewer --workers (finished parts are kept)") from e

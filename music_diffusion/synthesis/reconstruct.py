@@ -1,0 +1,195 @@
+"""Audio → spectrogram → inverter → audio, of any length, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from music_diffusion.audio.encode_stream import MelStream
+from music_diffusion.audio.inverter import Inverter
+from music_diffusion.audio.io import AudioReader, AudioWriter, StreamResampler, check_writable
+from music_diffusion.audio.loudness import TruePeakLimiter
+from music_diffusion.errors import UserError
+from music_diffusion.synthesis.plot_pair import FoldingSketch, plot_pair
+
+CEILING = 0.0  # dBTP
+Block = Float[np.ndarray, "S C"]  # samples and channels
+Observe = Callable[[Block, Block], None]  # told the next samples of input and output
+Progress = Callable[[float], None]  # told the share that is done
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What was reconstructed, for machines."""
+
+    output: str
+    plot: str | None
+    inverter: str
+    sample_rate: int  # Hz, of the output
+    channels: int
+    audio_seconds: float
+    wall_seconds: float  # from file to file, without loading, compiling, comparing and the plot
+    realtime_factor: float  # audio_seconds / wall_seconds
+    peak: float  # largest amplitude of the output; full scale is 1
+
+
+class ReconstructionStream:
+    """Samples at the codec's rate → as many samples that the inverter makes of their spectrogram.
+
+    Every channel goes through the inverter alone. Not mid and side: a spectrogram
+    has no sign, so that the side of a sound on the right is that of one on the left.
+    """
+
+    def __init__(self, inverter: Inverter, channels: int = 1):
+        self._encoders = [MelStream(inverter.codec) for _ in range(channels)]
+        self._streams = [inverter.stream() for _ in range(channels)]
+        self._missing = 0  # samples that went in and are not out
+
+    def push(self, samples: Block) -> Block:
+        """Takes the next samples [n, C]; returns those that are ready, [m, C]."""
+        self._missing += len(samples)
+        return self._out([stream.push(encoder.push(channel)) for encoder, stream, channel
+                          in zip(self._encoders, self._streams, samples.T, strict=True)])
+
+    def finish(self) -> Block:
+        """The remaining samples: all parts together are as many as went in."""
+        return self._out([np.concatenate([stream.push(encoder.finish()), stream.finish()])
+                          for encoder, stream in zip(self._encoders, self._streams, strict=True)])
+
+    def _out(self, channels: list[np.ndarray]) -> Block:
+        out = np.stack(channels, axis=1)[:self._missing]  # the last frame may reach beyond the end
+        self._missing -= len(out)
+        return out
+
+
+def reconstruct_blocks(inverter: Inverter, blocks: Iterable[Block], channels: int
+                       ) -> Iterator[tuple[Block, Block]]:
+    """Yields input and output, aligned, at the codec's rate.
+
+    The level is the input's. Only what would exceed full scale is turned down, by
+    a limiter with a ceiling of 0 dBTP that leaves everything else as it is.
+    """
+    stream = ReconstructionStream(inverter, channels)
+    limiter = TruePeakLimiter(inverter.codec.sample_rate, channels, ceiling_dbtp=CEILING)
+    waiting: list[np.ndarray] = [np.zeros((0, channels), np.float32)]
+
+    def pairs(made: np.ndarray) -> Iterator[tuple[Block, Block]]:
+        made = made.reshape(-1, channels)
+        if len(made):
+            given = np.concatenate(waiting)
+            waiting[:] = [given[len(made):]]
+            yield given[:len(made)], made
+
+    for block in blocks:
+        waiting.append(block)
+        yield from pairs(limiter.push(stream.push(block)))
+    yield from pairs(limiter.push(stream.finish()))
+    yield from pairs(limiter.finish())
+
+
+def resampled(blocks: Iterable[Block], source_rate: int, rate: int) -> Iterator[Block]:
+    """The same sound at another rate, block by block."""
+    resampler = None
+    for block in blocks:
+        channels = block.shape[1]
+        if resampler is None:
+            resampler = StreamResampler(source_rate, rate, channels)
+        yield resampler.push(block[:, 0] if channels == 1 else block).reshape(-1, channels)
+    if resampler is not None:
+        yield resampler.finish().reshape(-1, channels)
+
+
+def check_files(source: str | os.PathLike, output: str, plot: str | None) -> None:
+    """Finds before the work whether the source is audio and the files can be written."""
+    with AudioReader(source) as reader:
+        if next(reader.blocks(1), None) is None:
+            raise UserError(f"{source}: has no samples")
+    check_writable(output)
+    if plot is not None:
+        check_writable(plot, extensions=(".png",))
+
+
+def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str, *, name: str = "",
+                     mono: bool = False, plot: str | None = None, observe: Observe | None = None,
+                     progress: Progress | None = None) -> Reconstruction:
+    """Writes what the inverter makes of an audio file's spectrogram; nothing appears unless all is well.
+
+    The output has the codec's sample rate and the source's level; see
+    `reconstruct_blocks`.
+
+    Args:
+      inverter: any.
+      source: audio of any length, rate and number of channels.
+      output: .wav, .flac or .mp3.
+      name: of the inverter, for the report and the plot.
+      mono: mix the channels to one first; otherwise each is inverted alone.
+      plot: .png of the source's spectrogram over the output's, of the channels' mean.
+      observe: given every part of source and output, [n, C] at the codec's rate.
+      progress: told the share that is done.
+    """
+    check_files(source, output, plot)
+    codec = inverter.codec
+    inverter.invert(np.full((1, codec.mels), codec.log_min, np.float32))  # compiles
+    sketches = SketchPair(codec) if plot else None
+    samples, peak, wall = 0, 0.0, -time.perf_counter()
+    with AudioReader(source) as reader:
+        channels = 1 if mono else reader.channels
+        blocks = _told(reader, progress) if progress else reader.blocks()
+        if mono:
+            blocks = (block.mean(axis=1, keepdims=True) for block in blocks)
+        pairs = reconstruct_blocks(inverter, resampled(blocks, reader.sample_rate, codec.sample_rate),
+                                   channels)
+        with AudioWriter(output, codec.sample_rate, channels) as writer:
+            for given, made in pairs:
+                writer.write(made)
+                peak = max(peak, float(np.abs(made).max()))
+                samples += len(made)
+                began = time.perf_counter()
+                if observe is not None:
+                    observe(given, made)
+                if sketches is not None:
+                    sketches.push(given, made)
+                wall -= time.perf_counter() - began
+            wall += time.perf_counter()
+            if not samples:
+                raise UserError(f"{source}: is shorter than a sample at {codec.sample_rate} Hz")
+            if sketches is not None and plot is not None:  # before the audio appears; it may fail too
+                sketches.draw(plot, os.path.basename(source), name)
+    seconds = samples / codec.sample_rate
+    return Reconstruction(
+        output=output, plot=plot, inverter=name, sample_rate=codec.sample_rate, channels=channels,
+        audio_seconds=round(seconds, 3), wall_seconds=round(wall, 3),
+        realtime_factor=round(seconds / wall, 3), peak=round(peak, 5))
+
+
+def _told(reader: AudioReader, progress: Progress) -> Iterator[Block]:
+    """The reader's blocks, telling the share that is read."""
+    frames, read = max(1, soundfile.info(reader.path).frames), 0
+    for block in reader.blocks():
+        yield block
+        read += len(block)
+        progress(min(1.0, read / frames))
+
+
+class SketchPair:
+    """The spectrograms of input and output, for the picture."""
+
+    def __init__(self, codec):
+        self._codec = codec
+        self._encoders = MelStream(codec), MelStream(codec)
+        self._sketches = FoldingSketch(codec.mels), FoldingSketch(codec.mels)
+
+    def push(self, *blocks: Block) -> None:
+        for encoder, sketch, block in zip(self._encoders, self._sketches, blocks, strict=True):
+            sketch.push(encoder.push(block.mean(axis=1)))
+
+    def draw(self, path: str, source: str, inverter: str) -> None:
+        for encoder, sketch in zip(self._encoders, self._sketches, strict=True):
+            sketch.push(encoder.finish())
+        plot_pair(path, self._sketches, self._codec, titles=(source, f"through {inverter}"))

@@ -1,0 +1,233 @@
+"""Scores → audio files, with two SoundFonts of sines an octave apart, so that files tell theirs."""
+
+import csv
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+from reference.soundfont_file import RATE, expected_hertz, soundfont
+
+from music_diffusion.data import audio_renders
+from music_diffusion.data.audio_folder import AudioFolderPlan, prepare_audio_folder
+from music_diffusion.data.audio_renders import (
+    AudioRenderPlan,
+    Recording,
+    draw_notes,
+    draw_recording,
+    render_audio,
+)
+from music_diffusion.data.augment import Augmentation
+from music_diffusion.data.render import scores_by_source
+from music_diffusion.data.rooms import Room, Shelf
+from music_diffusion.errors import UserError
+from music_diffusion.notes.midi import write_midi
+from music_diffusion.notes.notes import Notes
+
+try:
+    import fluidsynth  # noqa: F401
+except ImportError:
+    pytest.skip("needs FluidSynth (libfluidsynth) and pyfluidsynth", allow_module_level=True)
+
+PITCH = {"tones": 60, "drums": 40}
+
+
+def piece(drum):
+    """One key, over and over, for 6 s."""
+    start = 0.05 + 0.1 * np.arange(60)
+    pitch = PITCH["drums" if drum else "tones"]
+    return Notes(start, start + 0.095, np.full(60, pitch), np.full(60, 100), np.zeros(60),
+                 np.full(60, drum))
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scores")
+    low = soundfont()
+    # The same font whose samples claim to be an octave deeper, and so are played an octave higher.
+    high = low.replace(struct.pack("<IB", RATE, 69), struct.pack("<IB", RATE, 57))
+    (folder / "low.sf2").write_bytes(low)
+    (folder / "high.sf2").write_bytes(high)
+    table = ["path,source,split"]
+    for split in ("train", "validation", "test"):
+        for name in PITCH:
+            write_midi(piece(name == "drums"), folder / f"{split}-{name}.mid")
+            table.append(f"{split}-{name}.mid,{name},{split}")
+    (folder / "manifest.csv").write_text("\n".join(table) + "\n")
+    return AudioRenderPlan(
+        scores=str(folder), soundfonts=(str(folder / "low.sf2"), str(folder / "high.sf2")),
+        train_hours=6 / 3600, validation_hours=2 / 3600, seconds=1.0, workers=1, seed=1,
+        augmentation=Augmentation(reorchestrate=0.0, subset=0.0, transpose=0))
+
+
+def rows_of(folder):
+    with (folder / "renders.csv").open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def loudest_hertz(samples, rate):
+    return np.argmax(np.abs(np.fft.rfft(samples, rate * 2))) / 2
+
+
+def expected(row):
+    drums = row["source"] == "drums"
+    base = expected_hertz(0, PITCH[row["source"]], drums)
+    # The fonts' drums follow neither the key nor the claimed pitch.
+    return base * (2 if row["soundfont"] == "high.sf2" and not drums else 1)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_files_are_what_their_rows_say(plan, tmp_path, rate):
+    plan = dataclasses.replace(plan, sample_rate=rate, test_hours=1 / 3600)
+    render_audio(plan, str(tmp_path))
+    rows = rows_of(tmp_path)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.flac")) == sorted(
+        r["file"] for r in rows)
+    assert [r["split"] for r in rows] == 6 * ["train"] + 2 * ["validation"] + ["test"]
+    for row in rows:
+        samples, its_rate = soundfile.read(tmp_path / row["file"])
+        assert its_rate == rate and samples.shape == (rate,)
+        assert loudest_hertz(samples, rate) == pytest.approx(expected(row), rel=0.02), row
+        assert 20 * np.log10(np.abs(samples).max()) == pytest.approx(float(row["peak_db"]), abs=0.01)
+    assert {r["soundfont"] for r in rows} == {"low.sf2", "high.sf2"}
+    assert {r["source"] for r in rows} == {"tones", "drums"}
+
+
+def test_a_file_is_the_fonts_sound_of_its_notes_in_its_conditions(plan, tmp_path):
+    render_audio(dataclasses.replace(plan, room=1.0), str(tmp_path))
+    scores = scores_by_source(plan.excerpts, "train")
+    recording, rng = draw_recording(dataclasses.replace(plan, room=1.0), scores, "train", 3)
+    notes = draw_notes(plan, scores, recording, rng)
+    assert len(notes) > 5 and notes.duration <= 1.3
+    dry = audio_renders.SoundFontRenderer(path=recording.soundfont)(notes).samples[:16000]
+    want = recording.room(dry, 16000)
+    want = want if recording.shelf is None else recording.shelf(want, 16000)
+    got = soundfile.read(tmp_path / "train/00003.flac")[0]
+    scale = 10 ** (recording.peak_db / 20) / np.abs(want).max()
+    error = np.sqrt(np.mean((got - scale * want) ** 2) / np.mean(got ** 2))
+    assert error < 0.05  # FluidSynth's first 2 ms of a note are not repeatable
+
+
+def test_finished_files_are_kept_and_lost_ones_come_back_as_they_were(plan, tmp_path):
+    done = []
+    render_audio(plan, str(tmp_path), lambda i, n: done.append((i, n)))
+    assert done == [(i + 1, 8) for i in range(8)]
+    table = (tmp_path / "renders.csv").read_text()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.flac")}
+    lost = tmp_path / "train/00002.flac"
+    was = soundfile.read(lost)[0]
+    lost.unlink()
+    done.clear()
+    render_audio(plan, str(tmp_path), lambda i, n: done.append((i, n)))
+    assert done == [(1, 1)]
+    assert {p for p, t in before.items() if p.stat().st_mtime_ns != t} == {lost}
+    again = soundfile.read(lost)[0]
+    assert np.sqrt(np.mean((again - was) ** 2)) < 0.05 * np.sqrt(np.mean(was ** 2))
+    assert (tmp_path / "renders.csv").read_text() == table
+
+    # More hours add files, fewer take none away and none from the table.
+    render_audio(dataclasses.replace(plan, train_hours=7 / 3600), str(tmp_path))
+    longer = rows_of(tmp_path)
+    assert len(longer) == 9 and all(p.stat().st_mtime_ns == t for p, t in before.items()
+                                    if p != lost)
+    render_audio(dataclasses.replace(plan, train_hours=2 / 3600), str(tmp_path))
+    assert rows_of(tmp_path) == longer
+
+
+@pytest.mark.parametrize("changes, name", [
+    ({"sample_rate": 8000}, "sample_rate"), ({"seed": 2}, "seed"),
+    ({"augmentation": Augmentation()}, "augmentation")])
+def test_a_folder_of_another_plan_is_left_alone(plan, tmp_path, changes, name):
+    plan = dataclasses.replace(plan, train_hours=1e-9, validation_hours=0)
+    render_audio(plan, str(tmp_path))
+    held = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=f"other {name}; choose another folder"):
+        render_audio(dataclasses.replace(plan, **changes), str(tmp_path))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == held
+    (tmp_path / "renders.json").unlink()
+    with pytest.raises(UserError, match="other audio"):
+        render_audio(plan, str(tmp_path))
+
+
+def test_conditions_are_drawn_evenly_and_by_number(plan):
+    plan = dataclasses.replace(plan, room=0.3, shelf=0.7)
+    scores = scores_by_source(plan.excerpts, "train")
+    drawn = [draw_recording(plan, scores, "train", i)[0] for i in range(600)]
+    # Binomial of 600: ± 0.02.
+    assert np.mean([r.room is not None for r in drawn]) == pytest.approx(0.3, abs=0.07)
+    assert np.mean([r.shelf is not None for r in drawn]) == pytest.approx(0.7, abs=0.07)
+    assert np.mean([r.soundfont.endswith("low.sf2") for r in drawn]) == pytest.approx(0.5, abs=0.07)
+    assert np.mean([r.source == "drums" for r in drawn]) == pytest.approx(0.5, abs=0.07)
+    peaks = np.array([r.peak_db for r in drawn])
+    assert -20 <= peaks.min() < -19.5 and -1.5 < peaks.max() <= -1
+    assert np.mean(peaks) == pytest.approx(-10.5, abs=1)
+    assert [draw_recording(plan, scores, "train", i)[0] for i in range(600)] == drawn
+    other = [draw_recording(plan, scores, "validation", i)[0] for i in range(600)]
+    reseeded = [draw_recording(dataclasses.replace(plan, seed=5), scores, "train", i)[0]
+                for i in range(600)]
+    for different in (other, reseeded):
+        assert not {r.peak_db for r in different} & set(peaks)
+
+
+def test_training_excerpts_are_varied_and_others_are_as_written(plan):
+    plan = dataclasses.replace(plan, augmentation=Augmentation(
+        reorchestrate=0, subset=0, transpose=0, onset_jitter=0, velocity_jitter=0, stretch=0.15))
+
+    def step(split, index):
+        scores = scores_by_source(plan.excerpts, split)
+        notes = draw_notes(plan, scores, *draw_recording(plan, scores, split, index))
+        return round(float(np.median(np.diff(notes.start))), 3)
+
+    assert {step("validation", i) for i in range(8)} == {0.1}
+    assert len({step("train", i) for i in range(8)}) > 4
+
+
+def recording(room=None, shelf=None, peak_db=-6.0):
+    return Recording(split="train", index=0, source="a", soundfont="a.sf2", room=room, shelf=shelf,
+                     peak_db=peak_db)
+
+
+def test_recording_sets_the_peak_after_room_and_tone_and_keeps_attacks():
+    click = np.zeros(8000, np.float32)
+    click[3000] = 0.1
+    room, shelf = Room(wet_db=-12.0), Shelf(low_db=6.0, high_db=-3.0)
+    for heard in (recording(), recording(room), recording(room, shelf)):
+        got = heard(click, 16000)
+        assert np.abs(got).max() == pytest.approx(10 ** (-6 / 20), rel=1e-5)
+        assert np.argmax(np.abs(got)) == 3000 and np.abs(got[:3000]).max() < 1e-5
+    assert np.abs(recording(room)(click, 16000)[3100:]).max() > 1e-3
+
+
+def test_a_recording_is_the_room_and_then_the_tone():
+    noise = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    room, shelf = Room(wet_db=-6.0, seed=1), Shelf(low_db=-4.0, high_db=4.0)
+    for heard, want in [(recording(), noise), (recording(room), room(noise, 16000)),
+                        (recording(None, shelf), shelf(noise, 16000)),
+                        (recording(room, shelf), shelf(room(noise, 16000), 16000))]:
+        want = want * 10 ** (-6 / 20) / np.abs(want).max()
+        np.testing.assert_allclose(heard(noise, 16000), want, atol=1e-6)
+
+
+def test_silence_stays_silence():
+    got = recording(Room(), Shelf(high_db=3.0))(np.zeros(1000, np.float32), 16000)
+    assert not got.any()
+
+
+def test_renders_become_records(plan, tmp_path):
+    render_audio(plan, str(tmp_path / "renders"))
+    manifest = prepare_audio_folder(AudioFolderPlan(
+        source=str(tmp_path / "renders"), workers=1), str(tmp_path / "data"))
+    assert manifest["records"] == {"train": 6, "validation": 2, "test": 0}
+    assert manifest["skipped"] == []
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"soundfonts": ()}, "needs a SoundFont"), ({"sample_rate": 4000}, "4000"),
+    ({"seconds": 0.5}, "0.5"), ({"peak_db": (-3.0, 1.0)}, "dBFS"),
+    ({"soundfonts": ("nowhere.sf2",)}, "nowhere.sf2"), ({"scores": "nowhere"}, "nowhere")])
+def test_impossible_plans_are_one_line_errors_before_anything_is_written(
+        plan, tmp_path, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        render_audio(dataclasses.replace(plan, **changes), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
