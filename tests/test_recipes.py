@@ -17,9 +17,10 @@ PARAMETERS = {  # by the layout of the published checkpoints, and by the model c
     "inverter_paper.gin": 3_743_745 + 22_460_100,  # generator and discriminators, by the headers
     "inverter_small.gin": 986_113 + 2_043_173,
     "inverter_istft.gin": 7_964_292 + 2_043_173,
-    "inverter_44k.gin": 3_601_414 + 2_043_813,
+    "inverter_istft_44k.gin": 3_601_414 + 2_043_813,
 }
-INVERTERS = [r for r in PARAMETERS if r.startswith("inverter_")]
+INVERTERS = [r for r in PARAMETERS if r.startswith("inverter_")]  # by a generator
+PARAMETERS |= {"inverter.gin": 6_578_052, "inverter_44k.gin": 7_958_404}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_inverters_compare_a_second(recipe):
 
 @pytest.mark.parametrize("name", ["24k", "44k", "48k"])
 def test_codecs_are_a_file(name):
-    gin_setup.parse(["recipes/inverter_44k.gin", f"codecs/{name}.gin"])
+    gin_setup.parse(["recipes/inverter_istft_44k.gin", f"codecs/{name}.gin"])
     model = gin.query_parameter("train.model").scoped_configurable_fn()
     codec = model.codec
     assert codec.sample_rate // 1000 == int(name[:2]) and codec.frame_rate == 50

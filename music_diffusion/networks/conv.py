@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from music_diffusion.networks.layers import Initializer, fan_in_init
 
+AXES = ("conv", "conv_2")  # logical names of the kernel's taps; one name cannot stand twice
 DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
 
@@ -35,7 +36,7 @@ class Conv(nn.Module):
             raise ValueError(f"{self.kernel=} should not be smaller than {self.stride=}")
         kernel = param_with_axes(
             "kernel", self.kernel_init, (*self.kernel, channels // self.groups, self.features),
-            jnp.float32, axes=("conv",) * axes + ("embed", "mlp")).astype(x.dtype)
+            jnp.float32, axes=(*AXES[:axes], "embed", "mlp")).astype(x.dtype)
         bias = param_with_axes("bias", nn.initializers.zeros, (self.features,), jnp.float32,
                                axes=("mlp",)).astype(x.dtype)
         padding = [self._padding(*sizes)

@@ -69,7 +69,8 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         size, half = x.shape[-1], self.kernel // 2
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=())
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0,
+                                                out_axis=(), batch_axis=1)
         kernel = param_with_axes("kernel", init, (self.kernel, size), axes=("conv", "embed"))
         bias = param_with_axes("bias", nn.initializers.zeros, (size,), axes=("embed",))
         padded = jnp.pad(x, ((0, 0), (half, half), (0, 0)))

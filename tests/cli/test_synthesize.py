@@ -96,7 +96,7 @@ def cli(monkeypatch, capfd):
 @pytest.fixture
 def no_model(monkeypatch):
     """Bad input is found before a model is loaded; what is good ends here."""
-    def load(name):
+    def load(name, inverter=None):
         raise UserError("reached the model")
 
     monkeypatch.setattr("music_diffusion.cli.synthesize.load", load)
@@ -112,7 +112,7 @@ def tiny(monkeypatch, params):
     """The tiny model in small windows, under any name."""
     names = []
 
-    def load(name):
+    def load(name, inverter=None):
         names.append(name)
         return Synthesizer(name="tiny", model=MODEL, params=params, tail=0.5,
                            inverter=GriffinLim(iterations=1, chunk_frames=32),
@@ -258,7 +258,7 @@ def test_a_failure_midway_leaves_no_output(cli, tmp_path, monkeypatch, params):
     synthesizer = dataclasses.replace(
         Synthesizer(name="tiny", model=MODEL, params=params, joining=OverlapJoining(windows=Windows(
             frames=64, overlap=32, group=1))), inverter=Broken())
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", lambda name: synthesizer)
+    monkeypatch.setattr("music_diffusion.cli.synthesize.load", lambda name, inverter: synthesizer)
     (tmp_path / "song.mid").write_bytes(GOOD)
     code, out, err = cli(tmp_path / "song.mid", "-o", tmp_path / "a.wav", "--plot",
                          tmp_path / "a.png")
