@@ -35,6 +35,15 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.istft_head": ("ISTFTHeadConfig",),
     "music_diffusion.networks.discriminators": (
         "STFTDiscriminatorConfig", "WaveDiscriminatorConfig", "DiscriminatorsConfig"),
+    "music_diffusion.networks.pitch_net": ("PitchNetConfig",),
+    "music_diffusion.networks.vggish": ("VGGishConfig",),
+    "music_diffusion.audio.log_frequency": ("LogFrequencyConfig",),
+    "music_diffusion.audio.vggish_mel": ("VGGishMel",),
+    "music_diffusion.notes.activations": ("DecodeConfig",),
+    "music_diffusion.models.transcriber": ("TranscriberModel",),
+    "music_diffusion.models.tagger": ("TaggerModel",),
+    "music_diffusion.evaluation.plan": ("EvaluationPlan",),
+    "music_diffusion.evaluation.table": ("Table", "evaluated"),
     "music_diffusion.models.spectrogram_inverter": ("SpectrogramInverterModel",),
     "music_diffusion.models.phase_vocoder": ("PhaseVocoderModel",),
     "music_diffusion.models.spectrogram_diffusion": ("SpectrogramDiffusionModel",),
@@ -42,6 +51,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.data.token_features": ("TokenFeatures",),
     "music_diffusion.data.synthetic": ("SyntheticSource",),
     "music_diffusion.data.audio_source": ("AudioSource",),
+    "music_diffusion.data.recording_source": (
+        "RecordingSource", "TranscriptionTargets", "TagTargets", "Varied"),
     "music_diffusion.data.pipeline": ("FrameFeatures", "RecordSource", "NoteRowSource"),
     "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
     "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
@@ -51,6 +62,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
 }
 
 TRAINING_ONLY = ("music_diffusion.training.", "music_diffusion.data.")
+EVALUATION_ONLY = ("music_diffusion.evaluation.",)
 
 _registered: set[tuple[str, str]] = set()
 
@@ -64,15 +76,18 @@ def gin_root() -> pathlib.Path:
     raise UserError(f"no gin files: {package / 'configs'} is missing; install the package again")
 
 
-def register_configurables(*, models_only: bool = False) -> None:
+def register_configurables(*, models_only: bool = False, training: bool = True) -> None:
     """Makes the project's classes and functions known to gin. Calling twice is harmless.
 
-    With `models_only` training and data stay out, which need packages that rendering does not.
+    Without `training` what only training needs stays out, and the packages that it needs; with
+    `models_only` evaluation too.
     """
     import gin
 
     for module_name, names in CONFIGURABLES.items():
-        if models_only and module_name.startswith(TRAINING_ONLY):
+        if (models_only or not training) and module_name.startswith(TRAINING_ONLY):
+            continue
+        if models_only and module_name.startswith(EVALUATION_ONLY):
             continue
         module = importlib.import_module(module_name)
         for name in names:
@@ -81,7 +96,7 @@ def register_configurables(*, models_only: bool = False) -> None:
                 _registered.add((module_name, name))
 
 
-def parse(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
+def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: bool = True) -> None:
     """Clears gin, reads files (by path, or relative to the gin root) and then bindings.
 
     Raises UserError, one line, for a missing file, a syntax error, an unknown
@@ -90,7 +105,7 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     import gin
 
     gin.clear_config()
-    register_configurables()
+    register_configurables(training=training)
     _search_gin_root()
     for file in gin_files:
         if not pathlib.Path(file).is_file() and not (gin_root() / file).is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from music_diffusion.audio.codec import MelCodec
 
@@ -35,6 +35,13 @@ def overlap_add(frames: Float[Array, "*B T length"], *, hop: int) -> Float[Array
     return total.reshape(*frames.shape[:-2], (count + overlap - 1) * hop)
 
 
+def magnitude(spectrum: Complex[Array, "*B"]) -> Float[Array, "*B"]:
+    """|z| with a gradient of 0 where z is 0, as in silence; that of `jnp.abs` is NaN."""
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    positive = power > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, power, 1.0)), 0.0)
+
+
 def encode_jax(codec: MelCodec, samples: Float[Array, "*B S"]) -> Float[Array, "*B T F"]:
     """Log-mel spectrogram [..., ceil(S / hop), F] in nat; see `MelCodec.encode`.
 
@@ -48,9 +55,5 @@ def encode_jax(codec: MelCodec, samples: Float[Array, "*B S"]) -> Float[Array, "
     windows = frame(padded, length=codec.window, hop=codec.hop)
     hann = jnp.broadcast_to(codec.hann.astype(np.float32), windows.shape)
     spectrum = jnp.fft.rfft(windows * hann, codec.fft)
-    # |z| has no gradient at 0, and silence is exactly 0.
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    positive = power > 0
-    magnitude = jnp.where(positive, jnp.sqrt(jnp.where(positive, power, 1.0)), 0.0)
-    mel = jnp.matmul(magnitude, codec.mel_matrix, precision="highest")
+    mel = jnp.matmul(magnitude(spectrum), codec.mel_matrix, precision="highest")
     return jnp.log(jnp.clip(mel, codec.clip_min, codec.clip_max))

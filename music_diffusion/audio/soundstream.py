@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from music_diffusion.audio.chunked import ChunkedStream, ChunkGrid, Decode
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.inverter import invert_by_stream
+from music_diffusion.audio.saved_model import load_saved_model, reason, tensorflow_modules
 from music_diffusion.errors import UserError
 from music_diffusion.types import Mel
 
@@ -66,25 +66,15 @@ class SoundStreamHub(SoundStream):
 
     def __init__(self, handle: str | os.PathLike = HUB_URL, grid: ChunkGrid = GRID):
         handle = os.fspath(handle)
-        local = "://" not in handle
-        if local and not (pathlib.Path(handle) / "saved_model.pb").is_file():
-            raise UserError(f"{handle}: no SavedModel there (saved_model.pb is missing); give its "
-                            f"folder, or {HUB_URL}")
-        tensorflow, hub = _tensorflow()
-        try:
-            model = hub.load(os.path.abspath(handle) if local else handle)
-        except (OSError, ValueError, RuntimeError, tensorflow.errors.OpError) as e:
-            hint = "is it complete?" if local else "download it elsewhere and give its folder"
-            raise UserError(f"{handle}: cannot be loaded ({_reason(e)}); {hint}") from e
-        if not callable(model):
-            raise UserError(f"{handle}: cannot be called; it is not SoundStream's mel decoder")
+        model = load_saved_model(handle, published=HUB_URL)
+        tensorflow, _ = tensorflow_modules()
 
         def decode(mel: Mel) -> np.ndarray:
             try:
                 batch = np.asarray(model(tensorflow.constant(mel[None], tensorflow.float32)))
             except (TypeError, ValueError, AttributeError, tensorflow.errors.OpError) as e:
                 raise UserError(f"{handle}: does not take a spectrogram [1, {len(mel)}, 128] "
-                                f"({_reason(e)}); it is not SoundStream's mel decoder") from e
+                                f"({reason(e)}); it is not SoundStream's mel decoder") from e
             return _samples(handle, batch, len(mel))
 
         super().__init__(decode, grid)
@@ -108,13 +98,13 @@ class SoundStreamONNX(SoundStream):
         try:
             import onnxruntime
         except ImportError as e:
-            raise UserError(f"ONNX models need onnxruntime ({_reason(e)}): "
+            raise UserError(f"ONNX models need onnxruntime ({reason(e)}): "
                             "pip install 'music-diffusion[onnx]'") from e
         try:
             session = onnxruntime.InferenceSession(os.fspath(path),
                                                    providers=["CPUExecutionProvider"])
         except Exception as e:  # its errors have no common base of their own
-            raise UserError(f"{path}: not an ONNX model ({_reason(e)})") from e
+            raise UserError(f"{path}: not an ONNX model ({reason(e)})") from e
         name = _input_name(path, session)
 
         def decode(mel: Mel) -> np.ndarray:
@@ -122,24 +112,10 @@ class SoundStreamONNX(SoundStream):
                 batch = session.run(None, {name: mel[None].astype(np.float32)})[0]
             except Exception as e:
                 raise UserError(f"{path}: does not take a spectrogram [1, {len(mel)}, 128] "
-                                f"({_reason(e)}); it is not SoundStream's mel decoder") from e
+                                f"({reason(e)}); it is not SoundStream's mel decoder") from e
             return _samples(path, batch, len(mel))
 
         super().__init__(decode, grid)
-
-
-def _tensorflow() -> tuple[Any, Any]:
-    """The modules tensorflow and tensorflow_hub."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only; read when it is imported
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own use of pkg_resources
-            import tensorflow
-            import tensorflow_hub
-    except ImportError as e:
-        raise UserError(f"SavedModels need TensorFlow Hub ({_reason(e)}): "
-                        "pip install 'music-diffusion[hub]'") from e
-    return tensorflow, tensorflow_hub
 
 
 def _input_name(path: pathlib.Path, session: Any) -> str:
@@ -166,8 +142,3 @@ def _samples(source: str | os.PathLike, batch: np.ndarray, frames: int) -> np.nd
         raise UserError(f"{source}: gives {batch.shape} for {frames} frames, not [1, {size}]; "
                         "it is not SoundStream's mel decoder")
     return batch.reshape(size)
-
-
-def _reason(error: Exception) -> str:
-    """One short line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -77,6 +77,29 @@ def reconstruct(
     command.run(source=source, output=output, inverter=inverter, plot=plot, mono=mono, json=json)
 
 
+@app.command(epilog="Example: music-diffusion transcribe song.wav -o song.mid --plot song.png")
+def transcribe(
+    source: Annotated[str, typer.Argument(
+        metavar="IN.wav", help="Any audio: WAV, FLAC, MP3, OGG, Opus or AIFF.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.mid",
+                                        help="Where to write the notes.")],
+    transcriber: Annotated[str, typer.Option(
+        help="Name or folder of a trained transcriber.")] = "transcriber",
+    plot: Annotated[str | None, typer.Option(
+        metavar="OUT.png", help="Picture: the notes over the recording's spectrogram.")] = None,
+    onset: Annotated[float | None, typer.Option(min=0.0, max=1.0, help=(
+        "Least activation that begins a note; lower hears more notes."))] = None,
+    frame: Annotated[float | None, typer.Option(min=0.0, max=1.0, help=(
+        "Least activation that holds a note; lower makes notes longer."))] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write down the notes of a recording, with instruments and drums."""
+    from music_diffusion.cli import transcribe as command
+
+    command.run(source=source, output=output, transcriber=transcriber, plot=plot, onset=onset,
+                frame=frame, json=json)
+
+
 @app.command(epilog="Example: music-diffusion models show default")
 def models(
     action: Annotated[str, typer.Argument(help="list or show")] = "list",
@@ -87,6 +110,75 @@ def models(
     from music_diffusion.cli import models as command
 
     command.run(action=action, name=name, json=json)
+
+
+@app.command(epilog="Example: music-diffusion benchmark --only synthesize --seconds 30 --json")
+def benchmark(
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "default",
+    inverter: Annotated[str | None, typer.Option(
+        help="As for synthesize and reconstruct; the best by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the music.", min=1, max=36000)] = 60.0,
+    repeats: Annotated[int, typer.Option(
+        help="Runs that count, after one that does not.", min=1)] = 3,
+    only: Annotated[list[str] | None, typer.Option(
+        metavar="PART", help="start_up, synthesize or reconstruct; repeatable.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure speed, memory and start-up on this machine."""
+    from music_diffusion.cli import benchmark as command
+
+    command.run(model=model, inverter=inverter, seconds=seconds, repeats=repeats, only=only or [],
+                json=json)
+
+
+@app.command(epilog="Example: music-diffusion evaluate --generated renders/ --reference recordings/ "
+                    "--notes midi/ -o report/")
+def evaluate(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="REPORT", help=(
+        "Folder for report.html, report.json and scores.csv; run again into it to go on."))],
+    reference: Annotated[str | None, typer.Option(
+        metavar="DIR", help="Folder of recordings.")] = None,
+    generated: Annotated[str | None, typer.Option(
+        metavar="DIR", help="Folder of what a model made.")] = None,
+    notes: Annotated[str | None, typer.Option(
+        metavar="DIR", help="Folder of MIDI files: the notes that should be heard.")] = None,
+    model: Annotated[str | None, typer.Option(help=(
+        "Instead of --generated: name or folder of a model that renders the notes first."))] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps of --model.", min=1)] = None,
+    groups: Annotated[str | None, typer.Option(
+        metavar="CSV", help="Table of files and their groups, for Group-FAD.")] = None,
+    group_column: Annotated[str, typer.Option(help="Its column of groups.")] = "group",
+    embedding: Annotated[list[str] | None, typer.Option(help=(
+        "tagger (default), vggish:FILE, vggish_hub or trill; repeatable."))] = None,
+    transcriber: Annotated[str, typer.Option(
+        help="Name or folder of a trained transcriber, or none.")] = "transcriber",
+    inverter: Annotated[str | None, typer.Option(help=(
+        "As for reconstruct. The recordings also go through it, as a ceiling."))] = None,
+    max_minutes: Annotated[float, typer.Option(
+        help="Of every file, its first minutes count.", min=0.02)] = 10.0,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Of resampling, and of --model.")] = 0,
+    gin_file: Annotated[str | None, typer.Option("--gin_file", "--gin-file", metavar="FILE", help=(
+        "Instead of all else: a recipe that fills a paper's table, such as "
+        "recipes/evaluation/spectrogram_diffusion.gin."))] = None,
+    binding: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", help="What the recipe leaves open; repeatable.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare what a model made with recordings and notes, in a report to look at and listen to."""
+    if gin_file is not None:
+        from music_diffusion.cli import evaluate_table
+
+        evaluate_table.run(gin_file=gin_file, bindings=binding or [], output=output, json=json)
+        return
+    if reference is None:
+        raise UserError("--reference is missing: give the folder of recordings to compare with")
+    from music_diffusion.cli import evaluate as command
+
+    command.run(generated=generated, reference=reference, notes=notes, groups=groups,
+                group_column=group_column, embeddings=embedding or ["tagger"], transcriber=transcriber,
+                inverter=inverter, model=model, steps=steps, max_minutes=max_minutes, workers=workers,
+                seed=seed, output=output, json=json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True,
@@ -113,6 +205,10 @@ def prepare(
                                          help="Hours of training excerpts.")] = 10.0,
     test: Annotated[bool, typer.Option("--test", rich_help_panel=RENDERING,
                                        help="Also a test split, for renders.")] = False,
+    solo: Annotated[float, typer.Option(rich_help_panel=RENDERING, min=0, max=1, help=(
+        "Share of renders with one instrument alone."))] = 0.0,
+    midi: Annotated[bool, typer.Option("--midi", rich_help_panel=RENDERING, help=(
+        "Write the notes of every render beside it."))] = False,
     notes_per_program: Annotated[int, typer.Option(rich_help_panel=RENDERING, min=1,
                                                    help="Isolated notes, for soundfont.")] = 440,
     rate: Annotated[int, typer.Option(rich_help_panel=AUDIO, min=1000,
@@ -138,8 +234,9 @@ def prepare(
     from music_diffusion.cli import prepare as command
 
     command.run(kind=kind, source=source, destination=destination, soundfonts=soundfont or [],
-                hours=hours, test=test, rate=rate, mono=mono, notes_per_program=notes_per_program,
-                weights=weights, bindings=binding or [], workers=workers, seed=seed)
+                hours=hours, test=test, solo=solo, midi=midi, rate=rate, mono=mono,
+                notes_per_program=notes_per_program, weights=weights, bindings=binding or [],
+                workers=workers, seed=seed)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ HELD_OUT = 0.05  # hours of validation (and test) renders for each hour of train
 
 
 def run(*, kind: str, source: str, destination: str, soundfonts: list[str], hours: float,
-        test: bool, rate: int, mono: bool, notes_per_program: int, weights: str | None,
-        bindings: list[str], workers: int, seed: int) -> None:
+        test: bool, solo: float, midi: bool, rate: int, mono: bool,
+        notes_per_program: int, weights: str | None, bindings: list[str], workers: int, seed: int) -> None:
     """See `cli.main.prepare`."""
     if not os.path.isdir(source):
         raise UserError(f"{source}: no such folder")
@@ -42,7 +42,8 @@ def run(*, kind: str, source: str, destination: str, soundfonts: list[str], hour
             render_audio(AudioRenderPlan(
                 scores=source, soundfonts=tuple(soundfonts), train_hours=hours,
                 validation_hours=HELD_OUT * hours, test_hours=HELD_OUT * hours * test,
-                sample_rate=rate, workers=workers, seed=seed), destination, progress)
+                sample_rate=rate, solo=solo, midi=midi, workers=workers, seed=seed),
+                destination, progress)
         elif kind == "audio_folder":
             summary = _summary(prepare_audio_folder(AudioFolderPlan(
                 source=source, sample_rate=rate, mono=mono, workers=workers, seed=seed),

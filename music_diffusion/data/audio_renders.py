@@ -2,8 +2,9 @@
 
     DST/train/00000.flac ...    DST/validation/00000.flac ...    DST/renders.csv
 
-A file is a function of the plan (without its hours), its split and its number. It
-repeats to within FluidSynth's own 2 ms at note starts (see `data.soundfont`).
+With `midi`, the notes of every file lie beside it (00000.mid). A file is a function
+of the plan (without its hours), its split and its number. It repeats to within
+FluidSynth's own 2 ms at note starts (see `data.soundfont`).
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ import numpy as np
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.data.augment import Augmentation
+from music_diffusion.data.augment import Augmentation, split_parts
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.render import RenderPlan, draw_excerpt, scores_by_source
 from music_diffusion.data.rooms import Room, Shelf, draw_room, draw_shelf
 from music_diffusion.data.soundfont import SoundFontRenderer
 from music_diffusion.errors import UserError
+from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 
 TABLE, OPTIONS = "renders.csv", "renders.json"
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("file", "split", "source", "soundfont", "rt60", "wet_db", "shelf_hertz",
-           "shelf_tilt_db", "peak_db")
+           "shelf_tilt_db", "peak_db", "solo")
+SOLO_NOTES = 10  # fewest notes of a part that plays alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,10 @@ class AudioRenderPlan:
     room: float = 0.5  # share of excerpts in a room; the others are dry
     shelf: float = 0.5  # share of excerpts with a tone setting
     peak_db: tuple[float, float] = (-20.0, -1.0)  # dBFS, range of the excerpts' peaks
+    # Share of excerpts of which one part plays alone, in all splits on an instrument that is drawn
+    # evenly over the classes.
+    solo: float = 0.0
+    midi: bool = False  # write the notes beside the audio
     seed: int = 0
     workers: int = 2  # processes
     augmentation: Augmentation = Augmentation()
@@ -60,6 +67,8 @@ class AudioRenderPlan:
             raise UserError(f"{self.sample_rate} Hz is too low for music; render at 8000 or more")
         if not self.seconds >= 1:
             raise UserError(f"excerpts of {self.seconds} s are too short; make them 1 s or longer")
+        if not 0 <= self.solo <= 1:
+            raise UserError(f"a share of {self.solo} solo excerpts: choose one in 0..1")
         if not self.peak_db[0] <= self.peak_db[1] <= 0:
             raise UserError(f"peaks of {self.peak_db} dBFS: give a range that ends at 0 or below")
 
@@ -84,7 +93,8 @@ class AudioRenderPlan:
             "scores": hashlib.sha256(table.read_bytes()).hexdigest()[:16],
             "soundfonts": [[os.path.basename(p), os.path.getsize(p)] for p in self.soundfonts],
             "seconds": self.seconds, "sample_rate": self.sample_rate, "room": self.room,
-            "shelf": self.shelf, "peak_db": list(self.peak_db), "seed": self.seed,
+            "shelf": self.shelf, "peak_db": list(self.peak_db), "solo": self.solo,
+            "midi": self.midi, "seed": self.seed,
             "augmentation": dataclasses.asdict(self.augmentation)}
 
 
@@ -99,6 +109,7 @@ class Recording:
     room: Room | None
     shelf: Shelf | None
     peak_db: float  # dBFS
+    solo: bool = False  # one part alone
 
     @property
     def file(self) -> str:
@@ -106,14 +117,14 @@ class Recording:
         return f"{self.split}/{self.index:05d}.flac"
 
     def row(self) -> dict[str, str]:
-        """Its line in the table; empty where it is dry or without a tone setting."""
+        """Its line in the table; empty where it is dry, without a tone setting or of any source."""
         room, shelf = self.room, self.shelf
         return dict(zip(COLUMNS, (
-            self.file, self.split, self.source, os.path.basename(self.soundfont),
+            self.file, self.split, "" if self.solo else self.source, os.path.basename(self.soundfont),
             f"{room.rt60:.3f}" if room else "", f"{room.wet_db:.2f}" if room else "",
             f"{shelf.hertz:.0f}" if shelf else "",
-            f"{shelf.high_db - shelf.low_db:.2f}" if shelf else "", f"{self.peak_db:.2f}"),
-            strict=True))
+            f"{shelf.high_db - shelf.low_db:.2f}" if shelf else "", f"{self.peak_db:.2f}",
+            str(int(self.solo))), strict=True))
 
     def __call__(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
         """The dry samples [S] as recorded: room, tone, level."""
@@ -134,16 +145,41 @@ def draw_recording(plan: AudioRenderPlan, scores: dict[str, list[str]], split: s
         soundfont=plan.soundfonts[rng.integers(len(plan.soundfonts))],
         room=draw_room(rng) if rng.random() < plan.room else None,
         shelf=draw_shelf(rng) if rng.random() < plan.shelf else None,
-        peak_db=float(rng.uniform(*plan.peak_db)))
+        peak_db=float(rng.uniform(*plan.peak_db)), solo=bool(rng.random() < plan.solo))
     return recording, rng
 
 
 def draw_notes(plan: AudioRenderPlan, scores: dict[str, list[str]], recording: Recording,
                rng: np.random.Generator) -> Notes:
-    """Notes of one file; those for training are varied."""
+    """Notes of one file, at least one; those for training are varied."""
+    vary = recording.split == "train"
     of_source = {recording.source: scores[recording.source]}
-    notes = draw_excerpt(plan.excerpts, of_source, rng, vary=recording.split == "train")
-    return notes.between(0.0, plan.seconds)
+    for _ in range(100):
+        if recording.solo:
+            # Of any source: most have parts that hardly play within an excerpt.
+            drawn = _draw_solo(plan, scores, rng, vary)
+        else:
+            drawn = draw_excerpt(plan.excerpts, of_source, rng, vary=vary)
+        # Excerpts are longer than files, and are stretched: all their notes may lie behind the end.
+        notes = drawn.between(0.0, plan.seconds)
+        if len(notes):
+            return notes
+    raise UserError(f"{plan.scores}: no excerpt with a note in its first {plan.seconds} s found")
+
+
+def _draw_solo(plan: AudioRenderPlan, scores: dict[str, list[str]], rng: np.random.Generator,
+               vary: bool) -> Notes:
+    """One part of an excerpt, with another program."""
+    still = dataclasses.replace(plan.augmentation, transpose=0, stretch=0.0, onset_jitter=0.0,
+                                velocity_jitter=0.0, part_level=0.0)
+    alone = dataclasses.replace(plan.augmentation if vary else still, reorchestrate=1.0, subset=0.0)
+    for _ in range(100):
+        excerpt = draw_excerpt(plan.excerpts, scores, rng, vary=False)
+        parts = [p for p in split_parts(excerpt)
+                 if len(p.between(0.0, plan.seconds)) >= SOLO_NOTES]
+        if parts:
+            return alone(parts[rng.integers(len(parts))], rng)
+    raise UserError(f"{plan.scores}: no part with {SOLO_NOTES} notes in {plan.seconds} s found")
 
 
 def render_audio(plan: AudioRenderPlan, folder: str,
@@ -187,7 +223,10 @@ def _render(plan: AudioRenderPlan, folder: str, split_and_index: tuple[str, int]
     length = round(plan.seconds * plan.sample_rate)
     dry = np.pad(dry, (0, max(0, length - len(dry))))[:length]
     samples = recording(dry, plan.sample_rate)
-    write_audio(f"{folder}/{recording.file}", Waveform(samples, plan.sample_rate))
+    path = pathlib.Path(folder) / recording.file
+    if plan.midi:  # first: the audio tells that a file is finished
+        write_midi(notes, path.with_suffix(".mid"))
+    write_audio(path, Waveform(samples, plan.sample_rate))
 
 
 def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:

@@ -10,6 +10,7 @@ import difflib
 import os
 import pathlib
 from collections.abc import Callable
+from typing import TypeVar
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
@@ -21,12 +22,16 @@ from music_diffusion.models.neural_inverter import NeuralInverter
 from music_diffusion.models.phase_vocoder import PhaseVocoder, PhaseVocoderModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel
+from music_diffusion.models.transcriber import Transcriber, TranscriberModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.synthesis.context import ContextJoining
 from music_diffusion.synthesis.joining import Joining
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.release import released_model
 from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.types import Params
+
+Trained = TypeVar("Trained")
 
 # How each kind of model makes long pieces.
 JOININGS: dict[type, Joining] = {
@@ -36,6 +41,7 @@ INVERTERS: dict[type, Callable[..., Inverter]] = {
     SpectrogramInverterModel: NeuralInverter.of,
     PhaseVocoderModel: lambda model, params: PhaseVocoder(model=model, params=params)}
 DEFAULT_INVERTER = "inverter"  # its name among those that come with the package
+DEFAULT_TRANSCRIBER = "transcriber"
 
 
 def weights_root() -> pathlib.Path:
@@ -76,8 +82,7 @@ def load(name_or_path: str | os.PathLike = "default", inverter: str | None = Non
         raise UserError(f"{folder}: this is an inverter; use it with --inverter, or with reconstruct")
     if joining is None:
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
-    params = load_safetensors(folder / WEIGHTS)
-    check_params(model, params, folder)
+    params = _params(model, folder)
     chosen = (load_inverter(inverter, model.codec) if inverter is not None
               else default_inverter(model.codec))
     return Synthesizer(name=folder.name, model=model, params=params, joining=joining, inverter=chosen)
@@ -131,9 +136,38 @@ def _inverter(spec: str, codec: MelCodec | None) -> Inverter:
     if type(model) not in INVERTERS:
         raise UserError(f"{folder}: {type(model).__name__} is no inverter; "
                         f"give the folder of one, or {', '.join(names)}")
+    return INVERTERS[type(model)](model, _params(model, folder))
+
+
+def load_trained(name_or_path: str | os.PathLike, kind: type[Trained], what: str
+                 ) -> tuple[pathlib.Path, Trained, Params]:
+    """Opens a released model of one kind: its folder, the model and its parameters.
+
+    Args:
+      name_or_path: a name of `available`, or a folder.
+      kind: class of the model.
+      what: such a model is called so in the message of the error.
+
+    Raises:
+      UserError: no such model, one of another kind, or broken weights.
+    """
+    folder = find(name_or_path)
+    model = released_model(folder / CONFIG)
+    if not isinstance(model, kind):
+        raise UserError(f"{folder}: {type(model).__name__} is no {what}; give the folder of one")
+    return folder, model, _params(model, folder)
+
+
+def load_transcriber(name_or_path: str | os.PathLike = DEFAULT_TRANSCRIBER) -> Transcriber:
+    """Opens a transcriber, by default the one that comes with the package; see `load_trained`."""
+    folder, model, params = load_trained(name_or_path, TranscriberModel, "transcriber")
+    return Transcriber(model=model, params=params, name=folder.name)
+
+
+def _params(model, folder: pathlib.Path) -> Params:
     params = load_safetensors(folder / WEIGHTS)
     check_params(model, params, folder)
-    return INVERTERS[type(model)](model, params)
+    return params
 
 
 def check_params(model, params, folder) -> None:

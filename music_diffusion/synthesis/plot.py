@@ -78,9 +78,10 @@ def draw_roll(axes, notes: Notes) -> None:
         label = "Drums" if key == 128 else PROGRAM_NAMES[key]
         axes.add_collection(LineCollection(lines, colors=rgba, linewidths=2.5))
         axes.plot([], [], color=colours[i % 10], linewidth=2.5, label=label)
-    axes.set_ylim(notes.pitch.min() - 3, notes.pitch.max() + 3)
     axes.set_ylabel("pitch (MIDI)")
-    axes.legend(loc="upper right", fontsize="small", ncols=3, framealpha=0.7)
+    if len(notes):
+        axes.set_ylim(notes.pitch.min() - 3, notes.pitch.max() + 3)
+        axes.legend(loc="upper right", fontsize="small", ncols=3, framealpha=0.7)
 
 
 def draw_mel(axes, mel: np.ndarray, codec: MelCodec, seconds: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -16,6 +15,7 @@ from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.io import AudioReader, AudioWriter, StreamResampler, check_writable
 from music_diffusion.audio.loudness import TruePeakLimiter
 from music_diffusion.errors import UserError
+from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot_pair import FoldingSketch, plot_pair
 
 CEILING = 0.0  # dBTP
@@ -25,17 +25,18 @@ Progress = Callable[[float], None]  # told the share that is done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """What was reconstructed, for machines."""
+class Reconstruction(Speed):
+    """What was reconstructed, for machines.
+
+    The speed is that from file to file, without loading, compiling, comparing and
+    the plot.
+    """
 
     output: str
     plot: str | None
     inverter: str
     sample_rate: int  # Hz, of the output
     channels: int
-    audio_seconds: float
-    wall_seconds: float  # from file to file, without loading, compiling, comparing and the plot
-    realtime_factor: float  # audio_seconds / wall_seconds
     peak: float  # largest amplitude of the output; full scale is 1
 
 
@@ -137,35 +138,38 @@ def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str,
     codec = inverter.codec
     inverter.invert(np.full((1, codec.mels), codec.log_min, np.float32))  # compiles
     sketches = SketchPair(codec) if plot else None
-    samples, peak, wall = 0, 0.0, -time.perf_counter()
-    with AudioReader(source) as reader:
-        channels = 1 if mono else reader.channels
-        blocks = _told(reader, progress) if progress else reader.blocks()
-        if mono:
-            blocks = (block.mean(axis=1, keepdims=True) for block in blocks)
-        pairs = reconstruct_blocks(inverter, resampled(blocks, reader.sample_rate, codec.sample_rate),
-                                   channels)
-        with AudioWriter(output, codec.sample_rate, channels) as writer:
-            for given, made in pairs:
-                writer.write(made)
-                peak = max(peak, float(np.abs(made).max()))
-                samples += len(made)
-                began = time.perf_counter()
-                if observe is not None:
-                    observe(given, made)
-                if sketches is not None:
-                    sketches.push(given, made)
-                wall -= time.perf_counter() - began
-            wall += time.perf_counter()
-            if not samples:
-                raise UserError(f"{source}: is shorter than a sample at {codec.sample_rate} Hz")
-            if sketches is not None and plot is not None:  # before the audio appears; it may fail too
-                sketches.draw(plot, os.path.basename(source), name)
-    seconds = samples / codec.sample_rate
+    watch = Stopwatch()
+
+    def work() -> tuple[int, int, float]:
+        """Returns channels, samples and peak."""
+        samples, peak = 0, 0.0
+        with AudioReader(source) as reader:
+            channels = 1 if mono else reader.channels
+            blocks = _told(reader, progress) if progress else reader.blocks()
+            if mono:
+                blocks = (block.mean(axis=1, keepdims=True) for block in blocks)
+            blocks = resampled(blocks, reader.sample_rate, codec.sample_rate)
+            with AudioWriter(output, codec.sample_rate, channels) as writer:
+                for given, made in reconstruct_blocks(inverter, blocks, channels):
+                    writer.write(made)
+                    peak = max(peak, float(np.abs(made).max()))
+                    samples += len(made)
+                    with watch.paused():
+                        if observe is not None:
+                            observe(given, made)
+                        if sketches is not None:
+                            sketches.push(given, made)
+                if not samples:
+                    raise UserError(f"{source}: is shorter than a sample at {codec.sample_rate} Hz")
+                if sketches is not None and plot is not None:  # before the audio appears; may fail too
+                    with watch.paused():
+                        sketches.draw(plot, os.path.basename(source), name)
+        return channels, samples, peak
+
+    (channels, _, peak), speed = measure(work, lambda done: done[1] / codec.sample_rate, watch=watch)
     return Reconstruction(
         output=output, plot=plot, inverter=name, sample_rate=codec.sample_rate, channels=channels,
-        audio_seconds=round(seconds, 3), wall_seconds=round(wall, 3),
-        realtime_factor=round(seconds / wall, 3), peak=round(peak, 5))
+        peak=round(peak, 5), **dataclasses.asdict(speed.rounded()))
 
 
 def _told(reader: AudioReader, progress: Progress) -> Iterator[Block]:

@@ -6,19 +6,23 @@ import dataclasses
 import os
 import shutil
 import tempfile
-import time
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
+from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
 from music_diffusion.synthesis.synthesizer import Progress, Settings, Synthesizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rendering:
-    """What was rendered, for machines."""
+class Rendering(Speed):
+    """What was rendered, for machines.
+
+    The speed is that from notes to file, without loading the model, compiling and
+    the plot.
+    """
 
     output: str
     plot: str | None
@@ -28,9 +32,6 @@ class Rendering:
     guidance: float
     seed: int
     notes: int
-    audio_seconds: float
-    wall_seconds: float  # from notes to file, without loading the model, compiling and the plot
-    realtime_factor: float  # audio_seconds / wall_seconds
     lufs: float | None  # integrated loudness of the file; None if not normalised or silent
 
 
@@ -60,35 +61,34 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
     notes = read_midi(midi)
     codec = synthesizer.codec
     synthesizer.compile(notes, settings)
-    began = time.perf_counter()
     sketch = SpectrogramSketch(synthesizer.frames_of(notes), codec.mels) if plot else None
-    lufs = None
+    watch = Stopwatch()
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as scratch:
-        # Loudness is known only at the end, so the first pass goes to a scratch file.
-        target = os.path.join(scratch, "raw.wav") if normalize else output
-        with AudioWriter(target, codec.sample_rate, subtype="FLOAT" if normalize else None) as writer:
-            for samples in synthesizer.stream(notes, settings, progress=progress,
-                                              on_mel=sketch.push if sketch else None):
-                writer.write(samples)
-            # Before the audio appears, because drawing may fail too.
-            drawing = time.perf_counter()
-            if sketch is not None:
-                picture = os.path.join(scratch, "plot.png")
-                plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
-            began += time.perf_counter() - drawing
-        if normalize:
-            done = normalize_file(target, output)
-            lufs = round(done.lufs, 2) if done.lufs > float("-inf") else None
-        wall = time.perf_counter() - began
+        picture = os.path.join(scratch, "plot.png")
+
+        def work() -> tuple[float, float | None]:
+            """Returns the seconds of audio and its loudness."""
+            # Loudness is known only at the end, so the first pass goes to a scratch file.
+            target = os.path.join(scratch, "raw.wav") if normalize else output
+            with AudioWriter(target, codec.sample_rate, subtype="FLOAT" if normalize else None) as writer:
+                for samples in synthesizer.stream(notes, settings, progress=progress,
+                                                  on_mel=sketch.push if sketch else None):
+                    writer.write(samples)
+                if sketch is not None:  # before the audio appears, because drawing may fail too
+                    with watch.paused():
+                        plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
+            loudness = normalize_file(target, output).lufs if normalize else None
+            return writer.samples / codec.sample_rate, loudness
+
+        (_, lufs), speed = measure(work, lambda done: done[0], watch=watch)
         if plot is not None:
             _place(picture, plot)
     model = settings.apply(synthesizer.model)
-    seconds = writer.samples / codec.sample_rate
     return Rendering(
         output=output, plot=plot, model=synthesizer.name, steps=model.num_steps,
         solver=repr(model.solver), guidance=model.guidance_weight, seed=settings.seed,
-        notes=len(notes), audio_seconds=round(seconds, 3), wall_seconds=round(wall, 3),
-        realtime_factor=round(seconds / wall, 3), lufs=lufs)
+        notes=len(notes), lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
+        **dataclasses.asdict(speed.rounded()))
 
 
 def _place(source: str, target: str) -> None:

@@ -17,8 +17,8 @@ def run(tmp_path):
 
     def run(kind, **arguments):
         defaults = dict(source=str(tmp_path / "source"), destination=str(tmp_path / "out"),
-                        soundfonts=[], hours=10.0, test=False, rate=16000, mono=False,
-                        notes_per_program=440, weights=None, bindings=[], workers=2, seed=0)
+                        soundfonts=[], hours=10.0, test=False, solo=0.0, midi=False, rate=16000,
+                        mono=False, notes_per_program=440, weights=None, bindings=[], workers=2, seed=0)
         prepare.run(kind=kind, **(defaults | arguments))
 
     return run
@@ -44,11 +44,13 @@ def test_renders_take_several_soundfonts_and_hold_a_share_out(run, tmp_path, mon
         (plan, folder)) or progress(1, 2))
     run("renders", soundfonts=["a.sf2", "b.sf3"], hours=2.0, rate=44100, workers=1, seed=9)
     run("renders", soundfonts=["a.sf2"], hours=2.0, test=True)
-    (plan, folder), (tested, _) = seen
+    run("renders", soundfonts=["a.sf2"], solo=0.25, midi=True)
+    (plan, folder), (tested, _), (alone, _) = seen
     assert plan == AudioRenderPlan(
         scores=str(tmp_path / "source"), soundfonts=("a.sf2", "b.sf3"), train_hours=2.0,
         validation_hours=0.1, test_hours=0.0, sample_rate=44100, workers=1, seed=9)
     assert folder == str(tmp_path / "out") and tested.test_hours == 0.1
+    assert (plan.solo, plan.midi, alone.solo, alone.midi) == (0.0, False, 0.25, True)
 
 
 def test_audio_folder_tells_what_it_gave_and_what_it_skipped(run, tmp_path, capsys):
@@ -125,12 +127,21 @@ def test_the_command_line_hands_on_every_option(monkeypatch):
     assert runner.invoke(main.app, ["prepare", "renders", "in", "out"]).exit_code == 0
     assert runner.invoke(main.app, [
         "prepare", "renders", "in", "out", "--soundfont", "a.sf2", "--soundfont", "b.sf2",
-        "--hours", "5", "--rate", "44100", "--test", "--mono", "--notes-per-program", "7",
+        "--hours", "5", "--rate", "44100", "--test", "--solo", "0.3", "--midi", "--mono",
+        "--notes-per-program", "7",
         "--weights", "w", "--binding", "a=1", "--binding", "b=2", "--workers", "3",
         "--seed", "4"]).exit_code == 0
     names = dict(kind="renders", source="in", destination="out")
     assert seen == [
-        names | dict(soundfonts=[], hours=10.0, test=False, rate=16000, mono=False,
-                     notes_per_program=440, weights=None, bindings=[], workers=2, seed=0),
-        names | dict(soundfonts=["a.sf2", "b.sf2"], hours=5.0, test=True, rate=44100, mono=True,
-                     notes_per_program=7, weights="w", bindings=["a=1", "b=2"], workers=3, seed=4)]
+        names | dict(soundfonts=[], hours=10.0, test=False, solo=0.0, midi=False, rate=16000,
+                     mono=False, notes_per_program=440, weights=None, bindings=[], workers=2, seed=0),
+        names | dict(soundfonts=["a.sf2", "b.sf2"], hours=5.0, test=True, solo=0.3, midi=True,
+                     rate=44100, mono=True, notes_per_program=7, weights="w",
+                     bindings=["a=1", "b=2"], workers=3, seed=4)]
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1", "some"])
+def test_a_share_of_solos_is_between_none_and_all(share, monkeypatch):
+    monkeypatch.setattr(prepare, "run", lambda **arguments: pytest.fail("was run"))
+    result = CliRunner().invoke(main.app, ["prepare", "renders", "in", "out", "--solo", share])
+    assert result.exit_code == 2 and "--solo" in result.output

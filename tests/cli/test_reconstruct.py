@@ -46,8 +46,10 @@ def test_json_is_one_object_with_the_distances_of_the_files(cli, tmp_path):
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert set(facts) == {"output", "plot", "inverter", "sample_rate", "channels", "audio_seconds",
-                          "wall_seconds", "realtime_factor", "peak", "log_mel_l1",
-                          "fine_spectral_distance"}
+                          "wall_seconds", "realtime_factor", "peak_memory_mb", "start_up_seconds",
+                          "devices", "peak", "log_mel_l1", "fine_spectral_distance"}
+    wall, half = facts["wall_seconds"], 6e-4  # both are rounded to 1/1000
+    assert 0.375 / (wall + half) - half <= facts["realtime_factor"] <= 0.375 / (wall - half) + half
     assert (facts["inverter"], facts["output"], facts["plot"]) == ("tiny", "out.flac", "out.png")
     assert (facts["sample_rate"], facts["channels"], facts["audio_seconds"]) == (8000, 2, 0.375)
     given = read_audio("in.wav").resample(8000).samples.T

@@ -18,6 +18,7 @@ from music_diffusion.cli.synthesize import SOLVERS
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.speed import peak_memory_mb, start_up_seconds
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.synthesizer import Synthesizer
@@ -186,6 +187,9 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     assert {k: report[k] for k in want} == want
     assert report["realtime_factor"] == pytest.approx(
         report["audio_seconds"] / report["wall_seconds"], rel=0.02)
+    assert report["peak_memory_mb"] == pytest.approx(peak_memory_mb(), rel=0.05)
+    assert report["start_up_seconds"] == pytest.approx(start_up_seconds(), abs=6e-4)
+    assert report["devices"].startswith("cpu x 1 (jax ")
     info = soundfile.info(tmp_path / "a.wav")
     assert info.samplerate == 16000 and info.duration == pytest.approx(report["audio_seconds"])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

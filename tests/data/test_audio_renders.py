@@ -18,12 +18,13 @@ from music_diffusion.data.audio_renders import (
     draw_recording,
     render_audio,
 )
-from music_diffusion.data.augment import Augmentation
+from music_diffusion.data.augment import Augmentation, split_parts
 from music_diffusion.data.render import scores_by_source
 from music_diffusion.data.rooms import Room, Shelf
 from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import write_midi
+from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.notes.programs import SLAKH_CLASSES
 
 try:
     import fluidsynth  # noqa: F401
@@ -137,7 +138,8 @@ def test_finished_files_are_kept_and_lost_ones_come_back_as_they_were(plan, tmp_
 
 @pytest.mark.parametrize("changes, name", [
     ({"sample_rate": 8000}, "sample_rate"), ({"seed": 2}, "seed"),
-    ({"augmentation": Augmentation()}, "augmentation")])
+    ({"augmentation": Augmentation()}, "augmentation"), ({"solo": 0.5}, "solo"),
+    ({"midi": True}, "midi")])
 def test_a_folder_of_another_plan_is_left_alone(plan, tmp_path, changes, name):
     plan = dataclasses.replace(plan, train_hours=1e-9, validation_hours=0)
     render_audio(plan, str(tmp_path))
@@ -183,6 +185,122 @@ def test_training_excerpts_are_varied_and_others_are_as_written(plan):
     assert len({step("train", i) for i in range(8)}) > 4
 
 
+def part(program, pitch, count=60, drum=False):
+    """One key, `count` times within 6 s."""
+    start = 0.05 + 6 / count * np.arange(count)
+    return Notes(start, start + 0.08, np.full(count, pitch), np.full(count, 100),
+                 np.full(count, program), np.full(count, drum))
+
+
+# Pitch classes tell three parts and the drums; that of the flute, A, has too few notes for a solo.
+BAND = [part(0, 60), part(32, 40), part(40, 67), part(73, 81, count=6),
+        part(0, 38, drum=True)]
+
+
+@pytest.fixture
+def folder_of(tmp_path, plan):
+    """A plan for a folder of one piece."""
+    def make(notes):
+        write_midi(notes, tmp_path / "piece.mid")
+        (tmp_path / "manifest.csv").write_text("path,source,split\n" + "".join(
+            f"piece.mid,band,{split}\n" for split in audio_renders.SPLITS))
+        return dataclasses.replace(plan, scores=str(tmp_path))
+    return make
+
+
+def draw(plan, split, count):
+    scores = scores_by_source(plan.excerpts, split)
+    for i in range(count):
+        drawn, rng = draw_recording(plan, scores, split, i)
+        yield drawn, draw_notes(plan, scores, drawn, rng)
+
+
+@pytest.mark.parametrize("split", audio_renders.SPLITS)
+def test_solos_are_one_part_on_instruments_of_all_classes(folder_of, split):
+    plan = dataclasses.replace(folder_of(Notes.concatenate(BAND)), solo=1.0,
+                               augmentation=Augmentation(transpose=0))
+    kinds, steps, pitches = [], [], set()
+    for drawn, notes in draw(plan, split, 600):
+        assert drawn.solo and len(split_parts(notes)) == 1 and len(notes) >= 5
+        assert notes.start.max() < plan.seconds
+        kinds.append(34 if notes.is_drum.all() else next(
+            i for i, c in enumerate(SLAKH_CLASSES) if notes.program[0] in c.programs))
+        pitches |= set(notes.pitch[notes.is_drum]) | set(notes.pitch[~notes.is_drum] % 12)
+        steps.append(np.median(np.diff(notes.start)))
+        assert (set(notes.velocity) == {100}) == (split != "train")
+    count = np.bincount(kinds, minlength=35)
+    # One in four of the parts that are long enough is the drums; 450 ± 11 others over 34 classes.
+    assert count[34] == pytest.approx(150, abs=50)
+    assert 1 <= count[:34].min() and count[:34].max() <= 32  # 13 ± 3.6
+    assert pitches == {38, 60 % 12, 40 % 12, 67 % 12}
+    # Only training excerpts are played faster and slower.
+    spread = np.ptp(steps)
+    assert spread > 0.02 if split == "train" else spread < 0.003
+
+
+def test_a_share_plays_alone_and_the_table_says_so(folder_of):
+    plan = dataclasses.replace(folder_of(Notes.concatenate(BAND)), solo=0.3,
+                               augmentation=Augmentation(subset=0.0))
+    rows = []
+    for drawn, notes in draw(plan, "validation", 400):
+        rows.append(drawn.row())
+        assert (len(split_parts(notes)) == 1) == drawn.solo
+    assert {(r["solo"], r["source"]) for r in rows} == {("1", ""), ("0", "band")}
+    assert np.mean([r["solo"] == "1" for r in rows]) == pytest.approx(0.3, abs=0.09)  # ± 0.023
+
+
+def test_without_solos_all_parts_play(folder_of):
+    plan = folder_of(Notes.concatenate(BAND))
+    for drawn, notes in draw(plan, "validation", 20):
+        assert not drawn.solo and drawn.row()["solo"] == "0" and len(split_parts(notes)) >= 4
+
+
+def test_scores_without_a_part_for_a_solo_are_an_error(folder_of):
+    plan = dataclasses.replace(folder_of(Notes.concatenate(
+        [part(8 * i, 60, count=12) for i in range(12)])), solo=1.0)
+    with pytest.raises(UserError, match="no part with 10 notes in 1.0 s") as error:
+        list(draw(plan, "validation", 1))
+    assert str(plan.scores) in str(error.value)
+
+
+@pytest.mark.parametrize("solo", [0.0, 1.0])
+def test_no_file_is_without_notes(folder_of, solo):
+    """Places are drawn anew if their notes begin only behind the end of the file."""
+    start = 5 + np.arange(240) / 240
+    late = Notes(start, start + 0.01, *np.array([60, 100, 0, 0])[:, None].repeat(240, 1))
+    plan = dataclasses.replace(folder_of(late), solo=solo, augmentation=Augmentation(stretch=0.3))
+    for split in ("train", "validation"):
+        for _, notes in draw(plan, split, 150):
+            assert len(notes) and notes.start.min() < plan.seconds
+
+
+def test_notes_lie_beside_the_audio_to_a_tick(folder_of, tmp_path):
+    # Without jitter no note reaches into the next of its pitch.
+    plan = dataclasses.replace(folder_of(Notes.concatenate(BAND)), solo=0.5, midi=True,
+                               augmentation=Augmentation(onset_jitter=0.0))
+    out = tmp_path / "out"
+    render_audio(plan, str(out))
+    rows = rows_of(out)
+    assert {r["solo"] for r in rows} == {"0", "1"}
+    assert sorted(out.rglob("*.mid")) == sorted((out / r["file"]).with_suffix(".mid") for r in rows)
+    for split in ("train", "validation"):
+        of_split = [r for r in rows if r["split"] == split]
+        for row, (drawn, want) in zip(of_split, draw(plan, split, len(of_split)), strict=True):
+            assert drawn.row() == row
+            got = read_midi((out / row["file"]).with_suffix(".mid"))
+            assert len(got) == len(want)
+            got, want = (n[np.lexsort((n.start, n.pitch, n.program, n.is_drum))] for n in (got, want))
+            for name in ("pitch", "velocity", "program", "is_drum"):
+                np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+            for name in ("start", "end"):  # half a tick of 1/960 s
+                np.testing.assert_allclose(getattr(got, name), getattr(want, name), atol=0.53e-3)
+
+
+def test_without_midi_there_are_no_notes_beside_the_audio(plan, tmp_path):
+    render_audio(dataclasses.replace(plan, train_hours=1e-9, validation_hours=0), str(tmp_path))
+    assert not list(tmp_path.rglob("*.mid"))
+
+
 def recording(room=None, shelf=None, peak_db=-6.0):
     return Recording(split="train", index=0, source="a", soundfont="a.sf2", room=room, shelf=shelf,
                      peak_db=peak_db)
@@ -224,7 +342,8 @@ def test_renders_become_records(plan, tmp_path):
 
 @pytest.mark.parametrize("changes, reason", [
     ({"soundfonts": ()}, "needs a SoundFont"), ({"sample_rate": 4000}, "4000"),
-    ({"seconds": 0.5}, "0.5"), ({"peak_db": (-3.0, 1.0)}, "dBFS"),
+    ({"seconds": 0.5}, "0.5"), ({"solo": 1.5}, "1.5 solo"), ({"solo": float("nan")}, "nan solo"),
+    ({"peak_db": (-3.0, 1.0)}, "dBFS"),
     ({"soundfonts": ("nowhere.sf2",)}, "nowhere.sf2"), ({"scores": "nowhere"}, "nowhere")])
 def test_impossible_plans_are_one_line_errors_before_anything_is_written(
         plan, tmp_path, changes, reason):

@@ -122,6 +122,29 @@ def test_a_file_becomes_a_file_of_the_codecs_rate(source, tmp_path):
     assert shares[-1] == 1.0 and sorted(shares) == shares
 
 
+def test_comparing_and_the_picture_are_no_part_of_the_wall_time(source, tmp_path, monkeypatch):
+    now = [0.0]  # a clock that only the test moves
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Slow(Loudness):
+        def stream(self):
+            now[0] += 0.25  # for each of two channels
+            return super().stream()
+
+        def invert(self, mel):
+            now[0] += 1000
+            return np.zeros(self.codec.hop, np.float32)
+
+    def wait(*_, **__):
+        now[0] += 100
+
+    monkeypatch.setattr(reconstruct, "plot_pair", wait)
+    done = reconstruct_file(Slow(), source, str(tmp_path / "out.wav"), observe=wait,
+                            plot=str(tmp_path / "out.png"))
+    assert (done.wall_seconds, done.audio_seconds, done.realtime_factor) == (0.5, 0.7, 1.4)
+    assert now[0] > 1200
+
+
 def test_mono_mixes_first(source, tmp_path):
     done = reconstruct_file(Loudness(), source, str(tmp_path / "out.wav"), mono=True)
     wave = read_audio(tmp_path / "out.wav")

@@ -15,6 +15,7 @@ from music_diffusion.diffusion.solvers import DDIM
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.speed import devices, peak_memory_mb, start_up_seconds
 from music_diffusion.synthesis import render as module
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
@@ -115,11 +116,37 @@ def test_the_report_tells_what_was_done(midi, out, monkeypatch):
     done = dataclasses.asdict(render_file(Stub(), midi, str(out / "a.flac"), settings=settings))
     wall = done["wall_seconds"]
     assert wall > 0 and done.pop("lufs") == pytest.approx(-14, abs=0.2)
+    of_the_process = [done.pop(k) for k in ("peak_memory_mb", "start_up_seconds", "devices")]
+    assert of_the_process == [pytest.approx(peak_memory_mb(), rel=0.05),
+                              pytest.approx(start_up_seconds(), abs=6e-4), devices()]
     assert done == {
         "output": str(out / "a.flac"), "plot": None, "model": "stub", "steps": 3,
         "solver": repr(DDIM(eta=0.0)), "guidance": 2.0, "seed": 9, "notes": 2,
         "audio_seconds": 4.0, "wall_seconds": wall,
         "realtime_factor": pytest.approx(4.0 / wall, rel=1e-3)}
+
+
+def test_the_picture_is_no_part_of_the_wall_time(midi, out, monkeypatch):
+    now = [0.0]  # a clock that only the test moves
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Slow(Stub):
+        def compile(self, notes, settings):
+            super().compile(notes, settings)
+            now[0] += 1000
+
+        def stream(self, *args, **more):
+            for part in super().stream(*args, **more):
+                now[0] += 0.5
+                yield part
+
+    def draw(path, *_):
+        now[0] += 100
+        (out.parent / "scratch" / path).write_bytes(b"png")
+
+    monkeypatch.setattr(module, "plot_rendering", draw)
+    done = render_file(Slow(), midi, str(out / "a.wav"), plot=str(out / "a.png"))
+    assert (done.wall_seconds, done.audio_seconds, done.realtime_factor) == (2.0, 4.0, 2.0)
 
 
 @pytest.mark.parametrize("name, kind", [("a.wav", "WAV"), ("a.flac", "FLAC"), ("a.MP3", "MP3")])

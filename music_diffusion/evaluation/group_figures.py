@@ -1,0 +1,96 @@
+"""Group-FAD and nearest groups over the files of an evaluation."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from music_diffusion.evaluation.figures import Amounts, Figure, amount_fields, bounds
+from music_diffusion.evaluation.groups import group_scores, item_accuracy
+from music_diffusion.evaluation.pairing import Problem
+from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, FileResult
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Distances between groups in one embedding."""
+
+    embedding: str
+    mean_group_fad: float
+    group_fad: dict[str, float]
+    top1: float  # of groups
+    top3: float
+    file_top1: float  # of single files
+    file_top3: float
+    reference_groups: int
+    nearest: dict[str, str]  # generated group → the reference group nearest to it
+
+
+def compare_groups(name: str, label: str, results: Sequence[FileResult]
+                   ) -> tuple[Groups | None, list[Problem]]:
+    """Groups of generated files against those of the reference, in one embedding.
+
+    Args:
+      name, label: of the embedding.
+      results: files; those without a group count nowhere.
+
+    Returns:
+      None if no group can be compared, and the groups that were left out.
+    """
+    made, real = (_grouped(results, name, side) for side in (GENERATED, REFERENCE))
+    problems, kept = [], {}
+    for group, clips in made.items():
+        few = [side for side, all_ in (("generated", made), ("reference", real))
+               if sum(map(len, all_.get(group, []))) < 2]
+        if few:
+            problems.append(Problem(
+                kind="no_group", file=f"group {group}",
+                what=f"has fewer than two {' and '.join(few)} embeddings ({label})",
+                advice="it is left out of Group-FAD"))
+        else:
+            kept[group] = np.concatenate(clips)
+    targets = {group: np.concatenate(clips) for group, clips in real.items() if sum(map(len, clips)) >= 2}
+    if not kept:
+        return None, problems
+    scores = group_scores(kept, targets)
+    single = [(group, clip) for group in kept for clip in made[group] if len(clip) >= 2]
+    file_top1, file_top3 = item_accuracy(single, targets) if single else (math.nan, math.nan)
+    nearest = [scores.reference_names[i] for i in scores.distances.argmin(axis=1)]
+    return Groups(
+        embedding=label, mean_group_fad=scores.mean_group_fad, group_fad=scores.group_fad,
+        top1=scores.top1, top3=scores.top3, file_top1=file_top1, file_top3=file_top3,
+        reference_groups=len(targets),
+        nearest=dict(zip(scores.generated_names, nearest, strict=True))), problems
+
+
+def _grouped(results: Sequence[FileResult], name: str, side: str) -> dict[str, list[np.ndarray]]:
+    found = collections.defaultdict(list)
+    for r in results:
+        if r.item.group is not None and side in r.embeddings[name]:
+            found[r.item.group].append(r.embeddings[name][side])
+    return dict(sorted(found.items()))
+
+
+def group_figures(groups: Groups, name: str, label: str, amounts: Amounts
+                   ) -> list[Figure]:
+    amount = amount_fields(amounts)
+    chance = 1 / groups.reference_groups
+    rows = [Figure(key=f"group_fad:{name}", label=f"Group-FAD, {label}", better="lower", section="Groups",
+                   what="mean FAD of each generated group against the reference group of its name",
+                   value=groups.mean_group_fad, **amount)]
+    for key, value, top, of in (("group_top1", groups.top1, 1, "groups"),
+                                ("group_top3", groups.top3, 3, "groups"),
+                                ("file_top1", groups.file_top1, 1, "files"),
+                                ("file_top3", groups.file_top3, 3, "files")):
+        rows.append(Figure(
+            key=f"{key}:{name}", label=f"Nearest group, top-{top} of {of}, {label}", better="higher",
+            section="Groups", value=value, **amount,
+            what=f"share of {of} whose own reference group is "
+                 + ("the nearest" if top == 1 else "among the three nearest"),
+            note="" if not math.isnan(value) else f"{groups.reference_groups} reference groups are too few",
+            floors=() if math.isnan(value) else bounds((min(1.0, top * chance), "chance"))))
+    return rows

@@ -1,0 +1,60 @@
+"""All settings of an evaluation in one place, so that gin can bind them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from music_diffusion.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What is compared with what, by which tools.
+
+    Files belong together by name (see `evaluation.pairing`). Without names in
+    common only the set metrics are computed.
+    """
+
+    reference: str  # folder of recordings (or one file)
+    generated: str | None = None  # folder of what a model made; None: `model` renders `notes`
+    notes: str | None = None  # folder of MIDI files, the notes that should be heard
+    groups: str | None = None  # CSV with a column `file` and `group_column`
+    group_column: str = "group"
+    embeddings: tuple[str, ...] = ("tagger",)  # names for `cli.embedders.load_embedder`
+    transcriber: str | None = "transcriber"  # name or folder; None: no transcription
+    inverter: str | None = None  # name or folder; the reference goes through it: a ceiling
+    model: str | None = None  # name or folder; renders `notes` where `generated` is None
+    steps: int | None = None  # sampling steps of that model; None: its own
+    max_minutes: float = 10.0  # of the start of every file that count (paper 001)
+    min_seconds: float = 0.5  # a shorter file is not scored
+    draws: int = 200  # bootstrap resamples of an interval
+    level: float = 0.95  # of the intervals
+    splits: int = 5  # random halves of the reference whose distance is the floor
+    examples: int = 3  # files shown with spectrograms and players
+    workers: int = 1  # processes
+    seed: int = 0  # of resamples, splits and of the model's sampling
+
+    def __post_init__(self):
+        object.__setattr__(self, "embeddings", tuple(dict.fromkeys(self.embeddings)))
+        if not self.reference:
+            raise UserError("no reference: give the folder of recordings to compare with")
+        if self.generated is None and self.model is None:
+            raise UserError("nothing to evaluate: give a folder as generated, or a model to render "
+                            "the notes")
+        if self.model is not None and self.notes is None:
+            raise UserError("a model renders notes: give the folder of MIDI files as notes")
+        if not self.embeddings:
+            raise UserError("embeddings is empty; give at least one, e.g. tagger")
+        for name, low, high in (
+                ("max_minutes", 1 / 60, math.inf), ("min_seconds", 0.01, math.inf),
+                ("level", 0.5, 0.999), ("draws", 0, 100_000), ("splits", 1, 1000),
+                ("examples", 0, 10), ("workers", 1, 1024)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name} = {value} must be in {low:.3g} .. {high:.6g}")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps = {self.steps} must be at least 1")
+        if self.min_seconds >= 60 * self.max_minutes:
+            raise UserError(f"min_seconds = {self.min_seconds} leaves nothing of files cut to "
+                            f"{self.max_minutes} minutes")

@@ -1,0 +1,111 @@
+"""What listens to recordings: embedding networks, a transcriber, an inverter. All are handed in."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from music_diffusion.errors import UserError
+from music_diffusion.evaluation.cache import digest
+from music_diffusion.evaluation.embeddings import Embedder
+from music_diffusion.notes.notes import Notes
+
+PROBE_SECONDS = 2.0
+TRANSCRIBER, INVERTER = "transcriber", "inverter"  # in `fingerprints`, beside the embedders
+
+
+class Heard(Protocol):
+    """What a transcriber returns."""
+
+    @property
+    def notes(self) -> Notes: ...
+
+    @property
+    def frames(self) -> np.ndarray:
+        """[T, 88] float32, frame activations 0..1 of pitches 21..108."""
+        ...
+
+    @property
+    def frame_seconds(self) -> float: ...
+
+
+class Transcriber(Protocol):
+    """Audio → notes."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that it wants."""
+        ...
+
+    def transcribe(self, samples: np.ndarray) -> Heard:
+        """Of mono samples [S]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resynthesis:
+    """Audio → spectrogram → inverter → audio."""
+
+    name: str  # of the inverter
+    sample_rate: int  # Hz, of both sides
+    run: Callable[[np.ndarray], np.ndarray]  # [S] → [S]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What listens to the recordings."""
+
+    embedders: tuple[Embedder, ...]
+    transcriber: Transcriber | None = None
+    transcriber_name: str = "transcriber"
+    transcriber_stand_in: bool = True  # the project's own network
+    resynthesis: Resynthesis | None = None
+
+    def __post_init__(self):
+        names = [e.name for e in self.embedders]
+        if len(names) != len(set(names)):
+            raise UserError(f"two embeddings are called alike ({', '.join(names)}); give one at a time")
+
+
+ToolLoader = Callable[[], Tools]  # hashable and picklable; equal ones load the same tools
+
+
+@functools.lru_cache(maxsize=1)
+def tools_of(loader: ToolLoader) -> Tools:
+    """Loads them once a process."""
+    return loader()
+
+
+def fingerprints(tools: Tools) -> dict[str, str]:
+    """What tells each tool from another: its settings, and what it does to a fixed sound.
+
+    Embedders say in their settings which weights they have.
+    """
+    found = {e.name: digest(e.name, e.settings, e.sample_rate) for e in tools.embedders}
+    if tools.transcriber is not None:
+        rate = tools.transcriber.sample_rate
+        heard = tools.transcriber.transcribe(_probe(rate))
+        found[TRANSCRIBER] = digest(tools.transcriber_name, rate, heard.frame_seconds,
+                                    len(heard.notes), _told(heard.frames))
+    if tools.resynthesis is not None:
+        rate = tools.resynthesis.sample_rate
+        found[INVERTER] = digest(tools.resynthesis.name, rate,
+                                 _told(tools.resynthesis.run(_probe(rate))))
+    return found
+
+
+def _probe(rate: int) -> np.ndarray:
+    """A chord, and noise in its first half, [S] float32."""
+    time = np.arange(round(PROBE_SECONDS * rate)) / rate
+    noise = np.random.default_rng(0).normal(size=len(time))
+    tones = np.sin(2 * np.pi * np.array([220.0, 329.6, 523.3])[:, np.newaxis] * time).sum(axis=0)
+    return (0.05 * noise * (time < PROBE_SECONDS / 2) + 0.1 * tones).astype(np.float32)
+
+
+def _told(values: np.ndarray) -> str:
+    """Few and rounded, so that the order in which another machine adds up does not matter."""
+    return f"{values.mean(dtype=np.float64):.3g} {values.std(dtype=np.float64):.3g}"

@@ -1,0 +1,129 @@
+"""Tagger: what a clip sounds like, by a small VGGish; its embedding serves Fréchet distances.
+
+The network and its front end are those of VGGish (Hershey et al. 2017,
+arXiv:1609.09430), smaller. It learns to name the instruments that play, the
+SoundFont and the room, so its embedding tells timbre, recording and space.
+
+Features of a batch: audio [B, S] samples (one patch is heard of each); instruments
+[B, 35] 0 or 1; font and room int32 [B], -1 where not known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from music_diffusion.audio.vggish_mel import VGGishMel
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.networks.layers import Dense
+from music_diffusion.networks.vggish import VGGish, VGGishConfig
+from music_diffusion.notes.frames import NUM_CLASSES
+from music_diffusion.types import Batch, Params
+
+ROOMS = ("dry", "small room", "room", "hall")
+
+
+class Tags(nn.Module):
+    """Patches → embedding, and logits of the tags read from it."""
+
+    config: VGGishConfig
+    fonts: int
+
+    @nn.compact
+    def __call__(self, patches: Float[Array, "B T F"]) -> dict[str, jax.Array]:
+        embedding = VGGish(self.config, name="vggish")(patches)
+        hidden = nn.relu(embedding)
+
+        def head(name: str, size: int):
+            return Dense(size, ("embed", "vocab"), use_bias=True, name=name)(hidden)
+
+        return {"embedding": embedding, "instruments": head("instruments", NUM_CLASSES),
+                "font": head("font", self.fonts), "room": head("room", len(ROOMS))}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaggerModel:
+    """A model of `models.base`."""
+
+    fonts: tuple[str, ...]  # names, in the order of the labels
+    front: VGGishMel = VGGishMel()
+    network: VGGishConfig = VGGishConfig(
+        channels=((16,), (32,), (64, 64), (128, 128), (256,)), hidden=(512,), embedding=128)
+    font_weight: float = 1.0  # of the losses, relative to that of instruments
+    room_weight: float = 0.5
+
+    def __post_init__(self):
+        if not self.fonts:
+            raise UserError("TaggerModel.fonts must name at least one SoundFont")
+        if (self.network.frames, self.network.mels) != (self.front.patch_frames, self.front.mels):
+            raise UserError("VGGishConfig.frames and mels must be those of VGGishMel")
+
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
+        return {}
+
+    @property
+    def tags(self) -> Tags:
+        """The Linen module."""
+        return Tags(self.network, len(self.fonts))
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        del shapes
+        return dict(jax.jit(self.tags.init)(
+            rng, jnp.zeros((1, self.network.frames, self.network.mels))))
+
+    def hear(self, params: Params, audio: Float[Array, "B S"]) -> dict[str, Float[Array, "B n D"]]:
+        """{embedding, and logits of instruments, font and room} of all n patches."""
+        patches = self.front.patches(audio)
+        batch, count = patches.shape[:2]
+        flat = self.tags.apply({"params": params}, patches.reshape(-1, *patches.shape[2:]))
+        return {k: v.reshape(batch, count, -1) for k, v in flat.items()}
+
+    def embed(self, params: Params, audio: Float[Array, "B S"]) -> Float[Array, "B n D"]:
+        """Embeddings of all patches, n of them, 0.96 s apart."""
+        return self.hear(params, audio)["embedding"]
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Cross-entropies of the tags; a tag of -1 is not learned from."""
+        del rng
+        require_features(batch, ("audio", "instruments", "font", "room"))
+        said = {k: v[:, 0] for k, v in self.hear(params, jnp.asarray(batch["audio"])).items()}
+        true = jnp.asarray(batch["instruments"])
+        logits = said["instruments"]
+        instruments = (jnp.maximum(logits, 0) - logits * true
+                       + jnp.log1p(jnp.exp(-jnp.abs(logits)))).sum(-1).mean()
+        font, font_accuracy = _named(said["font"], jnp.asarray(batch["font"]))
+        room, room_accuracy = _named(said["room"], jnp.asarray(batch["room"]))
+        loss = instruments + self.font_weight * font + self.room_weight * room
+        best = jnp.take_along_axis(true, logits.argmax(-1)[:, None], axis=-1).mean()
+        return loss, {"instruments": instruments, "font": font, "room": room,
+                      "instrument_accuracy": best, "font_accuracy": font_accuracy,
+                      "room_accuracy": room_accuracy}
+
+    eval_fn = loss_fn  # nothing in it is random
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: Progress | None = None) -> Float[Array, "B n D"]:
+        """Embeddings."""
+        del rng, progress
+        require_features(batch, ("audio",))
+        return self.embed(params, jnp.asarray(batch["audio"]))
+
+
+def _named(logits: Float[Array, "B K"], label: Float[Array, " B"]) -> tuple[jax.Array, jax.Array]:
+    """(cross-entropy, accuracy) over the examples whose label is not -1."""
+    known = (label >= 0).astype(jnp.float32)
+    total = jnp.maximum(known.sum(), 1.0)
+    log = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log, jnp.maximum(label, 0)[:, None], axis=-1)[:, 0]
+    right = (logits.argmax(-1) == label).astype(jnp.float32)
+    return -(known * picked).sum() / total, (known * right).sum() / total

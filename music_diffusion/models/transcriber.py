@@ -1,0 +1,222 @@
+"""Transcriber: audio → notes with instruments and drums.
+
+Onsets, sounding frames, velocities and instruments of every pitch, as in "Onsets
+and Frames" (Hawthorne et al. 2018, arXiv:1710.11153), with onsets regressed as by
+Kong et al. 2021 (arXiv:2010.01815); the network is `networks.pitch_net`.
+
+Features of a batch (see types.py for axes; `notes.activations` makes them; here
+T counts the transcriber's frames and P the 88 pitches from 21 on):
+
+============================ ======== ==========================================
+audio                        B S      samples
+onset, frame, velocity       B T P    targets
+classes                      B T P 5  instruments sounding a pitch, packed bits
+drums                        B T 61   onsets by drum key
+============================ ======== ==========================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from music_diffusion.audio.codec import check_mono
+from music_diffusion.audio.log_frequency import LogFrequencyConfig, log_frequency
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.networks.pitch_net import PitchNet, PitchNetConfig
+from music_diffusion.notes.activations import (
+    LOWEST_PITCH,
+    NUM_CLASSES,
+    NUM_DRUMS,
+    NUM_PITCHES,
+    Activations,
+    DecodeConfig,
+    SparseClasses,
+    decode_notes,
+)
+from music_diffusion.notes.notes import Notes
+from music_diffusion.types import Batch, Params
+
+HEADS = ("onset", "frame", "velocity", "classes", "drums")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscriberModel:
+    """A model of `models.base`."""
+
+    spectrum: LogFrequencyConfig = LogFrequencyConfig()
+    network: PitchNetConfig = PitchNetConfig()
+    decode: DecodeConfig = DecodeConfig()
+    trim_frames: int = 6  # at each edge of a training crop, where what lies beyond is not seen
+    onset_weight: float = 2.0  # of the losses, relative to that of frames
+    velocity_weight: float = 1.0
+    class_weight: float = 0.3
+    drum_weight: float = 1.0
+
+    def __post_init__(self):
+        n, s = self.network, self.spectrum
+        if (n.pitches, n.classes, n.drums) != (NUM_PITCHES, NUM_CLASSES, NUM_DRUMS):
+            raise UserError(f"PitchNetConfig has {n.pitches} pitches, {n.classes} classes and {n.drums} "
+                            f"drums; notes have {NUM_PITCHES}, {NUM_CLASSES} and {NUM_DRUMS}")
+        if s.lowest_pitch != LOWEST_PITCH or s.bins_per_semitone != n.bins_per_semitone:
+            raise UserError(f"LogFrequencyConfig must begin at pitch {LOWEST_PITCH} and have "
+                            f"{n.bins_per_semitone} bins a semitone")
+
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
+        return {}
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        del shapes
+        s = self.spectrum
+        return dict(jax.jit(PitchNet(self.network).init)(
+            rng, jnp.zeros((1, 1, len(s.windows), s.bins))))
+
+    def logits(self, params: Params, audio: Float[Array, "B S"]) -> dict[str, jax.Array]:
+        """Of S // hop frames; see `PitchNet`."""
+        return PitchNet(self.network).apply({"params": params}, log_frequency(self.spectrum, audio))
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Cross-entropies of onsets, frames, drums and of the instruments of what sounds; squared
+        error of velocities at onsets."""
+        del rng
+        require_features(batch, ("audio", *HEADS))
+        logits = self.logits(params, jnp.asarray(batch["audio"]))
+        frames = min(x.shape[1] for x in (logits["onset"], batch["onset"]))
+        inner = slice(self.trim_frames, frames - self.trim_frames)
+        said = {k: v[:, inner] for k, v in logits.items()}
+        true = {k: jnp.asarray(batch[k])[:, inner] for k in HEADS}
+        # Sums over pitches, so that each frame counts alike whichever head speaks.
+        onset = cross_entropy(said["onset"], true["onset"]).sum(-1).mean()
+        frame = cross_entropy(said["frame"], true["frame"]).sum(-1).mean()
+        drums = cross_entropy(said["drums"], true["drums"]).sum(-1).mean()
+        at = true["onset"]
+        velocity = (at * jnp.square(jax.nn.sigmoid(said["velocity"]) - true["velocity"])).sum() / (
+            at.sum() + 1.0)
+        bits = jnp.unpackbits(true["classes"], axis=-1, count=NUM_CLASSES).astype(jnp.float32)
+        sounding = true["frame"]
+        classes = (sounding * cross_entropy(said["classes"], bits).sum(-1)).sum() / (
+            sounding.sum() + 1.0)
+        loss = (frame + self.onset_weight * onset + self.drum_weight * drums
+                + self.velocity_weight * velocity + self.class_weight * classes)
+        right = (jax.nn.sigmoid(said["frame"]) > self.decode.frame_threshold) == (sounding > 0.5)
+        hits = (right * sounding).sum()
+        f1 = 2 * hits / (2 * hits + (~right).sum() + 1e-9)
+        return loss, {"onset": onset, "frame": frame, "drums": drums, "velocity": velocity,
+                      "classes": classes, "frame_f1": f1}
+
+    eval_fn = loss_fn  # nothing in it is random
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: Progress | None = None) -> Float[Array, "B T D"]:
+        """Activations 0..1, flattened: onset, frame, velocity, classes, drums."""
+        del rng, progress
+        require_features(batch, ("audio",))
+        said = self.logits(params, jnp.asarray(batch["audio"]))
+        flat = [said[k].reshape(*said[k].shape[:2], -1) for k in HEADS]
+        return jax.nn.sigmoid(jnp.concatenate(flat, axis=-1))
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """-t log σ(l) - (1 - t) log(1 - σ(l)), elementwise; less the target's own entropy it would be 0
+    for a perfect answer, which has the same gradient."""
+    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transcription:
+    """What was heard in a recording."""
+
+    notes: Notes
+    activations: Activations
+
+    @property
+    def frames(self) -> Float[np.ndarray, "T P"]:
+        """Frame activations 0..1 of pitches 21..108; frame i covers [i, i + 1) * frame_seconds."""
+        return self.activations.frame
+
+    @property
+    def frame_seconds(self) -> float:
+        return self.activations.frame_seconds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Transcriber:
+    """A trained model and its parameters: samples in, notes out, of any length.
+
+    The audio is heard in chunks with as much around them as the network can
+    see, so that the result does not depend on `chunk_frames`. An hour's
+    activations take about 250 MB.
+    """
+
+    model: TranscriberModel
+    params: Params
+    name: str = "transcriber"
+    chunk_frames: int = 1024  # frames that are transcribed at once
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the samples."""
+        return self.model.spectrum.sample_rate
+
+    def transcribe(self, samples: Float[np.ndarray, " S"], *, progress: Progress | None = None
+                   ) -> Transcription:
+        """Notes of mono samples at `sample_rate`. Raises UserError for another shape or NaN."""
+        samples = check_mono(samples).astype(np.float32)
+        count = max(1, -(-len(samples) // self.model.spectrum.hop))
+        parts = []
+        for first in range(0, count, self.chunk_frames):
+            parts.append(self._chunk(samples, first, min(self.chunk_frames, count - first)))
+            if progress:
+                progress(min(first + self.chunk_frames, count), count)
+        joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        at, pitch, classes = joined.pop("at"), joined.pop("pitch"), joined.pop("classes")
+        whole = Activations(**joined, frame_seconds=self.model.spectrum.frame_seconds,
+                            classes=SparseClasses.gather(at, pitch, classes, count))
+        return Transcription(notes=decode_notes(whole, self.model.decode), activations=whole)
+
+    def compile(self) -> None:
+        """Does beforehand what would make the first call slower."""
+        self._chunk(np.zeros(0, np.float32), 0, 1)
+
+    def _chunk(self, samples: np.ndarray, first: int, frames: int) -> dict[str, np.ndarray]:
+        """Activations of frames from `first` on; classes where a pitch may sound."""
+        hop, edge = self.model.spectrum.hop, self._edge
+        begin, end = (first - edge) * hop, (first + self.chunk_frames + edge) * hop
+        heard = np.pad(samples[max(0, begin):end], (max(0, -begin), 0))
+        heard = np.pad(heard, (0, end - begin - len(heard)))
+        said = {k: np.asarray(v[0, edge:edge + frames])
+                for k, v in _activations(self.model, self._weights, heard[None]).items()}
+        decode = self.model.decode
+        at, pitch = np.nonzero((said["frame"] >= 0.5 * decode.frame_threshold)
+                               | (said["onset"] >= 0.5 * decode.onset_threshold))
+        return said | {"at": at + first, "pitch": pitch,
+                       "classes": said["classes"][at, pitch].astype(np.float16)}
+
+    @property
+    def _edge(self) -> int:
+        """Frames on each side that a frame depends on."""
+        s = self.model.spectrum
+        return self.model.network.context_frames + -(-s.reach // s.hop)
+
+    @functools.cached_property
+    def _weights(self) -> Params:
+        """The parameters on the device."""
+        return jax.tree.map(jnp.asarray, self.params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _activations(model: TranscriberModel, params: Params, audio: Float[Array, "B S"]
+                 ) -> dict[str, jax.Array]:
+    said = model.logits(params, audio)
+    return {k: jax.nn.sigmoid(v) for k, v in said.items()}

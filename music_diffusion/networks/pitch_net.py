@@ -1,0 +1,128 @@
+"""Network of pitches: evidence that is gathered alike for all pitches, then weighed together.
+
+A log-frequency spectrogram is stacked at the harmonics of each pitch (Bittner et
+al. 2017, "Deep salience representations", section 3.1), so that all a pitch's
+evidence lies in its channels; the same weights read it for every pitch, with the
+frames around and with the pitches at musical intervals, whose partials coincide.
+A trunk over whole frames sees all pitches at once and the attacks of drums, and
+tells each pitch what it makes of them. Everything is a matrix product: on CPU
+convolutions over pitches and frames are many times slower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.partitioning import param_with_axes
+from jaxtyping import Array, Float
+
+from music_diffusion.networks.convnext import ConvNeXt, ConvNeXtConfig, LayerNorm
+from music_diffusion.networks.layers import Dense
+
+# Semitones between pitches whose partials coincide, and the neighbours.
+INTERVALS = (-24, -19, -12, -7, -1, 0, 1, 7, 12, 19, 24)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PitchNetConfig:
+    """Sizes of the network."""
+
+    pitches: int = 88  # P
+    bins_per_semitone: int = 3  # of the input, whose lowest pitch is the output's
+    harmonics: tuple[float, ...] = (1 / 3, 0.5, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+    channels: int = 32  # C, of a pitch
+    shared: int = 16  # of them, to the pitches at musical intervals, and from the trunk
+    told: int = 6  # channels of a pitch that the trunk sees
+    hidden: int = 64  # channels from which the heads read
+    frames: int = 5  # that a pitch sees at once, odd; twice
+    trunk: ConvNeXtConfig = ConvNeXtConfig(dim=384, hidden=1152, blocks=5)
+    classes: int = 34  # instruments
+    drums: int = 61  # drum keys
+
+    def __post_init__(self):
+        if self.frames < 1 or self.frames % 2 == 0:
+            raise ValueError(f"{self.frames=} must be odd")
+
+    @property
+    def context_frames(self) -> int:
+        """Frames on each side that an output frame depends on."""
+        return 2 * (self.frames // 2) + self.trunk.context_frames
+
+
+def stack_harmonics(spectrum: Float[Array, "B T W bins"], *, pitches: int, bins_per_semitone: int,
+                    harmonics: tuple[float, ...]) -> Float[Array, "B T P D"]:
+    """For each pitch the bins around its harmonics: D = harmonics * W * bins_per_semitone.
+
+    What lies beyond the spectrum is 0.
+    """
+    b, t, w, bins = spectrum.shape
+    size = pitches * bins_per_semitone
+    shifts = [round(12 * bins_per_semitone * math.log2(h)) for h in harmonics]
+    below, above = max(0, -min(shifts)), max(0, max(shifts) + size - bins)
+    padded = jnp.pad(spectrum, ((0, 0), (0, 0), (0, 0), (below, above)))
+    parts = [padded[..., below + s:below + s + size].reshape(b, t, w, pitches, bins_per_semitone)
+             for s in shifts]
+    stacked = jnp.stack(parts, axis=-2)  # B T W P H b
+    return stacked.transpose(0, 1, 3, 2, 4, 5).reshape(b, t, pitches, -1)
+
+
+def shifted(x: Float[Array, "B T P C"], axis: int, by: tuple[int, ...]) -> Float[Array, "B T P D"]:
+    """What lies `by` steps further along an axis, as further channels; zeros beyond the ends."""
+    before, after = max(0, -min(by)), max(0, max(by))
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (before, after)
+    padded = jnp.pad(x, padding)
+    size = x.shape[axis]
+    return jnp.concatenate([jax.lax.slice_in_dim(padded, before + s, before + s + size, axis=axis)
+                            for s in by], axis=-1)
+
+
+class PitchNet(nn.Module):
+    """Logits of onsets, sounding frames, velocities and instruments by pitch, and of drums."""
+
+    config: PitchNetConfig
+
+    @nn.compact
+    def __call__(self, spectrum: Float[Array, "B T W bins"]) -> dict[str, jax.Array]:
+        """{onset, frame, velocity [B, T, P], classes [B, T, P, classes], drums [B, T, drums]}."""
+        c = self.config
+        evidence = self._evidence(spectrum)
+        told = Dense(c.told, ("embed", "joined_kv"), use_bias=True, name="tell")(evidence)
+        seen = jnp.concatenate([spectrum[:, :, -1], told.reshape(*told.shape[:2], -1)], axis=-1)
+        frames = ConvNeXt(c.trunk, name="trunk")(seen)
+        back = Dense(c.pitches * c.shared, ("embed", "joined_kv"), use_bias=True, name="back")(frames)
+        back = back.reshape(*back.shape[:2], c.pitches, c.shared)
+        h = jnp.concatenate([evidence, back], axis=-1)
+        h = nn.relu(Dense(c.hidden, ("embed", "mlp"), use_bias=True, name="join")(h))
+        near = nn.relu(Dense(c.shared, ("mlp", "joined_kv"), use_bias=True, name="near")(h))
+        reach = c.frames // 2
+        h = jnp.concatenate([h, shifted(near, 1, tuple(range(-reach, reach + 1)))], axis=-1)
+        h = nn.relu(Dense(c.hidden, ("embed", "mlp"), use_bias=True, name="out")(h))
+        heads = Dense(3 + c.classes, ("embed", "vocab"), use_bias=True, name="heads",
+                      kernel_init=nn.initializers.normal(0.02))(h)
+        drums = Dense(c.drums, ("embed", "vocab"), use_bias=True, name="drums",
+                      kernel_init=nn.initializers.normal(0.02))(frames)
+        return {"onset": heads[..., 0], "frame": heads[..., 1], "velocity": heads[..., 2],
+                "classes": heads[..., 3:], "drums": drums}
+
+    def _evidence(self, spectrum: Float[Array, "B T W bins"]) -> Float[Array, "B T P C"]:
+        """What speaks for each pitch, by the same weights for all."""
+        c = self.config
+        x = stack_harmonics(spectrum, pitches=c.pitches, bins_per_semitone=c.bins_per_semitone,
+                            harmonics=c.harmonics)
+        x = LayerNorm(name="norm")(Dense(c.channels, ("mel", "embed"), use_bias=True,
+                                         name="harmonics")(x))
+        # Pitches differ in how their harmonics look: low ones blur, high ones have fewer.
+        place = param_with_axes("place", nn.initializers.normal(0.02), (c.pitches, c.channels),
+                                axes=("length", "embed"))
+        x = nn.relu(x + place[None, None])
+        reach = c.frames // 2
+        near = shifted(x, 1, tuple(range(-reach, reach + 1)))
+        x = x + nn.relu(Dense(c.channels, ("mel", "embed"), use_bias=True, name="frames")(near))
+        related = Dense(c.shared, ("embed", "joined_kv"), use_bias=True, name="share")(x)
+        related = shifted(related, 2, INTERVALS)
+        return x + nn.relu(Dense(c.channels, ("mel", "embed"), use_bias=True, name="intervals")(related))

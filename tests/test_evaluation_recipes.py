@@ -1,0 +1,65 @@
+"""Every recipe of `evaluate` builds its table, whose columns are figures that reports have."""
+
+import fnmatch
+
+import pytest
+
+import gin
+from music_diffusion import gin_setup
+from music_diffusion.evaluation import figures
+from music_diffusion.evaluation.table import Table
+
+ROOT = gin_setup.gin_root() / "recipes" / "evaluation"
+RECIPES = sorted(p.name for p in ROOT.glob("*.gin") if p.name != "table.gin")
+# Macros that a user sets, and the fields of plans in which they end up.
+FOLDERS = {
+    "spectrogram_diffusion.gin": {"NOTES": "notes", "REFERENCE": "reference"},
+    "difftransfer.gin": {"SINGLE": "generated", "SINGLE_MIXED": "generated", "MIXTURE": "generated",
+                         "REFERENCE": "reference"},
+    "unconditional.gin": {"STEPS_100": "generated", "STEPS_500": "generated",
+                          "STEPS_1000": "generated", "REFERENCE": "reference"},
+    "performance.gin": {"WITH": "generated", "WITHOUT": "generated", "REFERENCE": "reference",
+                        "NOTES": "notes", "GROUPS": "groups"},
+    "style_transfer.gin": {"RESTYLED": "generated", "STYLE": "reference", "CONTENT": "reference"},
+}
+
+
+@pytest.fixture(autouse=True)
+def clean_gin():
+    yield
+    gin.clear_config()
+
+
+def table_of(recipe: str, bindings: list[str]) -> Table:
+    gin_setup.parse([f"recipes/evaluation/{recipe}"], bindings, training=False)
+    return gin.get_configurable("evaluated")()
+
+
+def test_there_is_one_for_each_paper():
+    assert set(RECIPES) == set(FOLDERS)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_builds_its_table(recipe):
+    folders = FOLDERS[recipe]
+    table = table_of(recipe, [f"{name} = 'where/{name}'" for name in folders])
+    for name, field in folders.items():
+        assert any(getattr(plan, field) == f"where/{name}" for plan in table.rows.values()), name
+    assert gin_setup.unused_bindings() == []
+    # Rows differ in something.
+    assert len(set(table.rows.values())) == len(table.rows)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_columns_are_figures_that_reports_have(recipe):
+    known = {f"{key}:net" for key in figures.SET_LABELS} | set(figures.DISTANCES) | set(figures.NOTE_LABELS)
+    known |= {"reconstruction_net", "realtime_factor", "group_fad:net", "group_top1:net", "group_top3:net"}
+    table = table_of(recipe, [f"{name} = 'x'" for name in FOLDERS[recipe]])
+    for column in table.columns:
+        assert fnmatch.filter(known, column), column
+
+
+def test_the_embedding_is_a_macro():
+    bindings = ["NOTES = 'n'", "REFERENCE = 'r'", "EMBEDDINGS = ('tagger',)", "MODEL = 'mine'"]
+    plan, = table_of("spectrogram_diffusion.gin", bindings).rows.values()
+    assert plan.embeddings == ("tagger",) and plan.model == "mine" and plan.inverter == "inverter"
