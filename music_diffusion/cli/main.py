@@ -147,7 +147,8 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(help="Sampling steps of --model.", min=1)] = None,
     groups: Annotated[str | None, typer.Option(
         metavar="CSV", help="Table of files and their groups, for Group-FAD.")] = None,
-    group_column: Annotated[str, typer.Option(help="Its column of groups.")] = "group",
+    group_column: Annotated[str, typer.Option(
+        "--group-column", "--group_column", help="Its column of groups.")] = "group",
     embedding: Annotated[list[str] | None, typer.Option(help=(
         "tagger (default), vggish:FILE, vggish_hub or trill; repeatable."))] = None,
     transcriber: Annotated[str, typer.Option(
@@ -155,7 +156,8 @@ def evaluate(
     inverter: Annotated[str | None, typer.Option(help=(
         "As for reconstruct. The recordings also go through it, as a ceiling."))] = None,
     max_minutes: Annotated[float, typer.Option(
-        help="Of every file, its first minutes count.", min=0.02)] = 10.0,
+        "--max-minutes", "--max_minutes", min=0.02,
+        help="Of every file, its first minutes count.")] = 10.0,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     seed: Annotated[int, typer.Option(help="Of resampling, and of --model.")] = 0,
     gin_file: Annotated[str | None, typer.Option("--gin_file", "--gin-file", metavar="FILE", help=(

@@ -88,11 +88,18 @@ class TranscriberModel:
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
         """Cross-entropies of onsets, frames, drums and of the instruments of what sounds; squared
-        error of velocities at onsets."""
+        error of velocities at onsets.
+
+        Where audio and targets have different numbers of frames, those of both count. Raises
+        UserError if none are left between the trimmed ones.
+        """
         del rng
         require_features(batch, ("audio", *HEADS))
         logits = self.logits(params, jnp.asarray(batch["audio"]))
         frames = min(x.shape[1] for x in (logits["onset"], batch["onset"]))
+        if frames <= 2 * self.trim_frames:
+            raise UserError(f"a batch of {frames} frames, of which {self.trim_frames=} at each edge do "
+                            "not count; give longer crops")
         inner = slice(self.trim_frames, frames - self.trim_frames)
         said = {k: v[:, inner] for k, v in logits.items()}
         true = {k: jnp.asarray(batch[k])[:, inner] for k in HEADS}

@@ -10,7 +10,8 @@ import music_diffusion
 from music_diffusion.cli import main as module
 from music_diffusion.errors import UserError
 
-COMMANDS = ["synthesize", "reconstruct", "models", "prepare", "train"]
+COMMANDS = ["synthesize", "reconstruct", "transcribe", "evaluate", "benchmark", "models", "prepare",
+            "train"]
 
 
 @pytest.fixture

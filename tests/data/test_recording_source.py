@@ -226,6 +226,7 @@ def test_training_repeats_resumes_and_is_parted_by_shards(source):
     assert sorted(n for n, _ in got[:TRAIN]) == sorted(n for n, _ in got[TRAIN:2 * TRAIN]) \
         == list(range(TRAIN))
     assert len(set(got)) == len(got)
+    assert [n for n, _ in got[:2 * TRAIN]] != 2 * list(range(TRAIN))  # in an order of its own
     # Two shards deal out what one has: none twice, none left out.
     shards = [places(take(varied.train_iterator(1, 3, shard_index=i, shard_count=2), 5))
               for i in range(2)]
