@@ -20,7 +20,8 @@ PARAMETERS = {  # by the layout of the published checkpoints, and by the model c
     "inverter_istft_44k.gin": 3_601_414 + 2_043_813,
 }
 INVERTERS = [r for r in PARAMETERS if r.startswith("inverter_")]  # by a generator
-PARAMETERS |= {"inverter.gin": 6_578_052, "inverter_44k.gin": 7_958_404}
+PARAMETERS |= {"inverter.gin": 6_578_052, "inverter_44k.gin": 7_958_404,
+               "transcriber.gin": 7_263_560, "tagger.gin": 1_434_987}
 
 
 @pytest.fixture(autouse=True)

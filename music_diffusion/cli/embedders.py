@@ -8,10 +8,10 @@ import pathlib
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.embeddings import Embedder, TaggerEmbedder, VGGishEmbedder
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
-from music_diffusion.synthesis.hub import available, check_params, find
+from music_diffusion.synthesis.hub import DEFAULT_TAGGER, available, check_params, find
 from music_diffusion.synthesis.release import released_model
 
-DEFAULT = "tagger"  # also its name among the models that come with the package
+DEFAULT = DEFAULT_TAGGER
 SPECS = ("tagger", "vggish:FILE", "vggish_hub[:HANDLE]", "trill[:HANDLE]")
 
 

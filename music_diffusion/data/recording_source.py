@@ -61,7 +61,7 @@ class TagTargets:
         begin, end = notes.start - start, notes.end - start
         sounding = np.clip(end, 0, seconds) - np.clip(begin, 0, seconds)
         # Drums sound on after their notes: an onset is enough.
-        hit = notes.is_drum & (begin > 0) & (begin < seconds - self.heard)
+        hit = notes.is_drum & (begin >= 0) & (begin < seconds - self.heard)
         sounding = np.where(hit, self.heard, sounding)
         total = np.bincount(kind, sounding, minlength=NUM_CLASSES)
         room = 1 + np.searchsorted(self.rooms, float(row["rt60"])) if row["rt60"] else 0
@@ -80,6 +80,7 @@ class Varied:
     noise_db: tuple[float, float] = (-60.0, -15.0)  # its power, relative to the crop's
     tilt: float = 2.0  # noise power falls with frequency by a power in 0..tilt
     # Share of crops in a further room, up to a church: its sound goes on under the next notes.
+    # `TagTargets` do not hear of it: their room is that of the file.
     room: float = 0.0
     rt60: tuple[float, float] = (0.3, 3.5)  # seconds
     wet_db: tuple[float, float] = (-12.0, 4.0)  # energy of the room relative to the direct sound
@@ -88,6 +89,8 @@ class Varied:
         if not (self.detune_cents >= 0 and 0 <= self.noise <= 1 and self.tilt >= 0):
             raise UserError(f"Varied needs {self.detune_cents=} >= 0, {self.noise=} in 0..1 and "
                             f"{self.tilt=} >= 0")
+        if not (self.gain_db[0] <= self.gain_db[1] and self.noise_db[0] <= self.noise_db[1]):
+            raise UserError(f"Varied needs {self.gain_db=} and {self.noise_db=} as (lowest, highest)")
         if not (0 <= self.room <= 1 and 0 < self.rt60[0] <= self.rt60[1]
                 and self.wet_db[0] <= self.wet_db[1]):
             raise UserError(f"Varied needs {self.room=} in 0..1 and ranges {self.rt60=} above 0 and "
@@ -135,6 +138,11 @@ class RecordingSource:
     sample_rate: int = 16000  # Hz, of the files
     varied: Varied = Varied()
     eval_batch_count: int = 16  # batches of the validation split that `eval_batches` gives
+
+    def __post_init__(self):
+        if self.samples < 1 or self.eval_batch_count < 1:
+            raise UserError(f"RecordingSource needs {self.samples=} and {self.eval_batch_count=} of at "
+                            "least 1")
 
     def rows(self, split: str) -> list[Row]:
         """The table's rows of a split. Raises UserError if the folder is no such folder."""

@@ -172,9 +172,7 @@ class Scorer:
                                   lambda: spectral_scores(a, b))
 
     def _jaccard(self, reference: _Transcript, estimate: _Transcript) -> float:
-        # The shorter recording's length counts: what it cuts off is no wrong note.
-        frames = min(len(reference.active), len(estimate.active))
-        return pitch_jaccard_distance(reference.active[:frames], estimate.active[:frames])
+        return pitch_jaccard_distance(reference.active, estimate.active)
 
     def _notes(self, item: Item, seconds: float) -> tuple[Notes | None, list[Problem]]:
         """The notes that begin in the audio; None where there are none to compare with."""

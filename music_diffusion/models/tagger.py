@@ -11,11 +11,13 @@ Features of a batch: audio [B, S] samples (one patch is heard of each); instrume
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.audio.vggish_mel import VGGishMel
@@ -127,3 +129,37 @@ def _named(logits: Float[Array, "B K"], label: Float[Array, " B"]) -> tuple[jax.
     picked = jnp.take_along_axis(log, jnp.maximum(label, 0)[:, None], axis=-1)[:, 0]
     right = (logits.argmax(-1) == label).astype(jnp.float32)
     return -(known * picked).sum() / total, (known * right).sum() / total
+
+
+BLOCK = 32  # patches heard at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Presence:
+    """Who plays when, by a trained tagger; for models that do not tell instruments well themselves."""
+
+    model: TaggerModel
+    params: Params
+
+    @property
+    def seconds(self) -> float:
+        """From patch to patch."""
+        return self.model.front.patch_hop * self.model.front.hop / self.model.front.sample_rate
+
+    def __call__(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n K"]:
+        """Probability of each of the 35 classes in the patches that the audio reaches, n >= 1."""
+        front = self.model.front
+        step = front.patch_hop * front.hop
+        count = max(1, -(-len(samples) // step))
+        parts = []
+        for first in range(0, count, BLOCK):
+            block = samples[first * step:][:(BLOCK - 1) * step + front.patch_samples]
+            block = np.pad(block, (0, (BLOCK - 1) * step + front.patch_samples - len(block)))
+            parts.append(np.asarray(_presence(self.model, self.params, block.astype(np.float32))))
+        return np.concatenate(parts)[:count]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _presence(model: TaggerModel, params: Params, samples: Float[Array, " S"]
+              ) -> Float[Array, "n K"]:
+    return jax.nn.sigmoid(model.hear(params, samples[None])["instruments"][0])

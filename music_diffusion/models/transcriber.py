@@ -30,6 +30,7 @@ from music_diffusion.audio.codec import check_mono
 from music_diffusion.audio.log_frequency import LogFrequencyConfig, log_frequency
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.tagger import Presence
 from music_diffusion.networks.pitch_net import PitchNet, PitchNetConfig
 from music_diffusion.notes.activations import (
     LOWEST_PITCH,
@@ -44,6 +45,7 @@ from music_diffusion.notes.activations import (
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Batch, Params
 
+PRESENCE_PATCHES = 4  # on each side of a patch over which presence is averaged
 HEADS = ("onset", "frame", "velocity", "classes", "drums")
 
 
@@ -169,6 +171,7 @@ class Transcriber:
     model: TranscriberModel
     params: Params
     name: str = "transcriber"
+    presence: Presence | None = None  # weighs the instruments of notes by who plays at all
     chunk_frames: int = 1024  # frames that are transcribed at once
 
     @property
@@ -188,13 +191,30 @@ class Transcriber:
                 progress(min(first + self.chunk_frames, count), count)
         joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         at, pitch, classes = joined.pop("at"), joined.pop("pitch"), joined.pop("classes")
+        if self.presence is not None:
+            classes = self._weighed(self.presence, classes, at, samples)
         whole = Activations(**joined, frame_seconds=self.model.spectrum.frame_seconds,
                             classes=SparseClasses.gather(at, pitch, classes, count))
         return Transcription(notes=decode_notes(whole, self.model.decode), activations=whole)
 
     def compile(self) -> None:
         """Does beforehand what would make the first call slower."""
-        self._chunk(np.zeros(0, np.float32), 0, 1)
+        self.transcribe(np.zeros(1, np.float32))
+
+    def _weighed(self, presence: Presence, classes: np.ndarray, at: np.ndarray,
+                 samples: np.ndarray) -> np.ndarray:
+        """sqrt(p(class | cell)) * p(class plays around the cell's frame); [R, 34].
+
+        The network knows which instruments play such pitches, the tagger which of them are here.
+        """
+        heard, reach = presence(samples)[:, :NUM_CLASSES], PRESENCE_PATCHES
+        padded = np.pad(heard, ((reach, reach), (0, 0)))
+        total = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0).sum(axis=-1)
+        ones = np.pad(np.ones(len(heard)), reach)
+        around = total / np.convolve(ones, np.ones(2 * reach + 1), mode="valid")[:, None]
+        patch = (at * self.model.spectrum.frame_seconds / presence.seconds).astype(np.int64)
+        weight = around[np.minimum(patch, len(heard) - 1)]
+        return (np.sqrt(classes.astype(np.float32)) * weight).astype(np.float16)
 
     def _chunk(self, samples: np.ndarray, first: int, frames: int) -> dict[str, np.ndarray]:
         """Activations of frames from `first` on; classes where a pitch may sound."""

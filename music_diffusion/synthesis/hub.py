@@ -22,6 +22,7 @@ from music_diffusion.models.neural_inverter import NeuralInverter
 from music_diffusion.models.phase_vocoder import PhaseVocoder, PhaseVocoderModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel
+from music_diffusion.models.tagger import Presence, TaggerModel
 from music_diffusion.models.transcriber import Transcriber, TranscriberModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.synthesis.context import ContextJoining
@@ -41,7 +42,7 @@ INVERTERS: dict[type, Callable[..., Inverter]] = {
     SpectrogramInverterModel: NeuralInverter.of,
     PhaseVocoderModel: lambda model, params: PhaseVocoder(model=model, params=params)}
 DEFAULT_INVERTER = "inverter"  # its name among those that come with the package
-DEFAULT_TRANSCRIBER = "transcriber"
+DEFAULT_TRANSCRIBER, DEFAULT_TAGGER = "transcriber", "tagger"
 
 
 def weights_root() -> pathlib.Path:
@@ -159,9 +160,17 @@ def load_trained(name_or_path: str | os.PathLike, kind: type[Trained], what: str
 
 
 def load_transcriber(name_or_path: str | os.PathLike = DEFAULT_TRANSCRIBER) -> Transcriber:
-    """Opens a transcriber, by default the one that comes with the package; see `load_trained`."""
+    """Opens a transcriber, by default the one that comes with the package; see `load_trained`.
+
+    The tagger that comes with the package, if any, helps it to name instruments.
+    """
     folder, model, params = load_trained(name_or_path, TranscriberModel, "transcriber")
-    return Transcriber(model=model, params=params, name=folder.name)
+    presence = None
+    if DEFAULT_TAGGER in available():
+        _, tagger, its_params = load_trained(DEFAULT_TAGGER, TaggerModel, "tagger")
+        if tagger.front.sample_rate == model.spectrum.sample_rate:
+            presence = Presence(model=tagger, params=its_params)
+    return Transcriber(model=model, params=params, name=folder.name, presence=presence)
 
 
 def _params(model, folder: pathlib.Path) -> Params:

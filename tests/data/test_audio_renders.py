@@ -296,6 +296,16 @@ def test_notes_lie_beside_the_audio_to_a_tick(folder_of, tmp_path):
                 np.testing.assert_allclose(getattr(got, name), getattr(want, name), atol=0.53e-3)
 
 
+def test_notes_are_there_before_the_audio_that_tells_that_a_file_is_finished(
+        plan, tmp_path, monkeypatch):
+    notes_there = []
+    monkeypatch.setattr(audio_renders, "write_audio", lambda path, _: notes_there.append(
+        len(read_midi(path.with_suffix(".mid"))) > 0))
+    (tmp_path / "train").mkdir()
+    audio_renders._render(dataclasses.replace(plan, midi=True), str(tmp_path), ("train", 0))
+    assert notes_there == [True]
+
+
 def test_without_midi_there_are_no_notes_beside_the_audio(plan, tmp_path):
     render_audio(dataclasses.replace(plan, train_hours=1e-9, validation_hours=0), str(tmp_path))
     assert not list(tmp_path.rglob("*.mid"))

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import gin
+from music_diffusion import gin_setup
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data.audio_renders import COLUMNS
@@ -18,6 +20,7 @@ from music_diffusion.data.recording_source import (
     _Crop,
 )
 from music_diffusion.errors import UserError
+from music_diffusion.notes.activations import draw_activations
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES
@@ -252,6 +255,71 @@ def test_validation_is_the_same_every_time_and_as_recorded(source):
             np.testing.assert_array_equal(audio, file[at:at + CROP])
 
 
+def test_stereo_files_are_mixed(tmp_path):
+    write_file(tmp_path, "train/00000.flac", melody(0))
+    both = np.stack([np.full(3 * CROP, 0.5), np.full(3 * CROP, 0.1)], axis=1)
+    write_audio(tmp_path / "train/00000.flac", Waveform(both.astype(np.float32), RATE))
+    write_table(tmp_path, [row_of("train/00000.flac")])
+    source = RecordingSource(folder=str(tmp_path), features=as_told, samples=CROP, varied=AS_RECORDED)
+    np.testing.assert_allclose(np.abs(next(source.train_iterator(1, 0))["audio"]), 0.3, atol=1e-4)
+
+
+def test_targets_are_the_activations_of_the_crop():
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 4, 40)
+    notes = Notes(start, start + rng.uniform(0.02, 1.0, 40), rng.integers(21, 109, 40),
+                  rng.integers(1, 128, 40), rng.integers(0, 96, 40), rng.random(40) < 0.2)
+    for begin, seconds, frames in ((0.0, 0.5, 20), (1.23, 0.7, 28), (2.0, 5.1, 204)):
+        got = TranscriptionTargets()(notes, begin, seconds, {})
+        want = draw_activations(notes, begin, frames, 0.025)
+        assert set(got) == {"onset", "frame", "velocity", "classes", "drums"}
+        for name, value in got.items():
+            np.testing.assert_array_equal(value, getattr(want, name))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crop_in_a_room_is_cut_from_the_whole_file_in_that_room(source, seed):
+    """What sounded before the crop is still heard in it."""
+    varied = dataclasses.replace(AS_RECORDED, room=1.0, rt60=(0.5, 1.0), wet_db=(0.0, 0.0))
+    got = crop(source, varied, seed)
+    rng = np.random.default_rng(seed)
+    assert varied.speed(rng) == 1.0
+    room = varied.draw_room(rng)
+    file = soundfile.read(f"{source.folder}/train/00001.flac", dtype="float32")[0]
+    first = round(got["start"] * RATE)
+    assert first > RATE
+    want, alone = room(file, RATE)[first:first + CROP], room(file[first:first + CROP], RATE)
+
+    def off(expected):
+        gain = got["audio"] @ expected / (expected @ expected)  # level and sign
+        return np.mean(np.square(got["audio"] - gain * expected)) / np.mean(np.square(got["audio"]))
+
+    assert off(want) < 1e-8  # measured 4e-11: the response's last milliseconds, 60 dB down
+    assert off(alone) > 1e-4  # measured 1.5e-4 to 0.08
+
+
+def test_a_crop_in_a_room_played_faster_keeps_its_onsets(source):
+    for seed in range(8):
+        got = crop(source, Varied(noise=0.0, room=1.0, rt60=(0.3, 0.3), wet_db=(-20.0, -20.0)), seed)
+        wave = np.abs(got["audio"]) / np.abs(got["audio"]).max()
+        for start, _, _ in told(got):
+            if 0.1 < start < 0.95:  # the room lies 20 dB lower
+                heard = np.flatnonzero(wave > 0.5) / RATE
+                assert heard[heard > start - 0.05][0] == pytest.approx(start, abs=0.003)
+
+
+def test_rooms_are_drawn_as_asked_for():
+    rng = np.random.default_rng(0)
+    varied = Varied(room=0.4, rt60=(0.4, 1.6), wet_db=(-6.0, 2.0))
+    rooms = [varied.draw_room(rng) for _ in range(600)]
+    assert np.mean([r is not None for r in rooms]) == pytest.approx(0.4, abs=0.08)  # ± 0.02
+    rt60, wet = (np.array([getattr(r, k) for r in rooms if r]) for k in ("rt60", "wet_db"))
+    assert 0.4 <= rt60.min() < 0.42 and 1.5 < rt60.max() <= 1.6
+    assert np.median(rt60) == pytest.approx(0.8, rel=0.15)  # even in the logarithm
+    assert -6 <= wet.min() < -5.8 and 1.8 < wet.max() <= 2
+    assert all(Varied().draw_room(rng) is None for _ in range(50))
+
+
 def tone(seconds=1.0, level=0.5):
     return (level * np.sin(np.arange(round(seconds * RATE)) / 7)).astype(np.float32)
 
@@ -312,10 +380,18 @@ def test_silence_stays_silence():
     np.testing.assert_array_equal(got, np.zeros(1000))
 
 
-@pytest.mark.parametrize("bad", [{"detune_cents": -1.0}, {"noise": 1.5}, {"tilt": -0.1}])
+@pytest.mark.parametrize("bad", [
+    {"detune_cents": -1.0}, {"noise": 1.5}, {"tilt": -0.1}, {"gain_db": (3.0, -3.0)},
+    {"noise_db": (-10.0, -20.0)}, {"room": -0.1}, {"rt60": (0.0, 1.0)}, {"wet_db": (1.0, 0.0)}])
 def test_impossible_variations_are_refused(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         Varied(**bad)
+
+
+@pytest.mark.parametrize("field", ["samples", "eval_batch_count"])
+def test_impossible_sizes_are_refused(source, field):
+    with pytest.raises(UserError, match=field):
+        dataclasses.replace(source, **{field: 0})
 
 
 def tags(notes, start=2.0, seconds=1.0, **row):
@@ -348,7 +424,7 @@ def test_who_sounds_long_enough_within_the_crop_is_heard(start, end, heard, prog
 
 
 @pytest.mark.parametrize("start, end, heard", [
-    (2.5, 2.51, True), (2.02, 2.03, True), (2.95, 2.96, False), (1.98, 1.99, False),
+    (2.5, 2.51, True), (2.02, 2.03, True), (2.0, 2.01, True), (2.95, 2.96, False), (1.98, 1.99, False),
     (3.02, 3.03, False), (1.98, 2.05, False)])
 def test_drums_are_heard_by_their_onsets(start, end, heard):
     assert players(notes_of(start, end, 38, drum=True)) == ({34} if heard else set())
@@ -358,7 +434,8 @@ def test_fonts_and_rooms_are_told_by_the_row():
     silent = Notes.empty()
     assert not tags(silent)["instruments"].any()
     assert [int(tags(silent, soundfont=f)["font"]) for f in ("a.sf2", "b.sf2", "c.sf2")] == [0, 1, -1]
-    assert [int(tags(silent, rt60=t)["room"]) for t in ("", "0.200", "0.600", "1.500")] == [0, 1, 2, 3]
+    lasting = ("", "0.200", "0.440", "0.460", "0.940", "0.960", "2.000")
+    assert [int(tags(silent, rt60=t)["room"]) for t in lasting] == [0, 1, 1, 2, 2, 3, 3]
 
 
 def make(folder, changes):
@@ -390,3 +467,13 @@ def test_rows_are_those_of_the_split(tmp_path):
     write_table(tmp_path, [row_of("test/00000.flac"), row_of("train/00000.flac", solo="1")])
     assert [r["file"] for r in source.rows("test")] == ["test/00000.flac"]
     assert [r["solo"] for r in source.rows("train")] == ["1"]
+
+
+def test_gin_files_may_configure_it():
+    gin_setup.parse([], ["RecordingSource.folder = 'x'", "RecordingSource.features = @TagTargets()",
+                         "TagTargets.fonts = ('a.sf2',)", "RecordingSource.varied = @Varied()",
+                         "Varied.noise = 0.25"])
+    made = gin.get_configurable("RecordingSource")()
+    gin.clear_config()
+    assert made == RecordingSource(folder="x", features=TagTargets(fonts=("a.sf2",)),
+                                   varied=Varied(noise=0.25))

@@ -9,13 +9,18 @@ from reference.toy_listeners import ToyEmbedder, ToyTranscriber
 
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.bootstrap import bootstrap_interval
-from music_diffusion.evaluation.frechet import fad_infinity, frechet_audio_distance
+from music_diffusion.evaluation.frechet import (
+    fad_infinity,
+    fit_gaussian,
+    frechet_audio_distance,
+    frechet_distance,
+)
 from music_diffusion.evaluation.groups import group_scores
 from music_diffusion.evaluation.kernel_distance import kernel_audio_distance, median_distance
 from music_diffusion.evaluation.pairing import Item, Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import FileResult
-from music_diffusion.evaluation.set_metrics import kernel_sums, set_metrics
+from music_diffusion.evaluation.set_metrics import kernel_sums, quick_frechet, set_metrics
 from music_diffusion.evaluation.sounds import Facts
 from music_diffusion.evaluation.summary import summarize
 from music_diffusion.evaluation.tools import Tools
@@ -109,6 +114,24 @@ def test_intervals_of_kad_are_those_of_drawn_files():
                                   draws=20, seed=PLAN.seed)
     found = set_metrics(made, real, [], PLAN)["kad"]
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("size, rank", [(50, 8), (5, 8), (50, 3)], ids=["many", "few", "flat"])
+def test_the_quick_distance_is_frechets(size, rank):
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, rank)) @ rng.normal(size=(rank, 8)) + rng.normal(size=8) for n in (size, 40))
+    target = fit_gaussian(y)
+    expected = frechet_distance(fit_gaussian(x), target)
+    assert quick_frechet(x, target) == pytest.approx(expected, rel=1e-6)
+    assert quick_frechet(y, target) == pytest.approx(0, abs=1e-5 * np.trace(target.cov))
+
+
+def test_intervals_are_those_of_the_frechet_distance():
+    made, real = clips(0), clips(1)
+    target = np.concatenate(real)
+    expected = bootstrap_interval(lambda x: frechet_audio_distance(x, target), made, draws=20, seed=PLAN.seed)
+    found = set_metrics(made, real, [], PLAN)["fad"]
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
 
 
 def test_equal_sets_have_no_distance_and_shifted_ones_rank_in_order():
