@@ -65,6 +65,8 @@ def fad_infinite(generated: Clips, reference: Clips, inverted: Clips, plan: Eval
         """As `fad_infinity`, at as many sizes."""
         order = rng.permutation(len(x))
         sizes = np.maximum(2, (shares * len(x)).round().astype(int))
+        if sizes[0] == sizes[-1]:  # too few for a line
+            return math.nan
         return fit_line(1 / sizes, np.array([quick_frechet(x[order[:n]], target) for n in sizes]))[0]
 
     low, high = _interval(drawn, generated, plan, plan.draws // INFINITY_SHARE)

@@ -119,7 +119,8 @@ def test_intervals_of_kad_are_those_of_drawn_files():
 @pytest.mark.parametrize("size, rank", [(50, 8), (5, 8), (50, 3)], ids=["many", "few", "flat"])
 def test_the_quick_distance_is_frechets(size, rank):
     rng = np.random.default_rng(0)
-    x, y = (rng.normal(size=(n, rank)) @ rng.normal(size=(rank, 8)) + rng.normal(size=8) for n in (size, 40))
+    x, y = (rng.normal(size=(n, rank)) @ rng.normal(size=(rank, 8)) + rng.normal(size=8)
+            for n in (size, 40))
     target = fit_gaussian(y)
     expected = frechet_distance(fit_gaussian(x), target)
     assert quick_frechet(x, target) == pytest.approx(expected, rel=1e-6)
@@ -129,7 +130,8 @@ def test_the_quick_distance_is_frechets(size, rank):
 def test_intervals_are_those_of_the_frechet_distance():
     made, real = clips(0), clips(1)
     target = np.concatenate(real)
-    expected = bootstrap_interval(lambda x: frechet_audio_distance(x, target), made, draws=20, seed=PLAN.seed)
+    expected = bootstrap_interval(lambda x: frechet_audio_distance(x, target), made, draws=20,
+                                  seed=PLAN.seed)
     found = set_metrics(made, real, [], PLAN)["fad"]
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
 

@@ -109,6 +109,16 @@ def test_evidence_moves_with_the_music(params, semitones):
     np.testing.assert_allclose(moved[:, :, inner], still[:, :, inner - semitones], atol=1e-5)
 
 
+@pytest.mark.parametrize("b", [10, 40])
+def test_evidence_is_gathered_at_harmonics_of_the_pitches_at_intervals(params, b):
+    x = spectra()
+    moved = np.abs(evidence(params, x.at[..., b].add(3.0)) - evidence(params, x))
+    reached = np.flatnonzero(moved.max(axis=(0, 1, 3)) > 0)
+    harmonics = (-12, 0, 12, 19)  # semitones
+    want = {b - h - i for h in harmonics for i in INTERVALS if 0 <= b - h < PITCHES}
+    assert reached.tolist() == sorted(p for p in want if 0 <= p < PITCHES)
+
+
 def test_place_tells_pitches_apart(params):
     x = jnp.ones_like(spectra())
     alike = np.asarray(evidence(params | {"place": jnp.zeros_like(params["place"])}, x))[0, 6]
