@@ -145,6 +145,9 @@ def test_notes_count_as_far_as_the_reference_goes(work, files):
     short = Scorer(work()).score(files(audio[:RATE], audio[:RATE], notes))
     assert [(p.kind, p.what) for p in short.problems] == [
         ("notes_length", "6 of 8 notes begin after the audio, which lasts 1.0 s")]
+    longer = Scorer(work()).score(files(play(notes), audio, notes))  # what it plays more is no mistake
+    assert len(longer.notes) == 6 and longer.scores["onset_precision"] == 1.0
+    assert [p.kind for p in longer.problems] == ["length"]
     late = notes.shift(10)
     assert [p.kind for p in Scorer(work()).score(files(audio, audio, late)).problems] == ["notes_length"]
 
