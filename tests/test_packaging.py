@@ -23,7 +23,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 MODULES = {"gin-config": "gin", "pyfluidsynth": "fluidsynth", "orbax-checkpoint": "orbax",
            "pytest-xdist": "xdist", "note-seq": "note_seq", "tensorflow-hub": "tensorflow_hub"}
 # What each folder or file of the package may import beside the base install.
-NEEDS_EXTRA = {"training": {"train"}, "data": {"train", "soundfont"}, "tasks": {"t5x", "notes"},
+NEEDS_EXTRA = {"evaluation": {"evaluate"}, "training": {"train"}, "data": {"train", "soundfont"},
+               "tasks": {"t5x", "notes"},
                "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes"}, "audio": {"hub", "onnx"}}
 
 
@@ -69,12 +70,13 @@ def test_no_base_dependency_is_unused():
 
 def test_test_extra_has_what_tests_import():
     own = {p.stem for p in (ROOT / "tests").iterdir()}  # `from reference import ...`
-    base = modules(PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["soundfont"] + EXTRAS["test"])
+    base = modules(PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["soundfont"]
+                   + EXTRAS["evaluate"] + EXTRAS["test"])
     # note_seq is replaced by a stand-in where it is missing; packaging comes with pytest.
     allowed = base | own | {"note_seq", "packaging", "pytest"}
     for file in (ROOT / "tests").rglob("*.py"):
         assert third_party_imports(file) <= allowed, file
-    assert "music-diffusion[train,soundfont,onnx]" in EXTRAS["test"]
+    assert "music-diffusion[train,soundfont,onnx,evaluate]" in EXTRAS["test"]
 
 
 def test_versions_and_entry_point():
