@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.evaluation.transcription import DECIMALS, ONSET_TOLERANCE
 from music_diffusion.notes.notes import Notes
 
 WIDTH = 1000.0  # of every plot's inner area
 MOST_POINTS = 400  # in a strip
-ONSET_TOLERANCE = 0.05  # seconds, as in `transcription`
 HERTZ = (250, 500, 1000, 2000, 4000)
 DRUM_GAP, DRUM_STEP = 10.0, 8.0  # between pitches and drums, and of a drum key
 RANGE_NAT = 9.0  # of a spectrogram's colours, 78 dB
@@ -155,8 +155,7 @@ def _spread(xs: Sequence[float], gap: float = 9.0, rows: int = 5) -> list[float]
 
 
 def roll(asked: Notes, heard: Notes, start: float, seconds: float) -> Roll | None:
-    """Of an excerpt; None without notes. A heard note is a hit where it has the pitch of one that
-    was asked for, and its onset within 50 ms."""
+    """Of an excerpt; None without notes. A note is heard where its pitch begins within 50 ms of it."""
     hits, extra = match_for_display(asked, heard)
     rows = [(asked, np.where(hits, "hit", "miss")), (heard, np.where(extra, "extra", ""))]
     shown = [(n[i:i + 1], str(kind[i])) for n, kind in rows for i in range(len(n))
@@ -192,21 +191,33 @@ def roll(asked: Notes, heard: Notes, start: float, seconds: float) -> Roll | Non
 def match_for_display(asked: Notes, heard: Notes) -> tuple[np.ndarray, np.ndarray]:
     """Which notes asked for are heard, and which heard ones are extra; both bool.
 
-    Among notes of one pitch in order of onset, matching the earliest first finds
-    as many pairs as there can be.
+    As in the scores, unisons are one note. Among notes of one pitch in order of
+    onset, matching the earliest first finds as many pairs as there can be.
     """
     hits, extra = np.zeros(len(asked), bool), np.ones(len(heard), bool)
     for drum in (False, True):
         for pitch in np.unique(asked.pitch[asked.is_drum == drum]):
-            mine = np.flatnonzero((asked.pitch == pitch) & (asked.is_drum == drum))
-            theirs = np.flatnonzero((heard.pitch == pitch) & (heard.is_drum == drum))
+            mine, theirs = (
+                _unisons(notes, np.flatnonzero((notes.pitch == pitch) & (notes.is_drum == drum)))
+                for notes in (asked, heard))
             i = j = 0
             while i < len(mine) and j < len(theirs):
-                late = heard.start[theirs[j]] - asked.start[mine[i]]
+                late = round(heard.start[theirs[j][0]] - asked.start[mine[i][0]], DECIMALS)
                 if abs(late) <= ONSET_TOLERANCE:
                     hits[mine[i]], extra[theirs[j]] = True, False
                 i, j = i + (late >= -ONSET_TOLERANCE), j + (late <= ONSET_TOLERANCE)
     return hits, extra
+
+
+def _unisons(notes: Notes, at: np.ndarray) -> list[np.ndarray]:
+    """Indices of notes of one pitch, in order, by the note that they merge into."""
+    groups: list[list[int]] = []
+    for i in at.tolist():
+        if groups and round(notes.start[i] - notes.start[groups[-1][0]], DECIMALS) <= ONSET_TOLERANCE:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [np.array(group) for group in groups]
 
 
 def time_ticks(start: float, seconds: float) -> list[Tick]:

@@ -302,13 +302,30 @@ def random_notes(rng, count):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_displayed_hits_are_as_many_as_can_be(seed):
-    """Against the matching that the scores use, without merging notes."""
+    """Against the matching that the scores use."""
     rng = np.random.default_rng(seed)
     asked, heard = random_notes(rng, 15), random_notes(rng, 12)
     hits, extra = match_for_display(asked, heard)
-    scores = note_scores(asked, heard, merge_unisons=False)
-    assert hits.sum() == scores.onset.matched + scores.drum_onset.matched
-    assert hits.sum() == (~extra).sum()
+    scores = note_scores(asked, heard)
+    assert heads(asked)[hits].sum() == scores.onset.matched + scores.drum_onset.matched
+    assert heads(heard)[~extra].sum() == heads(asked)[hits].sum()
+    assert heads(asked).sum() == scores.onset.reference + scores.drum_onset.reference
+
+
+def heads(notes):
+    """Which notes stay when unisons become one, by the definition."""
+    first = {}
+    result = np.zeros(len(notes), bool)
+    for i, key in enumerate(zip(notes.pitch, notes.is_drum, strict=True)):
+        if key not in first or notes.start[i] - first[key] > 0.05001:
+            first[key], result[i] = notes.start[i], True
+    return result
+
+
+def test_unisons_are_heard_together():
+    asked = Notes([0, 0.01, 1, 1], [0.5] * 2 + [1.5] * 2, [60] * 4, [80] * 4, [0, 40, 0, 40], [False] * 4)
+    hits, extra = match_for_display(asked, asked[[0]])
+    assert hits.tolist() == [True, True, False, False] and extra.tolist() == [False]
 
 
 def test_a_roll_shows_what_was_asked_and_what_was_heard():

@@ -319,3 +319,14 @@ def test_the_notes_come_back(chunk_frames):
         np.testing.assert_array_equal(getattr(got, name), getattr(notes, name))
     np.testing.assert_allclose(got.start, notes.start, atol=1e-3)
     np.testing.assert_allclose(got.end[~drum], notes.end[~drum], atol=0.5 * SECONDS + 1e-3)
+
+
+def test_an_onset_whose_pitch_seems_silent_keeps_its_instrument():
+    notes = Notes([0.3375], [0.35], [60], [90], [40], [False])
+    drawn = draw_activations(notes, 0.0, 30, SECONDS)
+    said = {k: getattr(drawn, k) for k in HEADS if k != "classes"} | {
+        "classes": np.unpackbits(drawn.classes, axis=-1, count=NUM_CLASSES)}
+    known = as_logits(said | {"frame": np.zeros_like(drawn.frame), "onset": 0.5 * drawn.onset})
+    model = Oracle(spectrum=MODEL.spectrum, network=MODEL.network)
+    got = transcriber(100, model, known).transcribe(np.repeat(1.0 + np.arange(30), HOP)).notes
+    assert got.pitch.tolist() == [60] and got.program.tolist() == [40]
