@@ -5,13 +5,16 @@ Nothing is registered on import; `register_configurables` does it on a call.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import pathlib
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
 
 # module -> what gin files may name in it, as '@train' or 'adamw.weight_decay = 0.01'.
@@ -48,12 +51,12 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.models.phase_vocoder": ("PhaseVocoderModel",),
     "music_diffusion.models.spectrogram_diffusion": ("SpectrogramDiffusionModel",),
     "music_diffusion.models.frame_diffusion": ("FrameDiffusionModel", "NoteTimbreModel"),
-    "music_diffusion.data.token_features": ("TokenFeatures",),
+    "music_diffusion.data.note_features": ("FrameFeatures", "TokenFeatures"),
     "music_diffusion.data.synthetic": ("SyntheticSource",),
     "music_diffusion.data.audio_source": ("AudioSource",),
     "music_diffusion.data.recording_source": (
         "RecordingSource", "TranscriptionTargets", "TagTargets", "Varied"),
-    "music_diffusion.data.pipeline": ("FrameFeatures", "RecordSource", "NoteRowSource"),
+    "music_diffusion.data.pipeline": ("RecordSource", "MixtureSource", "NoteRowSource"),
     "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
     "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
     "music_diffusion.diffusion.schedules": ("CosineSchedule",),
@@ -63,6 +66,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
 
 TRAINING_ONLY = ("music_diffusion.training.", "music_diffusion.data.")
 EVALUATION_ONLY = ("music_diffusion.evaluation.",)
+# What gin raises for a file that it cannot use.
+GIN_ERRORS = (ValueError, TypeError, SyntaxError, ImportError, AttributeError, tokenize.TokenError)
 
 _registered: set[tuple[str, str]] = set()
 
@@ -114,6 +119,46 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: b
     for binding in bindings:
         _check_macro(binding)
         _parsed(lambda binding=binding: gin.parse_config(binding), f"--gin.{binding}")
+
+
+@contextlib.contextmanager
+def private_gin() -> Iterator[Any]:
+    """gin with an empty configuration; the caller's own is back afterwards."""
+    import gin
+
+    names = ("_CONFIG", "_CONFIG_PROVENANCE", "_OPERATIVE_CONFIG", "_IMPORTS", "_SINGLETONS")
+    kept = {n: store.copy() for n in names
+            if isinstance(store := getattr(gin.config, n, None), dict | set)}
+    # Not gin.unlock_config: after an exception the caller's configuration would stay unlocked.
+    locked = gin.config_is_locked()
+    gin.clear_config()  # unlocks too
+    try:
+        yield gin
+    finally:
+        gin.clear_config()
+        for name, value in kept.items():
+            getattr(gin.config, name).update(value)
+        gin.config._set_config_is_locked(locked)
+
+
+def codec(name: str) -> MelCodec:
+    """The codec of a gin file: a name in gin/codecs, such as 16k, or a path.
+
+    Raises UserError where there is none, or its numbers do not fit.
+    """
+    file = pathlib.Path(name)
+    if not file.is_file():
+        file = gin_root() / "codecs" / f"{name}.gin"
+    if not file.is_file():
+        known = ", ".join(sorted(f.stem for f in (gin_root() / "codecs").glob("*.gin")))
+        raise UserError(f"codec {name}: no such gin file; there are {known}")
+    with private_gin() as gin:
+        register_configurables(models_only=True)
+        try:
+            gin.parse_config_file(str(file))
+            return gin.get_configurable("MelCodec")()
+        except (*GIN_ERRORS, OSError) as error:
+            raise UserError(f"{file}: {' '.join(str(error).split())[:200]}") from error
 
 
 def require(*parameters: str) -> None:
@@ -194,7 +239,6 @@ def _parsed(read, source: str) -> None:
         read()
     except UserError:
         raise
-    except (ValueError, TypeError, SyntaxError, OSError, ImportError, AttributeError,
-            tokenize.TokenError) as error:
+    except (*GIN_ERRORS, OSError) as error:
         message = " ".join(str(error).split())
         raise UserError(f"{source}: {message[:300]}") from error

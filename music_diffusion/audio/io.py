@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Collection, Iterator
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import soundfile
@@ -35,8 +35,20 @@ class AudioReader:
     Raises UserError if it is missing, empty, or not audio that libsndfile reads.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, data: BinaryIO | None = None):
+        """data: the file's content, if it does not lie at `path`, which then only names it."""
         self.path = os.fspath(path)
+        if data is None:
+            self._check()
+        try:
+            self._file = soundfile.SoundFile(self.path if data is None else data)
+        except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError) as e:
+            raise UserError(_unreadable(self.path, e)) from e
+        self.sample_rate: int = self._file.samplerate  # Hz
+        self.channels: int = self._file.channels
+        self.samples: int = self._file.frames  # of a channel, as the file's header tells
+
+    def _check(self) -> None:
         if os.path.isdir(self.path):
             raise UserError(f"{self.path}: is a folder; give an audio file")
         if not os.path.exists(self.path):
@@ -45,12 +57,6 @@ class AudioReader:
             raise UserError(f"{self.path}: no permission to read it")
         if os.path.getsize(self.path) == 0:
             raise UserError(f"{self.path}: the file is empty")
-        try:
-            self._file = soundfile.SoundFile(self.path)
-        except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError) as e:
-            raise UserError(_unreadable(self.path, e)) from e
-        self.sample_rate: int = self._file.samplerate  # Hz
-        self.channels: int = self._file.channels
 
     def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
         """The samples from the start in parts of at most `size`, [n, channels] float32."""

@@ -8,28 +8,21 @@ again only if its files have changed: an interrupted run goes on where it was.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import soundfile
-import soxr
 from jaxtyping import Float, Int16
 
-from music_diffusion import __version__
 from music_diffusion.audio.io import AudioReader, StreamResampler
-from music_diffusion.data import records
 from music_diffusion.data.audio_records import FULL_SCALE, KIND, AudioRecord, to_int16
-from music_diffusion.data.parallel import run_tasks
+from music_diffusion.data.items import SPLITS
+from music_diffusion.data.shards import Account, Member, ShardPlan, share, write_shards
 from music_diffusion.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 EXTENSIONS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc",
                         ".au", ".caf", ".w64", ".rf64"})
 # Audio that libsndfile does not read: named in the manifest rather than passed over.
@@ -72,20 +65,6 @@ class AudioFile:
     path: str  # relative, with '/'
     size: int  # bytes
     modified: int  # nanoseconds
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardFacts:
-    """What one shard holds, kept beside it."""
-
-    files: list[list]  # the fields of every `AudioFile` it was made of
-    records: int
-    seconds: float
-    silent_seconds: float  # left out
-    skipped: list[list[str]]  # path, reason
-
-    def matches(self, files: list[AudioFile]) -> bool:
-        return self.files == [list(dataclasses.astuple(f)) for f in files]
 
 
 def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
@@ -137,9 +116,9 @@ def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, 
         if named:
             result[named[0]].append(file)
         else:
-            free.append((_share(plan, file, "split"), file))
-    for share, file in free:
-        result["validation" if share < plan.validation else "train"].append(file)
+            free.append((share(plan.seed, "split", file.path), file))
+    for drawn, file in free:
+        result["validation" if drawn < plan.validation else "train"].append(file)
     if not result["validation"] and len(free) > 1:
         lowest = min(free)[1]
         result["train"].remove(lowest)
@@ -159,22 +138,17 @@ def prepare_audio_folder(plan: AudioFolderPlan, destination: str,
       UserError: no audio, or none that can be used; the destination holds other
         data, or records made with other options; the disk is full.
     """
-    out = pathlib.Path(destination)
+    if pathlib.Path(destination).resolve() == pathlib.Path(plan.source).resolve():
+        raise UserError(f"{destination}: give another folder than that of the audio")
     files, skipped = find_audio(plan.source)
-    splits = split_files(files, plan)
-    _claim(out, plan)
-    shards = {(split, i): members for split, of_split in splits.items()
-              for i, members in _shards(of_split, plan).items()}
-    _remove_others(out, {_name(*key) for key in shards})
-    tasks = [(_name(*key), members) for key, members in shards.items()]
-    facts = run_tasks(functools.partial(_shard, plan, destination), tasks, plan.workers, progress)
-    manifest = _manifest(plan, splits, dict(zip(shards, facts, strict=True)), skipped)
-    for split in ("train", "validation"):
-        if not manifest["records"][split]:
-            reasons = "; ".join(f"{file}: {why}" for file, why in manifest["skipped"][:3])
-            raise UserError(f"{plan.source}: nothing usable for {split} ({reasons})")
-    records.write_manifest(out, **manifest)
-    return manifest
+    members = [Member(name=file.path, split=split, state=(file.size, file.modified))
+               for split, of_split in split_files(files, plan).items() for file in of_split]
+    return write_shards(_shard_plan(plan), members, destination, skipped=skipped, progress=progress)
+
+
+def _shard_plan(plan: AudioFolderPlan) -> ShardPlan:
+    return ShardPlan(kind=KIND, options=plan.options(), maker=functools.partial(_messages, plan),
+                     shards=plan.shards, seed=plan.seed, workers=plan.workers)
 
 
 def cut_pieces(reader: AudioReader, plan: AudioFolderPlan) -> Iterator[Int16[np.ndarray, "S C"]]:
@@ -211,136 +185,26 @@ def _stored(piece: Float[np.ndarray, "S C"]) -> Int16[np.ndarray, "S C"]:
     return piece[:, :1] if np.array_equal(piece[:, 0], piece[:, -1]) else piece
 
 
-def _shard(plan: AudioFolderPlan, destination: str, task: tuple[str, list[AudioFile]]
-           ) -> ShardFacts:
-    """Writes one shard and its facts, unless they are there and of the same files."""
-    name, files = task
-    path = pathlib.Path(destination, f"{name}.array_record")
-    facts = _read_facts(path.with_suffix(".json"))
-    if facts and facts.matches(files) and (path.exists() or not facts.records):
-        return facts
-    path.with_suffix(".json").unlink(missing_ok=True)  # it must never lie beside other records
-    reader = _FileReader(plan)
+def _messages(plan: AudioFolderPlan, member: Member, account: Account) -> Iterator[bytes]:
+    """The pieces of one file that are not silent."""
+    path = f"{plan.source}/{member.name}"
+    threshold = FULL_SCALE * 10 ** (plan.silence_db / 20)
+    used = silent = 0.0
     try:
-        count = records.write_shard(path, (message for f in files for message in reader(f)))
-    except RuntimeError as e:  # from ArrayRecord
-        raise UserError(f"{path}: writing failed ({' '.join(str(e).split())}); is the disk full? "
-                        "Run the command again: finished shards are kept") from e
-    if not count:
-        path.unlink()
-    facts = ShardFacts(files=[list(dataclasses.astuple(f)) for f in files], records=count,
-                       seconds=reader.seconds, silent_seconds=reader.silent, skipped=reader.skipped)
-    _write_json(path.with_suffix(".json"), dataclasses.asdict(facts))
-    return facts
-
-
-class _FileReader:
-    """Messages of one file after the other; keeps account."""
-
-    def __init__(self, plan: AudioFolderPlan):
-        self._plan = plan
-        self.seconds = self.silent = 0.0
-        self.skipped: list[list[str]] = []
-
-    def __call__(self, file: AudioFile) -> Iterator[bytes]:
-        plan, path = self._plan, f"{self._plan.source}/{file.path}"
-        threshold = FULL_SCALE * 10 ** (plan.silence_db / 20)
-        used = silent = 0.0
-        try:
-            with AudioReader(path) as reader:
-                for piece in cut_pieces(reader, plan):
-                    seconds = len(piece) / plan.sample_rate
-                    if seconds < plan.shortest:  # then it is the only one
-                        raise UserError(f"shorter than {plan.shortest:g} s")
-                    if max(int(piece.max()), -int(piece.min())) < threshold:
-                        silent += seconds
-                        continue
-                    used += seconds
-                    yield AudioRecord(audio=piece).to_bytes()
-            if not used:
-                raise UserError(f"silent (peak below {plan.silence_db:g} dBFS)" if silent
-                                else "has no samples")
-        except (UserError, OSError) as e:
-            reason = str(e).removeprefix(f"{path}: ")
-            so_far = f"; its first {used + silent:.0f} s are used" if used else ""
-            self.skipped.append([file.path, reason + so_far])
-        self.seconds += used
-        self.silent += silent
-
-
-def _share(plan: AudioFolderPlan, file: AudioFile, purpose: str) -> float:
-    """A number in [0, 1) that depends on seed and path alone."""
-    digest = hashlib.sha256(f"{plan.seed}:{purpose}:{file.path}".encode("utf-8", "surrogateescape"))
-    return int.from_bytes(digest.digest()[:6]) / 2 ** 48
-
-
-def _shards(files: list[AudioFile], plan: AudioFolderPlan) -> dict[int, list[AudioFile]]:
-    result: dict[int, list[AudioFile]] = collections.defaultdict(list)
-    for file in files:
-        result[int(_share(plan, file, "shard") * plan.shards)].append(file)
-    return dict(sorted(result.items()))
-
-
-def _name(split: str, index: int) -> str:
-    return f"{split}-{index:05d}"
-
-
-def _claim(out: pathlib.Path, plan: AudioFolderPlan) -> None:
-    """Makes the folder, or sees that it is one of ours; its manifest is unfinished from here."""
-    if out.resolve() == pathlib.Path(plan.source).resolve():
-        raise UserError(f"{out}: give another folder than that of the audio")
-    note = out / records.MANIFEST
-    if note.is_file():
-        try:
-            its = json.loads(note.read_text())
-            ours, options = its["kind"] == KIND, its["options"]
-        except (ValueError, TypeError, KeyError):
-            ours, options = False, {}
-        if not ours:
-            raise UserError(f"{out}: holds other data; choose another folder")
-        for name, value in plan.options().items():
-            if options.get(name) != value:
-                raise UserError(f"{out}: was made with {name} {options.get(name)}, not {value}; "
-                                "choose another folder, or delete this one")
-    elif any(out.glob("*.array_record")):
-        raise UserError(f"{out}: holds other data; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    _write_json(note, {"kind": KIND, "complete": False, "options": plan.options()})
-
-
-def _remove_others(out: pathlib.Path, names: set[str]) -> None:
-    """Shards of files that are no longer there, and what an interrupted run left."""
-    for path in [*out.glob("*.array_record"), *out.glob("*.array_record.part")]:
-        if path.suffix == ".part" or path.stem not in names:
-            path.unlink()
-            (out / f"{path.name.partition('.')[0]}.json").unlink(missing_ok=True)
-
-
-def _read_facts(path: pathlib.Path) -> ShardFacts | None:
-    try:
-        return ShardFacts(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
-
-
-def _manifest(plan: AudioFolderPlan, splits: dict[str, list[AudioFile]],
-              facts: dict[tuple[str, int], ShardFacts], skipped: list[list[str]]) -> dict:
-    def total(field: str, split: str):
-        return sum(getattr(f, field) for (s, _), f in facts.items() if s == split)
-
-    return {
-        "kind": KIND, "complete": True, "options": plan.options(),
-        "files": {s: len(splits[s]) for s in SPLITS},
-        "records": {s: total("records", s) for s in SPLITS},
-        "hours": {s: round(total("seconds", s) / 3600, 4) for s in SPLITS},
-        "silent_hours": {s: round(total("silent_seconds", s) / 3600, 4) for s in SPLITS},
-        "skipped": sorted(skipped + [s for f in facts.values() for s in f.skipped]),
-        "versions": {"music_diffusion": __version__, "soundfile": soundfile.__version__,
-                     "libsndfile": soundfile.__libsndfile_version__, "soxr": soxr.__version__}}
+        with AudioReader(path) as reader:
+            for piece in cut_pieces(reader, plan):
+                seconds = len(piece) / plan.sample_rate
+                if seconds < plan.shortest:  # then it is the only one
+                    raise UserError(f"shorter than {plan.shortest:g} s")
+                if max(int(piece.max()), -int(piece.min())) < threshold:
+                    silent += seconds
+                    account.totals["silent_seconds"] += seconds
+                    continue
+                used += seconds
+                account.totals["seconds"] += seconds
+                yield AudioRecord(audio=piece).to_bytes()
+        if not used:
+            raise UserError(f"silent (peak below {plan.silence_db:g} dBFS)" if silent
+                            else "has no samples")
+    except UserError as e:  # the member's name stands before it
+        raise UserError(str(e).removeprefix(f"{path}: ")) from e

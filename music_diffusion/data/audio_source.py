@@ -11,7 +11,7 @@ from jaxtyping import Float, Int16
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import audio_records, records
-from music_diffusion.data.pipeline import Example
+from music_diffusion.data.note_features import Example
 from music_diffusion.errors import UserError
 
 SILENCE = audio_records.FULL_SCALE * 10 ** (-60 / 20)  # peak of a crop that is drawn again

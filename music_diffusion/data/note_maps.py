@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 from music_diffusion.data import records
+from music_diffusion.data.shards import checksum, read_facts, write_facts
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
@@ -18,21 +19,29 @@ def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Par
                   grid: FrameGrid = FrameGrid(),
                   progress: Callable[[int, int], None] = lambda i, n: None) -> None:
     """Copies the shards of `folder` to `out`, every record with its maps. Resumable."""
-    facts = records.read_manifest(folder, model.codec)
+    manifest = records.read_manifest(folder, model.codec)
     target = pathlib.Path(out)
     if target.resolve() == pathlib.Path(folder).resolve():
         raise UserError(f"{out}: give another folder than that of the data")
     target.mkdir(parents=True, exist_ok=True)
 
-    def with_maps(message: bytes) -> bytes:
-        record = records.Record.from_bytes(message)
-        maps = draw_note_maps(model.config.timbre, params["timbre"], record.notes, 0.0,
+    def with_maps(message: bytes, suffix: str) -> bytes:
+        record = records.Record.from_bytes(message, suffix)
+        maps = draw_note_maps(model.config.timbre, params["timbre"], record.notes, record.start,
                               len(record.mel), grid)
-        return dataclasses.replace(record, maps=maps).to_bytes()
+        return dataclasses.replace(record, maps=maps).to_bytes(suffix)
 
-    shards = sorted(pathlib.Path(folder).glob("*.array_record"))
-    for i, shard in enumerate(shards):
-        if not (target / shard.name).exists():
-            records.write_shard(target / shard.name, map(with_maps, records.read_shard(shard)))
-        progress(i + 1, len(shards))
-    records.write_manifest(target, **facts)
+    paths = records.find_shards(folder)
+    checksums = {}
+    for i, path in enumerate(paths):
+        made = target / path.name
+        if not made.exists():
+            facts = read_facts(path)
+            if facts is not None:
+                write_facts(made, facts)
+            records.write_shard(made, (with_maps(m, path.suffix) for m in records.read_shard(path)))
+        checksums[path.name] = checksum(made)
+        progress(i + 1, len(paths))
+    if "checksums" in manifest:
+        manifest["checksums"] = checksums
+    records.write_manifest(target, **manifest)

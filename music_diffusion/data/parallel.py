@@ -6,12 +6,14 @@ import concurrent.futures
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from music_diffusion.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# (task, items, workers, progress) → the results in order, as `run_tasks`.
+Runner = Callable[[Callable[[Any], Any], Sequence[Any], int, Callable[[int, int], None]], list[Any]]
 
 
 def run_tasks(task: Callable[[Item], Result], items: Sequence[Item], workers: int,

@@ -1,105 +1,106 @@
-"""Training batches from rendered excerpts, through grain."""
+"""Training batches of records, through grain."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data import records
+from music_diffusion.data.examples import Example, Examples
+from music_diffusion.data.note_features import FrameFeatures, NoteFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.errors import UserError
-from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
-from music_diffusion.notes.notes import Notes
-
-Example = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FrameFeatures:
-    """Notes of a segment → the frame-wise denoiser's features."""
-
-    grid: FrameGrid = FrameGrid()
-    slots: int = 32  # P, note slots a frame; 0 where the records have note maps
-
-    def __call__(self, notes: Notes, start: float, frames: int) -> Example:
-        """Returns `roll` [T, C] and `slot_*` [T, P] for the segment that begins at `start`."""
-        example = {"roll": roll_features(notes, start, frames, self.grid)}
-        if self.slots:
-            slots = slot_features(notes, start, frames, self.grid, self.slots)
-            slots.pop("dropped")  # the oldest tails
-            example.update({f"slot_{k}": v for k, v in slots.items()})
-        return example
-
-
-class _Segment(grain.transforms.RandomMap):
-    """Cuts a random (or the middle) segment from a record and adds its features."""
-
-    def __init__(self, codec: MelCodec, frames: int, features: Callable, context: bool, random: bool):
-        self._codec, self._frames, self._features = codec, frames, features
-        self._context, self._random = context, random
-
-    def random_map(self, message: bytes, rng: np.random.Generator) -> Example:
-        record = records.Record.from_bytes(message)
-        spare = len(record.mel) - self._frames
-        if spare < 0:
-            raise UserError(f"excerpts of {len(record.mel)} frames are shorter than segments of "
-                            f"{self._frames}; render longer ones, or train on fewer frames")
-        first = int(rng.integers(spare + 1)) if self._random else spare // 2
-        start = first * self._codec.hop / self._codec.sample_rate
-        part = slice(first, first + self._frames)
-        example = {"targets": self._codec.scale(record.mel[part].astype(np.float32))}
-        if self._context:
-            example.update(self._segment_before(record.mel, first))
-        if record.maps is not None:
-            example["maps"] = record.maps[part].astype(np.float32)
-        return example | self._features(record.notes, start, self._frames)
-
-    def _segment_before(self, mel: np.ndarray, first: int) -> Example:
-        """All zero, mask too, where the record does not hold the whole of it."""
-        whole = first >= self._frames
-        before = mel[first - self._frames:first] if whole else np.zeros_like(mel[:self._frames])
-        scaled = self._codec.scale(before.astype(np.float32))
-        return {"targets_context": scaled if whole else np.zeros_like(scaled),
-                "targets_context_mask": np.full(self._frames, whole, np.float32)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordSource:
-    """Segments of the excerpts in a data folder."""
+    """Segments of the records in a data folder.
 
-    folder: str  # written by `data.render`
+    Every example is a pure function of the folder and a position (`data.examples`).
+    """
+
+    folder: str  # written by `music-diffusion prepare`
     codec: MelCodec = MelCodec()
     frames: int = 256  # T
-    features: Callable[[Notes, float, int], Example] = FrameFeatures()
+    features: NoteFeatures | None = FrameFeatures()  # of the notes; None: of the spectrogram alone
     context: bool = False  # whether examples hold the segment before (`targets_context`, its mask)
+    performance: bool = False  # … the number of their performance (`performance`)
+    source: bool = False  # … the same notes in another timbre (`source`)
+    style: bool = False  # … a segment of another record of their style (`style`, `style_label`)
+    shuffle: bool = True  # random crops in random order; False: all segments, in order
     eval_batch_count: int = 8  # batches of the validation split that `eval_batches` gives
 
-    def _dataset(self, split: str, seed: int, random: bool) -> grain.MapDataset:
-        records.read_manifest(self.folder, self.codec)
-        source = grain.sources.ArrayRecordDataSource(records.shard_paths(self.folder, split))
-        data = grain.MapDataset.source(source).seed(seed)
-        if random:
-            data = data.shuffle().repeat()
-        return data.random_map(_Segment(self.codec, self.frames, self.features,
-                                        self.context, random))
+    def examples(self, split: str) -> Examples:
+        """Random access to the examples of a split."""
+        kinds = [k for k in ("performance", "source", "style") if getattr(self, k)]
+        return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
+                        features=self.features, context=self.context, extras=tuple(kinds))
+
+    def dataset(self, split: str, seed: int) -> grain.MapDataset:
+        """Endless examples of a split, for mixing and batching."""
+        examples = self.examples(split)
+        len(examples)  # finds what is wrong with the folder before the first batch
+        order = examples.crops(seed) if self.shuffle else examples.grid()
+        return grain.MapDataset.range(1 << 40).map(order)
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
-        """Endless shuffled batches; resumable through get_state / set_state."""
-        data = self._dataset("train", seed, random=True)[shard_index::shard_count]
-        return iter(data.batch(batch_size, drop_remainder=True).to_iter_dataset(
-            grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+        """Endless batches; resumable through get_state / set_state."""
+        return _batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """The same segments every time."""
-        data = self._dataset("validation", 0, random=False)
-        data = data.batch(batch_size, drop_remainder=True)
-        for i in range(min(self.eval_batch_count, len(data))):
+        """Segments from all over the validation split, the same every time.
+
+        At least one batch: a split of fewer segments gives some of them again.
+        """
+        examples = self.examples("validation")
+        count = max(1, min(self.eval_batch_count, len(examples) // batch_size))
+        data = grain.MapDataset.source(examples.spread(count * batch_size)).batch(batch_size)
+        for i in range(count):
             yield data[i]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixtureSource:
+    """Several data folders in given shares."""
+
+    sources: Sequence[RecordSource]  # with the same features
+    weights: Sequence[float] | None = None  # shares of the examples; None: by their hours
+    eval_batch_count: int = 8  # batches that `eval_batches` gives, from all sources in turn
+
+    def __post_init__(self):
+        if not self.sources:
+            raise UserError("MixtureSource.sources is empty: name at least one source")
+        if self.weights is not None and (
+                len(self.weights) != len(self.sources) or not min(self.weights) > 0):
+            raise UserError(f"MixtureSource.weights={list(self.weights)} must be one positive number "
+                            f"for each of {len(self.sources)} sources")
+
+    def dataset(self, split: str, seed: int) -> grain.MapDataset:
+        """Endless examples of a split."""
+        weights = self.weights or [len(s.examples(split)) for s in self.sources]
+        return grain.MapDataset.mix([s.dataset(split, seed) for s in self.sources], list(weights))
+
+    def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
+                       shard_count: int = 1) -> grain.DatasetIterator:
+        """Endless batches; resumable through get_state / set_state."""
+        return _batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
+
+    def eval_batches(self, batch_size: int) -> Iterator[Example]:
+        """Whole batches of one source after the other, the same every time."""
+        parts = [s.eval_batches(batch_size) for s in self.sources]
+        rounds = (b for batches in itertools.zip_longest(*parts) for b in batches if b is not None)
+        return itertools.islice(rounds, self.eval_batch_count)
+
+
+def _batches(data: grain.MapDataset, batch_size: int, shard_index: int, shard_count: int
+             ) -> grain.DatasetIterator:
+    return iter(data[shard_index::shard_count].batch(batch_size, drop_remainder=True).to_iter_dataset(
+        grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

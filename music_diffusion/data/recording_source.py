@@ -19,7 +19,7 @@ import soxr
 from jaxtyping import Float
 
 from music_diffusion.data.audio_renders import COLUMNS, TABLE
-from music_diffusion.data.pipeline import Example
+from music_diffusion.data.note_features import Example
 from music_diffusion.data.rooms import Room, draw_room
 from music_diffusion.errors import UserError
 from music_diffusion.notes.activations import draw_activations

@@ -1,7 +1,8 @@
-"""Rendered excerpts on disk: ArrayRecord shards of safetensors messages.
+"""Pieces of spectrogram with their notes on disk: shards of messages, and their manifest.
 
-Notes that began before the excerpt have their onset clipped to 0, as they were
-rendered.
+ArrayRecord shards hold safetensors messages, TFRecord shards `tf.train.Example`
+protocol buffers with the same arrays (each as the bytes `NAME`, little-endian, with
+`NAME/shape` and the NumPy type `NAME/type`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
+import safetensors
 from safetensors.numpy import load, save
 
 from music_diffusion.audio.codec import MelCodec
@@ -21,35 +23,89 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
 MANIFEST = "manifest.json"
+EXAMPLES = "examples"  # kind of a folder of `Record`s, in its manifest
+ARRAY_RECORD, TF_RECORD = ".array_record", ".tfrecord"  # suffixes of shards
 NOTE_FIELDS = ("start", "end", "pitch", "velocity", "program", "is_drum")
+LABELS = ("name", "performance", "style", "piece")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """One excerpt."""
+    """One piece of an item."""
 
     mel: np.ndarray  # [T, F] float16, nat
-    notes: Notes  # seconds from the excerpt's first sample
+    notes: Notes  # in the item's seconds; those of before that are still heard too
+    start: float = 0.0  # the item's seconds at the first frame's first sample
     maps: np.ndarray | None = None  # [T, 2, F] float16, scaled note maps (`data.note_maps`)
+    source: np.ndarray | None = None  # [T, F] float16, nat: the same notes in another timbre
+    stems: np.ndarray | None = None  # [K, T, F] float16, nat: one instrument each
+    stem_programs: np.ndarray | None = None  # [K] int32, 0..127 or items.DRUM_PROGRAM
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of LABELS
 
-    def to_bytes(self) -> bytes:
-        """A safetensors message."""
-        arrays = {"mel": np.ascontiguousarray(self.mel, np.float16)}
-        arrays.update({f: np.ascontiguousarray(getattr(self.notes, f)) for f in NOTE_FIELDS})
-        if self.maps is not None:
-            arrays["maps"] = np.ascontiguousarray(self.maps, np.float16)
-        return save(arrays)
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, as they are stored."""
+        half = {k: getattr(self, k) for k in ("mel", "maps", "source", "stems")}
+        arrays = {k: np.ascontiguousarray(v, np.float16) for k, v in half.items() if v is not None}
+        arrays |= {f: np.ascontiguousarray(getattr(self.notes, f)) for f in NOTE_FIELDS}
+        if self.stem_programs is not None:
+            arrays["stem_programs"] = np.ascontiguousarray(self.stem_programs, np.int32)
+        text = json.dumps({"start": self.start, **self.labels}, ensure_ascii=True)
+        return arrays | {"facts": np.frombuffer(text.encode(), np.uint8)}
 
     @classmethod
-    def from_bytes(cls, message: bytes) -> Self:
-        """The inverse of `to_bytes`."""
-        arrays = load(message)
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The inverse of `arrays`."""
+        facts = json.loads(arrays["facts"].tobytes()) if "facts" in arrays else {}
         notes = Notes(*(arrays[f] for f in NOTE_FIELDS))
-        return cls(mel=arrays["mel"], notes=notes, maps=arrays.get("maps"))
+        return cls(mel=arrays["mel"], notes=notes, start=facts.pop("start", 0.0), labels=facts,
+                   **{k: arrays.get(k) for k in ("maps", "source", "stems", "stem_programs")})
+
+    def to_bytes(self, suffix: str = ARRAY_RECORD) -> bytes:
+        """A message for a shard of that suffix."""
+        return pack(self.arrays(), suffix)
+
+    @classmethod
+    def from_bytes(cls, message: bytes, suffix: str = ARRAY_RECORD) -> Self:
+        """The inverse of `to_bytes`."""
+        return cls.from_arrays(unpack(message, suffix))
 
 
-def write_shard(path: str | os.PathLike, messages: Iterator[bytes]) -> int:
+def pack(arrays: Mapping[str, np.ndarray], suffix: str) -> bytes:
+    """Named arrays as a message of a shard with that suffix."""
+    if suffix == ARRAY_RECORD:
+        return save(dict(arrays))
+    from music_diffusion.data.tf_example import serialize
+
+    features: dict[str, list] = {}
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        features[name] = [array.astype(array.dtype.newbyteorder("<")).tobytes()]
+        features[f"{name}/shape"] = [int(n) for n in array.shape]
+        features[f"{name}/type"] = [array.dtype.name.encode()]
+    return serialize(features)
+
+
+def unpack(message: bytes, suffix: str) -> dict[str, np.ndarray]:
+    """The inverse of `pack`. Raises ValueError for a damaged message."""
+    if suffix == ARRAY_RECORD:
+        try:
+            return load(message)
+        except safetensors.SafetensorError as e:
+            raise ValueError(str(e)) from e
+    from music_diffusion.data.tf_example import parse
+
+    features = parse(message)
+    names = [name.removesuffix("/type") for name in features if name.endswith("/type")]
+    return {name: np.frombuffer(features[name][0], np.dtype(features[f"{name}/type"][0].decode()))
+            .reshape(features[f"{name}/shape"]) for name in names}
+
+
+def write_shard(path: str | os.PathLike, messages: Iterable[bytes]) -> int:
     """Writes one shard (under another name until whole); returns its record count."""
+    if pathlib.Path(path).suffix == TF_RECORD:
+        from music_diffusion.data.tf_records import write_tf_records
+
+        return write_tf_records(path, messages)
     from array_record.python.array_record_module import ArrayRecordWriter
 
     part = f"{path}.part"
@@ -63,38 +119,89 @@ def write_shard(path: str | os.PathLike, messages: Iterator[bytes]) -> int:
 
 
 def read_shard(path: str | os.PathLike) -> Iterator[bytes]:
-    """The messages of one shard, in order."""
-    from array_record.python.array_record_module import ArrayRecordReader
+    """The messages of one shard, in order. Raises UserError where it is damaged."""
+    messages = open_shards([str(path)])
+    yield from (messages[i] for i in range(len(messages)))
 
-    reader = ArrayRecordReader(str(path))
-    yield from (reader.read([i])[0] for i in range(reader.num_records()))
-    reader.close()
+
+class _ArrayRecords(Sequence[bytes]):
+    """Messages of ArrayRecord shards, by number; picklable, safe in threads."""
+
+    def __init__(self, paths: Sequence[str]):
+        import grain
+
+        self._paths = paths
+        try:
+            self._source = grain.sources.ArrayRecordDataSource(list(paths))
+            self._length = len(self._source)
+        except (RuntimeError, ValueError, OSError) as e:
+            raise _damaged(", ".join(paths), e) from e
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index):
+        try:
+            return self._source[index]
+        except (RuntimeError, ValueError) as e:
+            raise _damaged(f"record {index} of {self._paths[0]} and those after it", e) from e
+
+
+def _damaged(what: str, error: Exception) -> UserError:
+    return UserError(f"{what}: damaged ({' '.join(str(error).split())[:120]}); delete the shard and "
+                     "run `music-diffusion prepare` again")
+
+
+def open_shards(paths: Sequence[str]) -> Sequence[bytes]:
+    """The messages of shards of one suffix, one shard after the other, by number.
+
+    Raises UserError, also on access, where a shard is damaged.
+    """
+    if paths and pathlib.Path(paths[0]).suffix == TF_RECORD:
+        from music_diffusion.data.tf_records import TFRecords
+
+        return TFRecords(tuple(paths))
+    return _ArrayRecords(tuple(paths))
 
 
 def write_manifest(folder: pathlib.Path, **facts) -> None:
-    """Writes what the shards hold (codec, counts, hours, versions)."""
-    text = json.dumps(facts, indent=1, sort_keys=True)
-    (folder / MANIFEST).write_text(text + "\n")
+    """Writes what the shards hold (codec, counts, hours, versions), whole or not at all."""
+    part = folder / f"{MANIFEST}.part"
+    part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    os.replace(part, folder / MANIFEST)
 
 
 def read_manifest(folder: str | os.PathLike, codec: MelCodec | None = None) -> dict:
-    """Reads a data folder's manifest; with a codec, refuses data of another one."""
+    """Reads a data folder's manifest; with a codec, refuses data of another one.
+
+    Raises UserError: there is none, it is damaged, of other data, or the folder is unfinished.
+    """
     path = pathlib.Path(folder) / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST} there; make the folder with `music-diffusion prepare`")
     try:
         facts = json.loads(path.read_text())
-        its_codec = facts["codec"]
-    except (ValueError, TypeError, KeyError) as e:
-        raise UserError(f"{path}: damaged; make the folder again with `music-diffusion prepare`") from e
+        its_codec = facts["codec"] if facts.get("complete", True) else None
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise UserError(f"{path}: damaged or of other data; make the folder again with "
+                        "`music-diffusion prepare`") from e
+    if its_codec is None:
+        raise UserError(f"{folder}: unfinished; run the same `music-diffusion prepare` again, it keeps "
+                        "what is done")
     if codec is not None:
         codec.check_same(MelCodec.from_dict(its_codec))
     return facts
 
 
+def find_shards(folder: str | os.PathLike, split: str = "*") -> list[pathlib.Path]:
+    """The shards of a split, or of all, in order; none if there are none."""
+    return sorted(p for suffix in (ARRAY_RECORD, TF_RECORD)
+                  for p in pathlib.Path(folder).glob(f"{split}-*{suffix}"))
+
+
 def shard_paths(folder: str | os.PathLike, split: str) -> list[str]:
     """The shards of one split, in order."""
-    paths = sorted(str(p) for p in pathlib.Path(folder).glob(f"{split}-*.array_record"))
+    paths = [str(p) for p in find_shards(folder, split)]
     if not paths:
-        raise UserError(f"{folder}: no shards named {split}-*.array_record")
+        raise UserError(f"{folder}: no shards named {split}-*{ARRAY_RECORD} or {split}-*{TF_RECORD}")
     return paths

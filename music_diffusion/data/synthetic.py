@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import grain
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data.pipeline import Example, FrameFeatures
+from music_diffusion.data.note_features import Example, FrameFeatures, NoteFeatures
 from music_diffusion.notes.notes import Notes
 
 TRAIN_SEGMENTS = 4096
@@ -26,7 +26,7 @@ class SyntheticSource:
     codec: MelCodec = MelCodec()
     frames: int = 64  # T
     notes: int = 8  # N, notes a segment
-    features: Callable[[Notes, float, int], Example] = FrameFeatures()
+    features: NoteFeatures = FrameFeatures()
     eval_batch_count: int = 2  # batches of unseen segments that `eval_batches` gives
 
     def segment(self, index: int) -> Example:

@@ -6,11 +6,9 @@ of the model, so that later changes of defaults do not change the model.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
-import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from music_diffusion import gin_setup
@@ -21,32 +19,11 @@ WITHOUT_TRAINING = {
     "FrameDiffusionModel": "FrameDiffusionModel.timbre_weights = None",  # now among the weights
     "SpectrogramInverterModel": "SpectrogramInverterModel.discriminators = None",
 }
-GIN_ERRORS = (ValueError, TypeError, SyntaxError, ImportError, AttributeError, tokenize.TokenError)
 
 
 def released(*, model: Any) -> Any:
     """The configurable that a released configuration binds."""
     return model
-
-
-@contextlib.contextmanager
-def _private_gin() -> Iterator[Any]:
-    """gin with an empty configuration; the caller's own is back afterwards."""
-    import gin
-
-    names = ("_CONFIG", "_CONFIG_PROVENANCE", "_OPERATIVE_CONFIG", "_IMPORTS", "_SINGLETONS")
-    kept = {n: store.copy() for n in names
-            if isinstance(store := getattr(gin.config, n, None), dict | set)}
-    # Not gin.unlock_config: after an exception the caller's configuration would stay unlocked.
-    locked = gin.config_is_locked()
-    gin.clear_config()  # unlocks too
-    try:
-        yield gin
-    finally:
-        gin.clear_config()
-        for name, value in kept.items():
-            getattr(gin.config, name).update(value)
-        gin.config._set_config_is_locked(locked)
 
 
 def released_model(path: str | os.PathLike) -> Any:
@@ -56,13 +33,13 @@ def released_model(path: str | os.PathLike) -> Any:
     """
     try:
         return _model_of(pathlib.Path(path).read_text())
-    except (*GIN_ERRORS, OSError) as e:
+    except (*gin_setup.GIN_ERRORS, OSError) as e:
         raise UserError(f"{path}: not a released configuration of this version "
                         f"({_reason(e)})") from e
 
 
 def _model_of(text: str) -> Any:
-    with _private_gin() as gin:
+    with gin_setup.private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
         gin.parse_config(text)
         return gin.get_configurable("released")()
@@ -82,12 +59,12 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
 
     Raises UserError if the run binds no `train.model`, or for a binding that does not fit.
     """
-    with _private_gin() as gin:
+    with gin_setup.private_gin() as gin:
         gin_setup.register_configurables()
         try:
             gin.parse_config(training_config)
             model = gin.query_parameter("train.model")
-        except GIN_ERRORS as e:
+        except gin_setup.GIN_ERRORS as e:
             raise UserError("the training configuration binds no train.model that this version "
                             f"knows ({_reason(e)})") from e
         gin.parse_config(f"released.model = {model}")
@@ -95,7 +72,7 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
         try:
             gin.parse_config(list(bindings))
             gin.get_configurable("released")()
-        except GIN_ERRORS as e:
+        except gin_setup.GIN_ERRORS as e:
             source = ", ".join(bindings) or "the training configuration"
             raise UserError(f"{source}: {_reason(e)}") from e
         return gin.operative_config_str()

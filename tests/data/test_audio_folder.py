@@ -11,7 +11,7 @@ import soundfile
 
 from music_diffusion.audio.io import AudioReader
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.data import audio_folder, records
+from music_diffusion.data import audio_folder, records, shards
 from music_diffusion.data.audio_folder import (
     AudioFile,
     AudioFolderPlan,
@@ -280,7 +280,7 @@ def test_a_shard_that_was_written_but_not_noted_is_written_again(folder, tmp_pat
     out, file = tmp_path / "out", folder / "train" / "album 0" / "0.wav"
     prepare_audio_folder(plan_of(folder), str(out))
     was, stamp = file.read_bytes(), file.stat().st_mtime_ns
-    write_json = audio_folder._write_json
+    write_json = shards._write_json
 
     def dying(path, content):
         if path.name.startswith("train"):
@@ -289,7 +289,7 @@ def test_a_shard_that_was_written_but_not_noted_is_written_again(folder, tmp_pat
 
     write(file, tone(2500))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(audio_folder, "_write_json", dying)
+        patch.setattr(shards, "_write_json", dying)
         prepare_audio_folder(plan_of(folder), str(out))
     file.write_bytes(was)  # back to what the facts of the first run tell
     os.utime(file, ns=(stamp, stamp))

@@ -1,15 +1,16 @@
 """Batches from a folder whose spectrograms say which record and which frame they are."""
 
+import collections
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import records
+from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
-from music_diffusion.data.pipeline import FrameFeatures, NoteRowSource, RecordSource
+from music_diffusion.data.pipeline import NoteRowSource, RecordSource
 from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
@@ -98,17 +99,27 @@ def test_the_same_seed_gives_the_same_batches_and_another_others(source):
     assert a == b != c
 
 
-def test_an_epoch_has_every_record_once_and_crops_anew(source):
-    batches = take(source.train_iterator(5, 0), 4)
-    first, second = dict(flat(batches[:2])), dict(flat(batches[2:]))
-    assert sorted(first) == sorted(second) == list(range(TRAIN))
-    assert first != second and list(first) != list(second)
-    assert all(0 <= f <= LENGTH - FRAMES for f in [*first.values(), *second.values()])
+def test_an_epoch_has_every_record_as_often_as_it_has_segments_and_crops_anew(source):
+    batches = take(source.train_iterator(5, 0), 16)
+    first, second = flat(batches[:8]), flat(batches[8:])
+    for epoch in (first, second):
+        assert collections.Counter(r for r, _ in epoch) == {r: LENGTH // FRAMES for r in range(TRAIN)}
+    assert [r for r, _ in first] != [r for r, _ in second]
+    assert sorted(first) != sorted(second)
+    assert all(0 <= f <= LENGTH - FRAMES for _, f in first + second)
 
 
 def test_crops_reach_both_ends(source):
     small = dataclasses.replace(source, frames=LENGTH - 2)
     assert {f for _, f in flat(take(small.train_iterator(4, 0), 15))} == {0, 1, 2}
+
+
+def test_without_shuffling_come_all_segments_in_order(source):
+    ordered = dataclasses.replace(source, shuffle=False, frames=24)
+    got = flat(take(ordered.train_iterator(3, 0), 11))
+    # Three segments cover 64 frames; the last one ends with the record.
+    want = [(r, first) for r in range(TRAIN) for first in (0, 24, LENGTH - 24)]
+    assert got == (want + want)[:33]
 
 
 def test_iterators_resume_where_they_were(source):
@@ -124,21 +135,25 @@ def test_iterators_resume_where_they_were(source):
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_shards_of_hosts_are_disjoint_and_together_the_whole(source, count):
-    parts = [flat(take(source.train_iterator(TRAIN // count, 3, shard_index=i, shard_count=count), 1))
+    size = TRAIN * (LENGTH // FRAMES)  # an epoch
+    parts = [flat(take(source.train_iterator(size // count, 3, shard_index=i, shard_count=count), 1))
              for i in range(count)]
-    records_of = [{r for r, _ in part} for part in parts]
-    assert all(not a & b for a, b in itertools.combinations(records_of, 2))
-    assert set().union(*records_of) == set(range(TRAIN))
-    # And with the same crops as one host would see.
-    assert sorted(sum(parts, [])) == sorted(flat(take(source.train_iterator(TRAIN, 3), 1)))
+    # Together they are what one host would see, each example once.
+    whole = flat(take(source.train_iterator(size, 3), 1))
+    assert [whole[i::count] for i in range(count)] == parts
 
 
-def test_evaluation_is_the_middle_of_every_validation_record_every_time(source):
-    a, b = (flat(source.eval_batches(1)) for _ in range(2))
-    assert a == b == [(100 + n, (LENGTH - FRAMES) // 2) for n in range(VALIDATION)]
-    assert len(flat(source.eval_batches(2))) == 4  # whole batches only
+def test_evaluation_is_spread_over_the_validation_split_and_the_same_every_time(source):
+    a, b = (flat(source.eval_batches(2)) for _ in range(2))
+    assert a == b and len(a) == 16  # eight batches
+    grid = [(100 + n, first) for n in range(VALIDATION) for first in range(0, LENGTH, FRAMES)]
+    assert set(a) < set(grid) and a == sorted(a) and {r for r, _ in a} == {100 + n for n in range(5)}
+    assert flat(dataclasses.replace(source, eval_batch_count=100).eval_batches(2)) == grid
     one = dataclasses.replace(source, eval_batch_count=1)
     assert len(list(one.eval_batches(2))) == 1
+    # One batch even of a split that is smaller.
+    (few,) = source.eval_batches(32)
+    assert places(few) == grid + grid[:12]
 
 
 def test_maps_are_cut_with_the_spectrogram(tmp_path):
@@ -167,10 +182,13 @@ def test_wrong_folders_are_one_line_errors(source, tmp_path):
         dataclasses.replace(source, folder=str(tmp_path)).train_iterator(2, 0)
 
 
-def test_segments_longer_than_the_records_are_an_error(source):
-    long = dataclasses.replace(source, frames=LENGTH + 1)
-    with pytest.raises(UserError, match="64 frames are shorter than segments of 65"):
-        list(long.eval_batches(1))
+def test_records_shorter_than_segments_are_followed_by_silence(source):
+    long = dataclasses.replace(source, frames=LENGTH + 5, features=None)
+    short, whole = (next(dataclasses.replace(source, frames=n, features=None).eval_batches(1))["targets"]
+                    for n in (LENGTH + 5, LENGTH))
+    np.testing.assert_array_equal(short[:, :LENGTH], whole)
+    np.testing.assert_array_equal(short[:, LENGTH:], np.float32(CODEC.scale(np.log(CODEC.clip_min))))
+    assert next(long.train_iterator(2, 0))["targets"].shape == (2, LENGTH + 5, 3)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,255 @@
+"""Examples of records: pure functions of a folder and a position, whichever pipeline asks.
+
+The grain pipeline (`data.pipeline`) and the seqio tasks (`music_diffusion.tasks`) are thin adapters
+over `Examples`: with the same positions they give the same arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data import records
+from music_diffusion.data.note_features import Example, NoteFeatures, TooManyEventsError
+from music_diffusion.data.shards import read_facts
+from music_diffusion.errors import UserError
+
+EXTRAS = ("performance", "source", "style")
+TRIES = 8  # crops of a record, of which the first whose events fit is taken
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Segments of T frames of the records of one split, at random access. Picklable.
+
+    Features, where asked for (F mel bins, see `types`):
+
+    ==================== ============ ===================================================
+    targets              T F float32  scaled mel, in [-1, 1]
+    maps                 T 2 F        note maps, if the records have them
+    (`features`)                      of the notes (`data.note_features`)
+    targets_context      T F          scaled mel of the T frames before; zeros where the
+                                      record does not hold them all
+    targets_context_mask T            1, or all 0 there
+    performance          int32        its number among the manifest's classes
+    source               T F          scaled mel of the same notes in another timbre
+    style                T F          scaled mel of another record of the same style
+    style_label          int32        the style's number among the manifest's classes
+    ==================== ============ ===================================================
+
+    A record shorter than T is followed by silence.
+
+    Raises:
+      UserError: the folder is missing, unfinished, damaged, of another codec, or
+        lacks what `extras` name.
+    """
+
+    folder: str  # written by `data.build`
+    split: str
+    codec: MelCodec = MelCodec()
+    frames: int = 256  # T
+    features: NoteFeatures | None = None  # None: of the spectrogram alone
+    context: bool = False
+    extras: tuple[str, ...] = ()  # of EXTRAS
+
+    def __post_init__(self):
+        if self.frames < 1:
+            raise UserError(f"segments of {self.frames} frames: give 1 or more")
+        classes = self._manifest.get("classes", {})
+        for extra in self.extras:
+            if extra not in EXTRAS:
+                raise UserError(f"{extra!r} is no feature; choose among {', '.join(EXTRAS)}")
+            if extra in ("performance", "style") and not classes.get(extra):
+                raise UserError(f"{self.folder}: its records have no {extra}; prepare a data set that "
+                                "tells it (prepare --list), or leave this feature out")
+
+    @functools.cached_property
+    def _manifest(self) -> dict:
+        return records.read_manifest(self.folder, self.codec)
+
+    @functools.cached_property
+    def _paths(self) -> list[str]:
+        return records.shard_paths(self.folder, self.split)
+
+    @functools.cached_property
+    def _messages(self) -> Sequence[bytes]:
+        return records.open_shards(self._paths)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Frames of every record, [R]."""
+        facts = [read_facts(path) for path in self._paths]
+        if any(f is None for f in facts):  # not of the builder
+            return np.array([len(self._record(i).mel) for i in range(len(self._messages))])
+        lengths = [n for f in facts if f is not None for n in f.lengths]
+        if len(lengths) != len(self._messages):
+            raise UserError(f"{self.folder}: shards and their .json files do not fit each other; run "
+                            "the same `music-diffusion prepare` again")
+        return np.array(lengths)
+
+    @functools.cached_property
+    def segments(self) -> np.ndarray:
+        """(record, first frame) of all segments in order, [n, 2]; the last of a record reaches its end."""
+        rows = [(i, min(first, max(length - self.frames, 0)))
+                for i, length in enumerate(self.lengths.tolist())
+                for first in range(0, max(length, 1), self.frames)]
+        return np.array(rows).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        """Segments of the split."""
+        return len(self.segments)
+
+    def __getstate__(self):
+        """Without open files."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def grid(self) -> Callable[[int], Example]:
+        """position → segment, all of them in order, and again from the start."""
+        return _Grid(self)
+
+    def crops(self, seed: int) -> Callable[[int], Example]:
+        """position → a random crop. n positions are an epoch: every record as often as it has segments."""
+        return _Crops(self, seed)
+
+    def spread(self, count: int) -> Sequence[Example]:
+        """`count` segments, evenly spaced over all; some come again where there are fewer."""
+        return _Spread(self, count)
+
+    def segment(self, record: int, first: int, rng: np.random.Generator | None = None) -> Example:
+        """The example that begins at a record's frame; `rng` chooses its style's record."""
+        found = self._record(record)
+        part = slice(first, first + self.frames)
+        example = {"targets": self._scaled(found.mel[part])}
+        if self.context:
+            example |= self._before(found.mel, first)
+        if found.maps is not None:
+            silence = self.codec.scale(np.log(np.float32(self.codec.clip_min)))
+            example["maps"] = self._padded(found.maps[part].astype(np.float32), silence)
+        if self.features is not None:
+            start = found.start + first * self.codec.hop / self.codec.sample_rate
+            example |= self.features(found.notes, start, self.frames)
+        for extra in self.extras:
+            example |= self._extra(extra, found, part, record, rng)
+        return example
+
+    def _record(self, number: int) -> records.Record:
+        try:
+            return records.Record.from_bytes(self._messages[number], self._suffix)
+        except (ValueError, KeyError) as e:
+            raise UserError(f"{self.folder}: record {number} of {self.split} is damaged ({e}); delete its "
+                            "shard and run `music-diffusion prepare` again") from e
+
+    @property
+    def _suffix(self) -> str:
+        return os.path.splitext(self._paths[0])[1]
+
+    def _padded(self, values: np.ndarray, fill: float) -> np.ndarray:
+        missing = self.frames - len(values)
+        if not missing:
+            return values
+        return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1), constant_values=fill)
+
+    def _scaled(self, mel: np.ndarray) -> np.ndarray:
+        floor = float(np.log(self.codec.clip_min))
+        return self.codec.scale(self._padded(mel.astype(np.float32), floor)).astype(np.float32)
+
+    def _before(self, mel: np.ndarray, first: int) -> Example:
+        whole = first >= self.frames
+        shape = (self.frames, mel.shape[1])
+        before = self._scaled(mel[first - self.frames:first]) if whole else np.zeros(shape, np.float32)
+        return {"targets_context": before,
+                "targets_context_mask": np.full(self.frames, whole, np.float32)}
+
+    def _extra(self, extra: str, found: records.Record, part: slice, record: int,
+               rng: np.random.Generator | None) -> Example:
+        if extra == "source":
+            if found.source is None:
+                raise UserError(f"{self.folder}: its records have no second timbre; prepare starnet, or "
+                                "soundfont in pairs")
+            return {"source": self._scaled(found.source[part])}
+        number = self._number(extra, found, record)
+        if extra == "performance":
+            return {"performance": number}
+        return {"style": self._of_style(int(number), record, rng), "style_label": number}
+
+    def _number(self, kind: str, found: records.Record, record: int) -> np.ndarray:
+        label = found.labels.get(kind)
+        classes = self._manifest["classes"][kind]
+        if label not in classes:
+            raise UserError(f"{self.folder}: record {record} of {self.split} has no {kind}")
+        return np.array(classes.index(label), np.int32)
+
+    @functools.cached_property
+    def _styles(self) -> dict[int, np.ndarray]:
+        """Records of every style."""
+        result: dict[int, list[int]] = {}
+        for i in range(len(self._messages)):
+            result.setdefault(int(self._number("style", self._record(i), i)), []).append(i)
+        return {k: np.array(v) for k, v in result.items()}
+
+    def _of_style(self, style: int, record: int, rng: np.random.Generator | None) -> np.ndarray:
+        """A segment of another record of the style, or of the same where it has just one."""
+        rng = rng if rng is not None else np.random.default_rng(record)
+        others = self._styles[style]
+        others = others[others != record] if len(others) > 1 else others
+        chosen = int(others[rng.integers(len(others))])
+        first = int(rng.integers(max(self.lengths[chosen] - self.frames, 0) + 1))
+        return self._scaled(self._record(chosen).mel[first:first + self.frames])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    examples: Examples
+
+    def __call__(self, position: int) -> Example:
+        record, first = self.examples.segments[position % len(self.examples)]
+        return self.examples.segment(int(record), int(first))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crops:
+    examples: Examples
+    seed: int
+
+    def __call__(self, position: int) -> Example:
+        examples = self.examples
+        epoch, place = divmod(int(position), len(examples))
+        record = int(examples.segments[_order(self.seed, epoch, len(examples))[place], 0])
+        rng = np.random.default_rng([self.seed, int(position)])
+        spare = max(int(examples.lengths[record]) - examples.frames, 0)
+        for left in reversed(range(TRIES)):
+            try:
+                return examples.segment(record, int(rng.integers(spare + 1)), rng)
+            except TooManyEventsError as e:
+                if not left:
+                    raise UserError(f"{examples.folder}: record {record} of {examples.split}: {e}") from e
+                log.warning("%s: record %d of %s: another crop is taken (%s)", examples.folder, record,
+                            examples.split, e)
+        raise AssertionError("unreachable")
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+class _Spread(Sequence[Example]):
+    def __init__(self, examples: Examples, count: int):
+        self._examples, self._count = examples, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index):
+        n = len(self._examples)
+        # The middle of the index's share.
+        place = int((index + 0.5) * n / self._count) if n > self._count else index % n
+        return self._examples.grid()(place)

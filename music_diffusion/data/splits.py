@@ -1,0 +1,64 @@
+"""Who trains and who is held out: a hash decides, so that new items do not move old ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+from music_diffusion.data.items import DataSet, Item, Listing
+from music_diffusion.errors import UserError
+
+
+def share(seed: int, purpose: str, name: str) -> float:
+    """A number in [0, 1) that depends on seed, purpose and name alone."""
+    digest = hashlib.sha256(f"{seed}:{purpose}:{name}".encode("utf-8", "surrogateescape"))
+    return int.from_bytes(digest.digest()[:6]) / 2 ** 48
+
+
+def assign_splits(items: Sequence[Item], seed: int, validation: float) -> list[str]:
+    """Every item's split: its own, else by a hash of its piece (or name).
+
+    All items of a piece without a split share one. Where neither gives an item
+    for validation, the piece of the lowest hash goes there.
+
+    Args:
+      items: any number.
+      seed: of the hash.
+      validation: share of the pieces that goes there, 0..1.
+
+    Raises UserError where training or validation gets no item.
+    """
+    def key(item: Item) -> str:
+        return item.piece or item.name
+
+    drawn = {key(item): share(seed, "split", key(item)) for item in items if item.split is None}
+    held = {piece for piece, value in drawn.items() if value < validation}
+    if len(drawn) > 1 and not held and not any(item.split == "validation" for item in items):
+        held = {min(drawn, key=lambda piece: drawn[piece])}
+    splits = [item.split or ("validation" if key(item) in held else "train") for item in items]
+    for split in ("train", "validation"):
+        if split not in splits:
+            raise UserError(f"no item for {split}: give at least two pieces, or one that belongs to "
+                            f"{split} (a folder of that name)")
+    return splits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """A data set all of whose items have a split, for what must know them (`data.sets.transposed`)."""
+
+    data_set: DataSet
+    validation: float = 0.05  # as of `assign_splits`
+    seed: int = 0
+
+    def identity(self) -> dict:
+        return dict(self.data_set.identity())
+
+    def list(self) -> Listing:
+        """See `data.items.DataSet`, and `assign_splits` for its errors."""
+        listing = self.data_set.list()
+        splits = assign_splits(listing.items, self.seed, self.validation)
+        items = tuple(dataclasses.replace(item, split=split)
+                      for item, split in zip(listing.items, splits, strict=True))
+        return dataclasses.replace(listing, items=items)
