@@ -21,11 +21,14 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 # Where the name of a distribution is not that of its module.
 MODULES = {"gin-config": "gin", "pyfluidsynth": "fluidsynth", "orbax-checkpoint": "orbax",
-           "pytest-xdist": "xdist", "note-seq": "note_seq", "tensorflow-hub": "tensorflow_hub"}
+           "pytest-xdist": "xdist", "note-seq": "note_seq", "tensorflow-hub": "tensorflow_hub",
+           "google-crc32c": "google_crc32c", "protobuf": "google", "pyyaml": "yaml",
+           "apache-beam": "apache_beam"}
 # What each folder or file of the package may import beside the base install.
-NEEDS_EXTRA = {"evaluation": {"evaluate"}, "training": {"train"}, "data": {"train", "soundfont"},
+NEEDS_EXTRA = {"evaluation": {"evaluate"}, "training": {"train"},
+               "data": {"train", "data", "soundfont", "beam"},
                "tasks": {"t5x", "notes"},
-               "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes"}, "audio": {"hub", "onnx"}}
+               "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes", "data"}, "audio": {"hub", "onnx"}}
 
 
 def distributions(requirements) -> set[str]:
@@ -70,13 +73,12 @@ def test_no_base_dependency_is_unused():
 
 def test_test_extra_has_what_tests_import():
     own = {p.stem for p in (ROOT / "tests").iterdir()}  # `from reference import ...`
-    base = modules(PROJECT["dependencies"] + EXTRAS["train"] + EXTRAS["soundfont"]
-                   + EXTRAS["evaluate"] + EXTRAS["test"])
-    # note_seq is replaced by a stand-in where it is missing; packaging comes with pytest.
-    allowed = base | own | {"note_seq", "packaging", "pytest"}
+    (ours,) = [Requirement(r) for r in EXTRAS["test"] if Requirement(r).name == "music-diffusion"]
+    base = modules(sum((EXTRAS[extra] for extra in ours.extras), PROJECT["dependencies"] + EXTRAS["test"]))
+    allowed = base | own | {"packaging", "pytest", "absl"}  # come with pytest and seqio
     for file in (ROOT / "tests").rglob("*.py"):
         assert third_party_imports(file) <= allowed, file
-    assert "music-diffusion[train,soundfont,onnx,evaluate]" in EXTRAS["test"]
+    assert ours.extras <= set(EXTRAS) and {"train", "data", "evaluate", "t5x"} <= ours.extras
 
 
 def test_versions_and_entry_point():
@@ -100,7 +102,7 @@ def test_gin_files_are_found_and_are_no_package():
 def test_rendering_needs_only_the_base_install():
     extra_only = sorted(set().union(*(modules(r) for r in EXTRAS.values()))
                         - modules(PROJECT["dependencies"])
-                        - {"optax", "orbax"})  # come with flax
+                        - {"optax", "orbax", "yaml"})  # come with flax
     code = f"""
 import sys
 for name in {extra_only!r}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,7 +19,6 @@ from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.shards import Account, Member, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
 from music_diffusion.errors import UserError
-from music_diffusion.notes.notes import Notes
 
 HEARD_BEFORE = 2.0  # seconds; notes that ended less than this before a record are kept in it
 
@@ -78,24 +78,33 @@ def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
     splits = assign_splits(listing.items, plan.seed, plan.validation)
     members = [Member(name=item.name, split=split, state=_state(item), content=item, shard=item.shard)
                for item, split in zip(listing.items, splits, strict=True)]
+    members.sort(key=lambda member: member.name)  # however the reader comes across them
     return write_shards(shard_plan, members, destination, skipped=listing.skipped,
                         more={"data_set": name, "codec": plan.codec.to_dict()},
                         progress=progress, run=run)
 
 
 def _state(item: Item) -> tuple:
-    """Sizes and times of the files; 0 for those that are not there."""
+    """What the item's records depend on: how its sounds are made, sizes and times of its files."""
     stats = [os.stat(path) if os.path.exists(path) else None for path in item.files]
-    return (item.performance, item.style, item.piece,
+    made = json.dumps(_described((item.audio, item.source, item.stems)), default=str)
+    return (item.performance, item.style, item.piece, hashlib.sha256(made.encode()).hexdigest()[:16],
             [[s.st_size, s.st_mtime_ns] if s else 0 for s in stats])
+
+
+def _described(value: Any) -> Any:
+    """A sound as plain data, without the functions in it, whose names differ from run to run."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_described(v) for v in value]
+    return None if callable(value) else value
 
 
 def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[bytes]:
     """The records of one item, in order."""
     item: Item = member.content
-    notes = item.notes() if item.notes is not None else Notes.empty()
-    if item.notes is not None and not len(notes):
-        raise UserError("has no notes; leave it out, or give it its notes")
+    notes = _notes(item)
     labels = {k: v for k in records.LABELS if (v := getattr(item, k)) is not None}
     step = plan.codec.hop / plan.codec.sample_rate
     tracks = [item.audio] + [s.audio for s in item.stems if plan.stems]
@@ -119,14 +128,14 @@ def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[byt
             account.totals["seconds"] += frames * step
             account.totals["notes"] += begun
             account.lengths.append(frames)
+            account.styles.append(item.style)
+            for kind in labels.keys() & {"performance", "style"}:
+                account.labels[kind].add(labels[kind])
             yield message
     if held or not first:
         account.totals["silent_seconds"] += first * step
         raise UserError(f"silent (peak below {plan.silence_db:g} dBFS); leave it out" if first
                         else "has no samples; leave it out")
-    for kind in ("performance", "style"):
-        if kind in labels:
-            account.labels[kind].add(labels[kind])
 
 
 def _pieces(plan: BuildPlan, tracks: Sequence[Sound]
@@ -134,7 +143,7 @@ def _pieces(plan: BuildPlan, tracks: Sequence[Sound]
     """Spectrograms of all tracks, cut alike, with the first one's peak amplitude so far."""
     streams = [_Spectrogram(plan.codec, track) for track in tracks]
     while True:
-        streams[0].fill(round(1.5 * plan.frames))
+        streams[0].fill(math.ceil(1.5 * plan.frames))
         count = len(streams[0])
         count = plan.frames if count >= 1.5 * plan.frames else count
         if not count:

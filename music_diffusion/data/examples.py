@@ -13,15 +13,16 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import records
 from music_diffusion.data.note_features import Example, NoteFeatures, TooManyEventsError
-from music_diffusion.data.shards import read_facts
+from music_diffusion.data.shards import ShardFacts, read_facts
 from music_diffusion.errors import UserError
 
 EXTRAS = ("performance", "source", "style")
-TRIES = 8  # crops of a record, of which the first whose events fit is taken
+TRIES = 8  # crops of a record, or segments in a row, of which the first whose events fit is taken
 
 log = logging.getLogger(__name__)
 
@@ -77,31 +78,46 @@ class Examples:
 
     @functools.cached_property
     def _paths(self) -> list[str]:
-        return records.shard_paths(self.folder, self.split)
+        paths = records.shard_paths(self.folder, self.split)
+        there = {os.path.basename(path) for path in paths}
+        missing = sorted(name for name in self._manifest.get("checksums", ())
+                         if name.startswith(f"{self.split}-") and name not in there)
+        if missing:
+            raise UserError(f"{self.folder}: {len(missing)} shards are missing ({missing[0]} …); copy them "
+                            "too, or run the same `music-diffusion prepare` again")
+        return paths
 
     @functools.cached_property
     def _messages(self) -> Sequence[bytes]:
         return records.open_shards(self._paths)
 
     @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """Frames of every record, [R]."""
+    def _facts(self) -> list[ShardFacts] | None:
+        """What the builder tells of the shards; None where another one made them."""
         facts = [read_facts(path) for path in self._paths]
-        if any(f is None for f in facts):  # not of the builder
-            return np.array([len(self._record(i).mel) for i in range(len(self._messages))])
-        lengths = [n for f in facts if f is not None for n in f.lengths]
-        if len(lengths) != len(self._messages):
+        told = [f for f in facts if f is not None]
+        if len(told) < len(facts):
+            return None
+        if sum(len(f.lengths) for f in told) != len(self._messages):
             raise UserError(f"{self.folder}: shards and their .json files do not fit each other; run "
                             "the same `music-diffusion prepare` again")
-        return np.array(lengths)
+        return told
 
     @functools.cached_property
-    def segments(self) -> np.ndarray:
-        """(record, first frame) of all segments in order, [n, 2]; the last of a record reaches its end."""
-        rows = [(i, min(first, max(length - self.frames, 0)))
-                for i, length in enumerate(self.lengths.tolist())
-                for first in range(0, max(length, 1), self.frames)]
-        return np.array(rows).reshape(-1, 2)
+    def lengths(self) -> Int[np.ndarray, " R"]:
+        """Frames of every record."""
+        if self._facts is None:
+            return np.array([len(self._record(i).mel) for i in range(len(self._messages))])
+        return np.concatenate([np.array(f.lengths, int) for f in self._facts])
+
+    @functools.cached_property
+    def segments(self) -> Int[np.ndarray, "n 2"]:
+        """(record, first frame) of all segments in order; the last of a record reaches its end."""
+        count = np.maximum(-(-self.lengths // self.frames), 1)
+        record = np.repeat(np.arange(len(count)), count)
+        place = np.arange(len(record)) - np.repeat(np.cumsum(count) - count, count)
+        last = np.maximum(self.lengths - self.frames, 0)[record]
+        return np.stack([record, np.minimum(place * self.frames, last)], axis=1)
 
     def __len__(self) -> int:
         """Segments of the split."""
@@ -135,7 +151,10 @@ class Examples:
             example["maps"] = self._padded(found.maps[part].astype(np.float32), silence)
         if self.features is not None:
             start = found.start + first * self.codec.hop / self.codec.sample_rate
-            example |= self.features(found.notes, start, self.frames)
+            try:
+                example |= self.features(found.notes, start, self.frames)
+            except TooManyEventsError as e:
+                raise TooManyEventsError(f"{self.folder}: record {record} of {self.split}: {e}") from e
         for extra in self.extras:
             example |= self._extra(extra, found, part, record, rng)
         return example
@@ -175,25 +194,25 @@ class Examples:
                 raise UserError(f"{self.folder}: its records have no second timbre; prepare starnet, or "
                                 "soundfont in pairs")
             return {"source": self._scaled(found.source[part])}
-        number = self._number(extra, found, record)
+        number = self._number(extra, found.labels.get(extra), record)
         if extra == "performance":
-            return {"performance": number}
-        return {"style": self._of_style(int(number), record, rng), "style_label": number}
+            return {"performance": np.array(number, np.int32)}
+        return {"style": self._of_style(number, record, rng), "style_label": np.array(number, np.int32)}
 
-    def _number(self, kind: str, found: records.Record, record: int) -> np.ndarray:
-        label = found.labels.get(kind)
+    def _number(self, kind: str, label: str | None, record: int) -> int:
         classes = self._manifest["classes"][kind]
         if label not in classes:
             raise UserError(f"{self.folder}: record {record} of {self.split} has no {kind}")
-        return np.array(classes.index(label), np.int32)
+        return classes.index(label)
 
     @functools.cached_property
     def _styles(self) -> dict[int, np.ndarray]:
         """Records of every style."""
-        result: dict[int, list[int]] = {}
-        for i in range(len(self._messages)):
-            result.setdefault(int(self._number("style", self._record(i), i)), []).append(i)
-        return {k: np.array(v) for k, v in result.items()}
+        labels = [label for f in self._facts or () for label in f.styles]
+        if len(labels) < len(self._messages):
+            labels = [self._record(i).labels.get("style") for i in range(len(self._messages))]
+        numbers = np.array([self._number("style", label, i) for i, label in enumerate(labels)])
+        return {number: np.flatnonzero(numbers == number) for number in set(numbers.tolist())}
 
     def _of_style(self, style: int, record: int, rng: np.random.Generator | None) -> np.ndarray:
         """A segment of another record of the style, or of the same where it has just one."""
@@ -228,12 +247,17 @@ class _Crops:
         for left in reversed(range(TRIES)):
             try:
                 return examples.segment(record, int(rng.integers(spare + 1)), rng)
-            except TooManyEventsError as e:
+            except TooManyEventsError:
                 if not left:
-                    raise UserError(f"{examples.folder}: record {record} of {examples.split}: {e}") from e
-                log.warning("%s: record %d of %s: another crop is taken (%s)", examples.folder, record,
-                            examples.split, e)
+                    raise
+                _tell_once(examples.folder, examples.split, record)
         raise AssertionError("unreachable")
+
+
+@functools.lru_cache(maxsize=1 << 16)  # once for each record
+def _tell_once(folder: str, split: str, record: int) -> None:
+    log.warning("%s: record %d of %s is too dense here and there for the model's tokens; other crops of "
+                "it are taken", folder, record, split)
 
 
 @functools.lru_cache(maxsize=8)
@@ -250,6 +274,13 @@ class _Spread(Sequence[Example]):
 
     def __getitem__(self, index):
         n = len(self._examples)
-        # The middle of the index's share.
+        # The middle of the index's share; where that is too dense for the model, what follows.
         place = int((index + 0.5) * n / self._count) if n > self._count else index % n
-        return self._examples.grid()(place)
+        for left in reversed(range(TRIES)):
+            try:
+                return self._examples.grid()(place)
+            except TooManyEventsError:
+                if not left:
+                    raise
+                place += 1
+        raise AssertionError("unreachable")

@@ -11,12 +11,12 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
-import safetensors
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
@@ -27,6 +27,12 @@ EXAMPLES = "examples"  # kind of a folder of `Record`s, in its manifest
 ARRAY_RECORD, TF_RECORD = ".array_record", ".tfrecord"  # suffixes of shards
 NOTE_FIELDS = ("start", "end", "pitch", "velocity", "program", "is_drum")
 LABELS = ("name", "performance", "style", "piece")
+# Every record by itself. Snappy, as zstd takes a tenth less space but three times as long to read,
+# and every crop reads a record.
+WRITER = "group_size:1,snappy"
+# safetensors' names of types
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+         "U8": "u1", "BOOL": "?"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,12 +92,9 @@ def pack(arrays: Mapping[str, np.ndarray], suffix: str) -> bytes:
 
 
 def unpack(message: bytes, suffix: str) -> dict[str, np.ndarray]:
-    """The inverse of `pack`. Raises ValueError for a damaged message."""
+    """The inverse of `pack`, read-only. Raises ValueError or KeyError for a damaged message."""
     if suffix == ARRAY_RECORD:
-        try:
-            return load(message)
-        except safetensors.SafetensorError as e:
-            raise ValueError(str(e)) from e
+        return _views(message)
     from music_diffusion.data.tf_example import parse
 
     features = parse(message)
@@ -100,21 +103,54 @@ def unpack(message: bytes, suffix: str) -> dict[str, np.ndarray]:
             .reshape(features[f"{name}/shape"]) for name in names}
 
 
-def write_shard(path: str | os.PathLike, messages: Iterable[bytes]) -> int:
-    """Writes one shard (under another name until whole); returns its record count."""
-    if pathlib.Path(path).suffix == TF_RECORD:
-        from music_diffusion.data.tf_records import write_tf_records
+def _views(message: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors message where they lie: a crop needs an eighth of a record."""
+    size = int.from_bytes(message[:8], "little")
+    header = json.loads(message[8:8 + size])
+    arrays = {}
+    for name, facts in header.items():
+        first, last = facts["data_offsets"]
+        kind = np.dtype(TYPES[facts["dtype"]])
+        array = np.frombuffer(message, kind, (last - first) // kind.itemsize, 8 + size + first)
+        arrays[name] = array.reshape(facts["shape"])
+    return arrays
 
-        return write_tf_records(path, messages)
+
+def write_shard(path: str | os.PathLike, messages: Iterable[bytes]) -> int:
+    """Writes one shard (under another name until whole); returns its record count.
+
+    Raises OSError where it cannot be written, as on a full disk; nothing of it stays.
+    """
+    # Not one name for all: another process may write the same shard (`data.beam`).
+    part = pathlib.Path(f"{path}.{secrets.token_hex(4)}.part")
+    try:
+        if pathlib.Path(path).suffix == TF_RECORD:
+            from music_diffusion.data.tf_records import write_tf_records
+
+            count = write_tf_records(part, messages)
+        else:
+            count = _write_array_records(part, messages)
+        os.replace(part, path)
+    finally:
+        for rest in (part, pathlib.Path(f"{part}.part")):  # the second is that of `write_tf_records`
+            rest.unlink(missing_ok=True)
+    return count
+
+
+def _write_array_records(path: pathlib.Path, messages: Iterable[bytes]) -> int:
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    part = f"{path}.part"
-    writer, count = ArrayRecordWriter(part, "group_size:1"), 0
+    def checked(act: Callable, *args) -> None:
+        try:
+            act(*args)
+        except RuntimeError as e:
+            raise OSError(" ".join(str(e).split())) from e
+
+    writer, count = ArrayRecordWriter(str(path), WRITER), 0
     for message in messages:
-        writer.write(message)
+        checked(writer.write, message)
         count += 1
-    writer.close()
-    os.replace(part, path)
+    checked(writer.close)
     return count
 
 
@@ -128,28 +164,45 @@ class _ArrayRecords(Sequence[bytes]):
     """Messages of ArrayRecord shards, by number; picklable, safe in threads."""
 
     def __init__(self, paths: Sequence[str]):
-        import grain
-
         self._paths = paths
         try:
-            self._source = grain.sources.ArrayRecordDataSource(list(paths))
-            self._length = len(self._source)
-        except (RuntimeError, ValueError, OSError) as e:
-            raise _damaged(", ".join(paths), e) from e
+            self._source = _source(paths)
+        except (RuntimeError, ValueError, OSError):
+            for path in paths:  # find the one
+                _length(path)
+            raise
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._source)
 
     def __getitem__(self, index):
+        number = range(len(self))[index]
         try:
-            return self._source[index]
-        except (RuntimeError, ValueError) as e:
-            raise _damaged(f"record {index} of {self._paths[0]} and those after it", e) from e
+            return self._source[number]
+        except RuntimeError as e:
+            for path in self._paths:
+                if number < (length := _length(path)):
+                    break
+                number -= length
+            raise _damaged(path, e, f", record {number} (counted from 0)") from e
 
 
-def _damaged(what: str, error: Exception) -> UserError:
-    return UserError(f"{what}: damaged ({' '.join(str(error).split())[:120]}); delete the shard and "
-                     "run `music-diffusion prepare` again")
+def _source(paths: Sequence[str]):
+    import grain
+
+    return grain.sources.ArrayRecordDataSource(list(paths))
+
+
+def _length(path: str) -> int:
+    try:
+        return len(_source([path]))
+    except (RuntimeError, ValueError, OSError) as e:
+        raise _damaged(path, e) from e
+
+
+def _damaged(path: str, error: Exception, where: str = "") -> UserError:
+    return UserError(f"{path}{where}: damaged ({' '.join(str(error).split())[:120]}); delete the file and "
+                     "run the same `music-diffusion prepare` again")
 
 
 def open_shards(paths: Sequence[str]) -> Sequence[bytes]:

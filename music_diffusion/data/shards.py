@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -43,9 +42,10 @@ class Member:
 class Account:
     """What the maker of messages counts of a shard."""
 
-    def __init__(self):
-        self.totals: collections.Counter[str] = collections.Counter()  # such as seconds
+    def __init__(self) -> None:
+        self.totals: dict[str, float] = collections.defaultdict(float)  # such as seconds
         self.lengths: list[int] = []  # of every record, in frames, if it tells
+        self.styles: list[str | None] = []  # of every record, if it tells
         self.labels: dict[str, set[str]] = collections.defaultdict(set)
 
 
@@ -63,6 +63,7 @@ class ShardFacts:
     labels: dict[str, list[str]]
     skipped: list[list[str]]  # member, reason
     checksum: str | None  # SHA-256 of the shard; None where it has no record and is not there
+    styles: list[str | None] = dataclasses.field(default_factory=list)  # of every record, if told
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def write_shards(plan: ShardPlan, members: Sequence[Member], destination: str, *
     shards = _shards(plan, members)
     _remove_others(out, {_name(*key) for key in shards})
     tasks = [(_name(*key), of_shard) for key, of_shard in shards.items()]
-    facts = run(functools.partial(write_one, plan, destination), tasks, plan.workers, progress)
+    facts = run(WriteShard(plan=plan, destination=destination), tasks, plan.workers, progress)
     manifest = _manifest(plan, members, dict(zip(shards, facts, strict=True)), skipped)
     for split in ("train", "validation"):
         if not manifest["records"][split]:
@@ -138,30 +139,45 @@ def claim(out: pathlib.Path, plan: ShardPlan) -> None:
     _write_json(note, {"kind": plan.kind, "complete": False, "options": options})
 
 
-def write_one(plan: ShardPlan, destination: str, task: tuple[str, Sequence[Member]]) -> ShardFacts:
-    """Writes one shard and its facts, unless they are there and of the same members."""
-    name, members = task
-    path = pathlib.Path(destination, name + plan.suffix)
-    identities = [m.identity() for m in members]
-    facts = read_facts(path)
-    if facts and facts.members == identities and (path.exists() or not facts.records):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteShard:
+    """Writes a shard, a task of name and members, and its facts. Picklable."""
+
+    plan: ShardPlan
+    destination: str  # folder
+
+    def _path(self, task: tuple[str, Sequence[Member]]) -> pathlib.Path:
+        return pathlib.Path(self.destination, task[0] + self.plan.suffix)
+
+    def finished(self, task: tuple[str, Sequence[Member]]) -> ShardFacts | None:
+        """The facts, if the shard is there and of the same members."""
+        path = self._path(task)
+        facts = read_facts(path)
+        same = facts is not None and facts.members == [m.identity() for m in task[1]]
+        return facts if facts and same and (path.exists() or not facts.records) else None
+
+    def __call__(self, task: tuple[str, Sequence[Member]]) -> ShardFacts:
+        """Does nothing where it is finished. Raises UserError where it cannot be written."""
+        facts = self.finished(task)
+        if facts is not None:
+            return facts
+        path, members = self._path(task), task[1]
+        account = Account()
+        skipped: list[list[str]] = []
+        try:
+            facts_path(path).unlink(missing_ok=True)  # it must never lie beside other records
+            count = records.write_shard(path, _messages(self.plan, members, account, skipped))
+            if not count:
+                path.unlink()
+            facts = ShardFacts(members=[m.identity() for m in members], records=count, skipped=skipped,
+                               totals=dict(account.totals), lengths=account.lengths,
+                               styles=account.styles, checksum=checksum(path) if count else None,
+                               labels={k: sorted(v) for k, v in account.labels.items()})
+            write_facts(path, facts)
+        except OSError as e:
+            raise UserError(f"{path}: writing failed ({' '.join(str(e).split())}); is the disk full? "
+                            "Run the command again: finished shards are kept") from e
         return facts
-    facts_path(path).unlink(missing_ok=True)  # it must never lie beside other records
-    account = Account()
-    skipped: list[list[str]] = []
-    try:
-        count = records.write_shard(path, _messages(plan, members, account, skipped))
-    except (RuntimeError, OSError) as e:  # of the container
-        raise UserError(f"{path}: writing failed ({' '.join(str(e).split())}); is the disk full? "
-                        "Run the command again: finished shards are kept") from e
-    if not count:
-        path.unlink()
-    facts = ShardFacts(members=identities, records=count, totals=dict(account.totals),
-                       lengths=account.lengths, skipped=skipped,
-                       labels={k: sorted(v) for k, v in account.labels.items()},
-                       checksum=checksum(path) if count else None)
-    write_facts(path, facts)
-    return facts
 
 
 def _messages(plan: ShardPlan, members: Sequence[Member], account: Account,
@@ -176,12 +192,35 @@ def _messages(plan: ShardPlan, members: Sequence[Member], account: Account,
                 raise UserError(f"{member.name}: {reason}") from e
             used = account.totals["seconds"] - before
             skipped.append([member.name, reason + (f"; its first {used:.0f} s are used" if used else "")])
+        except Exception as e:
+            e.add_note(f"while {member.name} was read")
+            raise
 
 
 def checksum(path: str | os.PathLike) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def verify(folder: str | os.PathLike) -> list[str]:
+    """The names of shards that are missing, changed since they were written, or not of the folder.
+
+    Reads them all, at the speed of the disk. Raises UserError where the folder
+    is not one of shards, or unfinished.
+    """
+    out = pathlib.Path(folder)
+    try:
+        manifest = json.loads((out / records.MANIFEST).read_text())
+        whole, known = manifest.get("complete", True), dict(manifest.get("checksums", {}))
+    except (OSError, ValueError, AttributeError) as e:
+        raise UserError(f"{out}: no {records.MANIFEST} there, or a damaged one; make the folder with "
+                        "`music-diffusion prepare`") from e
+    if not whole:
+        raise UserError(f"{out}: unfinished; run the same `music-diffusion prepare` again")
+    there = {path.name: path for path in records.find_shards(out)}
+    return sorted(name for name in there.keys() | known.keys()
+                  if name not in there or checksum(there[name]) != known.get(name))
 
 
 def facts_path(shard: pathlib.Path) -> pathlib.Path:

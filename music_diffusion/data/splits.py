@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Sequence
 
@@ -51,14 +52,29 @@ class Assigned:
     data_set: DataSet
     validation: float = 0.05  # as of `assign_splits`
     seed: int = 0
+    held_out: tuple[str, ...] = ()  # names of items for validation; then the others without split train
 
     def identity(self) -> dict:
-        return dict(self.data_set.identity())
+        held_out = {"held_out": sorted(self.held_out)} if self.held_out else {}
+        return dict(self.data_set.identity()) | held_out
 
     def list(self) -> Listing:
-        """See `data.items.DataSet`, and `assign_splits` for its errors."""
+        """See `data.items.DataSet`, and `assign_splits` for its errors.
+
+        Raises UserError also where there is no item of a name in `held_out`.
+        """
         listing = self.data_set.list()
-        splits = assign_splits(listing.items, self.seed, self.validation)
+        names = [item.name for item in listing.items]
+        for name in self.held_out:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, 1)
+                raise UserError(f"{name}: no such item to hold out; " + (
+                    f"did you mean {close[0]}?" if close else f"there are {', '.join(names[:10])}"))
+        if self.held_out:
+            splits = ["validation" if item.name in self.held_out else item.split or "train"
+                      for item in listing.items]
+        else:
+            splits = assign_splits(listing.items, self.seed, self.validation)
         items = tuple(dataclasses.replace(item, split=split)
                       for item, split in zip(listing.items, splits, strict=True))
         return dataclasses.replace(listing, items=items)
