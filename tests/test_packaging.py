@@ -28,7 +28,8 @@ MODULES = {"gin-config": "gin", "pyfluidsynth": "fluidsynth", "orbax-checkpoint"
 NEEDS_EXTRA = {"evaluation": {"evaluate"}, "training": {"train"},
                "data": {"train", "data", "soundfont", "beam"},
                "tasks": {"t5x", "notes"},
-               "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes", "data"}, "audio": {"hub", "onnx"}}
+               "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes", "data"},
+               "audio": {"hub", "onnx"}}
 
 
 def distributions(requirements) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -13,8 +14,10 @@ from music_diffusion.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   pretty_exceptions_enable=False,
                   help="Music diffusion models in JAX: MIDI in, music out.")
-# Panels of options in the help of `prepare`.
-RENDERING, AUDIO = "Options of soundfont and renders", "Options of renders and audio_folder"
+# Panels of options in the help.
+SETS, RENDERING = "Options of data sets", "Options of soundfont and renders"
+AUDIO = "Options of renders and audio_folder"
+OWN_DATA, RECIPE = "Your own recordings", "A gin recipe"  # of `train`
 
 
 def _version(show: bool) -> None:
@@ -183,36 +186,127 @@ def evaluate(
                 seed=seed, output=output, json=json)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True,
-                               "help_option_names": []},
-             epilog="Example: music-diffusion train --gin_file=recipes/tiny.gin --model_dir=runs/tiny")
-def train(context: typer.Context) -> None:
-    """Train what a gin file describes (python -m music_diffusion.train)."""
-    from music_diffusion import train as command
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+             epilog="Example: music-diffusion train --data my_recordings/ --from default -o my_model")
+def train(
+    context: typer.Context,
+    data: Annotated[str | None, typer.Option(metavar="FOLDER", rich_help_panel=OWN_DATA, help=(
+        "Recordings with their notes: song.wav beside song.mid."))] = None,
+    base: Annotated[str, typer.Option("--from", metavar="MODEL", rich_help_panel=OWN_DATA, help=(
+        "Name or folder of the model to begin with, or none."))] = "default",
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="MODEL", rich_help_panel=OWN_DATA,
+                                               help="Folder of the new model.")] = None,
+    layout: Annotated[str, typer.Option(rich_help_panel=OWN_DATA, help=(
+        "How the folder is read: see `music-diffusion prepare sets`."))] = "paired_folder",
+    option: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", rich_help_panel=OWN_DATA, help="Of the layout; repeatable.")] = None,
+    held_out: Annotated[list[str] | None, typer.Option(
+        "--held_out", "--held-out", metavar="NAME", rich_help_panel=OWN_DATA, help=(
+            "A recording that is not trained on; repeatable. Otherwise a tenth, by chance."))] = None,
+    transpose: Annotated[int, typer.Option(min=0, max=12, rich_help_panel=OWN_DATA, help=(
+        "Train also on copies up to so many semitones higher and lower."))] = 2,
+    steps: Annotated[int | None, typer.Option(min=1, rich_help_panel=OWN_DATA,
+                                              help="Training steps; 1500 by default.")] = None,
+    batch: Annotated[int, typer.Option(min=1, rich_help_panel=OWN_DATA, help="Segments a step.")] = 8,
+    examine: Annotated[bool, typer.Option(rich_help_panel=OWN_DATA, help=(
+        "Leave out what --doctor finds unusable."))] = True,
+    evaluate: Annotated[bool, typer.Option(rich_help_panel=OWN_DATA, help=(
+        "Render and score what is held out."))] = True,
+    workers: Annotated[int, typer.Option(rich_help_panel=OWN_DATA, help="Processes.", min=1)] = 2,
+    seed: Annotated[int, typer.Option(rich_help_panel=OWN_DATA, help="Of splits and training.")] = 0,
+    json: Annotated[bool, typer.Option("--json", rich_help_panel=OWN_DATA,
+                                       help="Print one JSON object.")] = False,
+    gin_file: Annotated[list[str] | None, typer.Option(
+        "--gin_file", "--gin-file", metavar="FILE", rich_help_panel=RECIPE,
+        help="A recipe, such as recipes/tiny.gin; repeatable.")] = None,
+    model_dir: Annotated[str | None, typer.Option(
+        "--model_dir", "--model-dir", metavar="DIR", rich_help_panel=RECIPE,
+        help="Checkpoints and metrics go here.")] = None,
+    distributed: Annotated[bool, typer.Option("--distributed", rich_help_panel=RECIPE, help=(
+        "One of several processes, which JAX finds by itself."))] = False,
+) -> None:
+    """Train on your own recordings (--data), or what a gin recipe describes (--gin_file).
 
-    raise typer.Exit(command.main(context.args))
+    Overrides are written --gin.NAME=value, for both. The same command again goes on where it stopped.
+    """
+    if (data is None) == (gin_file is None):
+        raise UserError("give --data FOLDER for your own recordings, or --gin_file FILE for a recipe")
+    if data is None:
+        from music_diffusion import train as command
+
+        files = [f"--gin_file={file}" for file in gin_file or ()]
+        if model_dir is None:
+            raise UserError("--model_dir is missing: give a folder for checkpoints and metrics")
+        flags = ["--distributed"] if distributed else []
+        raise typer.Exit(command.main([*files, f"--model_dir={model_dir}", *flags, *context.args]))
+    if output is None:
+        raise UserError("--output is missing: give a folder for the new model")
+    from music_diffusion.cli import train_data
+
+    train_data.run(train_data.Settings(
+        data=data, base=base, output=output, layout=layout, options=_pairs("--option", option or ()),
+        held_out=tuple(held_out or ()), transpose=transpose, steps=steps, batch=batch, examine=examine,
+        evaluate=evaluate, bindings=_overrides(context.args), workers=workers, seed=seed),
+        json=json)
 
 
-@app.command(epilog="Example: music-diffusion prepare audio_folder recordings/ data/ --rate 16000")
+def _pairs(flag: str, values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """NAME=VALUE, taken apart."""
+    pairs = []
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"{flag} {text}: write it as NAME=VALUE")
+        pairs.append((name.strip(), value.strip()))
+    return tuple(pairs)
+
+
+def _overrides(arguments: Iterable[str]) -> tuple[str, ...]:
+    """--gin.NAME=value as gin reads it."""
+    for argument in arguments:
+        if not argument.startswith("--gin.") or "=" not in argument:
+            raise UserError(f"unknown argument {argument}; overrides are written --gin.NAME=value")
+    return tuple(f"{n} = {v}" for n, v in _pairs("", (a.removeprefix("--gin.") for a in arguments)))
+
+
+@app.command(epilog="Example: music-diffusion prepare maestro maestro-v3.0.0/ data/")
 def prepare(
-    kind: Annotated[str, typer.Argument(
-        help="soundfont, renders, audio_folder, note_maps or release: see above.")],
-    source: Annotated[str, typer.Argument(
-        metavar="SRC", help="Folder of scores, of audio, of data, or a run.")],
-    destination: Annotated[str, typer.Argument(metavar="DST", help="Folder to write.")],
+    kind: Annotated[str, typer.Argument(help="A data set (see `prepare sets`), or a kind from above.")],
+    source: Annotated[str | None, typer.Argument(
+        metavar="SRC", help="Folder of the data set, of scores, of audio, of data, or a run.")] = None,
+    destination: Annotated[str | None, typer.Argument(metavar="DST", help="Folder to write.")] = None,
+    doctor: Annotated[bool, typer.Option("--doctor", rich_help_panel=SETS, help=(
+        "Examine the data set instead: what is wrong with it, and what to do."))] = False,
+    option: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", rich_help_panel=SETS,
+        help="Of the data set's reader, such as genre=classical; repeatable.")] = None,
+    transpose: Annotated[int, typer.Option(rich_help_panel=SETS, min=0, max=12, help=(
+        "Add copies of training items up to so many semitones higher and lower."))] = 0,
+    codec: Annotated[str, typer.Option(rich_help_panel=SETS, help=(
+        "Of the spectrograms: 16k, 24k, 44k, 48k or a gin file."))] = "16k",
+    stems: Annotated[bool, typer.Option("--stems", rich_help_panel=SETS,
+                                        help="Keep the spectrograms of stems, too.")] = False,
+    container: Annotated[str, typer.Option("--format", rich_help_panel=SETS,
+                                           help="array_record or tfrecord.")] = "array_record",
+    refuse: Annotated[bool, typer.Option("--refuse", rich_help_panel=SETS, help=(
+        "End with the first item that cannot be used, rather than skip it."))] = False,
+    runner: Annotated[str | None, typer.Option(rich_help_panel=SETS, help=(
+        "Run on Apache Beam: DirectRunner, DataflowRunner …"))] = None,
+    runner_option: Annotated[list[str] | None, typer.Option(
+        "--runner_option", "--runner-option", metavar="--NAME=VALUE", rich_help_panel=SETS,
+        help="For Beam; repeatable.")] = None,
     soundfont: Annotated[list[str] | None, typer.Option(
         metavar="FILE.sf2", rich_help_panel=RENDERING,
-        help=".sf2 or .sf3; for renders repeatable.")] = None,
+        help=".sf2 or .sf3; repeatable.")] = None,
     hours: Annotated[float, typer.Option(rich_help_panel=RENDERING, min=0.001,
                                          help="Hours of training excerpts.")] = 10.0,
     test: Annotated[bool, typer.Option("--test", rich_help_panel=RENDERING,
-                                       help="Also a test split, for renders.")] = False,
+                                       help="Also a test split.")] = False,
     solo: Annotated[float, typer.Option(rich_help_panel=RENDERING, min=0, max=1, help=(
-        "Share of renders with one instrument alone."))] = 0.0,
+        "Share of excerpts with one instrument alone."))] = 0.0,
     midi: Annotated[bool, typer.Option("--midi", rich_help_panel=RENDERING, help=(
-        "Write the notes of every render beside it."))] = False,
-    notes_per_program: Annotated[int, typer.Option(rich_help_panel=RENDERING, min=1,
-                                                   help="Isolated notes, for soundfont.")] = 440,
+        "Write the notes of every render beside it, for renders."))] = False,
+    notes_per_program: Annotated[int, typer.Option(min=1, help="Isolated notes, for note_rows.")] = 440,
     rate: Annotated[int, typer.Option(rich_help_panel=AUDIO, min=1000,
                                       help="Sample rate in Hz.")] = 16000,
     mono: Annotated[bool, typer.Option("--mono", rich_help_panel=AUDIO, help=(
@@ -222,23 +316,49 @@ def prepare(
     binding: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="gin binding of the released model, for release; repeatable.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
-    seed: Annotated[int, typer.Option(help="Another seed draws other excerpts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed draws other excerpts and splits.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make training data, or a released model from a training run.
 
     \b
-    soundfont     scores to spectrograms with their notes, for the diffusion models
+    DATASET       spectrograms with notes, of your recordings or a published data set
+    sets          lists the data sets
     renders       scores to audio files, with several SoundFonts, rooms and levels
     audio_folder  any folder of audio to records, for the inverters
-    note_maps     adds the default model's maps to the data of soundfont
+    note_rows     isolated notes of a SoundFont (SRC), for the note timbre network
+    note_maps     adds the default model's maps to prepared data
     release       a training run to a model folder
     """
     from music_diffusion.cli import prepare as command
 
-    command.run(kind=kind, source=source, destination=destination, soundfonts=soundfont or [],
-                hours=hours, test=test, solo=solo, midi=midi, rate=rate, mono=mono,
-                notes_per_program=notes_per_program, weights=weights, bindings=binding or [],
-                workers=workers, seed=seed)
+    command.run(command.Request(
+        kind=kind, source=source, destination=destination, doctor=doctor,
+        options=_pairs("--option", option or ()), transpose=transpose, codec=codec, stems=stems,
+        container=container, refuse=refuse, runner=runner, runner_options=tuple(runner_option or ()),
+        soundfonts=tuple(soundfont or ()), hours=hours, test=test, solo=solo, midi=midi, rate=rate,
+        mono=mono, notes_per_program=notes_per_program, weights=weights, bindings=tuple(binding or ()),
+        workers=workers, seed=seed, json=json))
+
+
+@app.command(epilog="Example: music-diffusion dump paired_folder_frame_diffusion data/ -o shown/")
+def dump(
+    task: Annotated[str, typer.Argument(help=(
+        "DATASET_MEMBER, such as maestro_spectrogram_diffusion or starnet_timbre_transfer."))],
+    folder: Annotated[str, typer.Argument(metavar="DATA", help="Folder that prepare wrote.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help=(
+        "Folder for pictures (.png), sounds (.wav) and notes (.mid)."))],
+    count: Annotated[int, typer.Option(help="Examples.", min=1)] = 4,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    inverter: Annotated[str | None, typer.Option(help="As for synthesize; the best by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other examples.", min=0)] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a model learns from: examples of a task as pictures, sounds and notes."""
+    from music_diffusion.cli import dump as command
+
+    command.run(task=task, folder=folder, output=output, count=count, split=split, inverter=inverter,
+                seed=seed, json=json)
 
 
 def main() -> None:

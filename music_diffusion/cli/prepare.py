@@ -2,72 +2,177 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json as json_module
 import os
 import pathlib
-
-import jax
+from collections.abc import Callable
 
 from music_diffusion.cli.progress import progress_bar
-from music_diffusion.data.audio_folder import AudioFolderPlan, prepare_audio_folder
-from music_diffusion.data.audio_renders import AudioRenderPlan, render_audio
-from music_diffusion.data.note_maps import add_note_maps
-from music_diffusion.data.render import RenderPlan, render
+from music_diffusion.data.items import DataSet
+from music_diffusion.data.sets.catalogue import CATALOGUE, open_set
+from music_diffusion.data.sets.transposed import Transposed
+from music_diffusion.data.splits import Assigned
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 
-KINDS = ("soundfont", "renders", "audio_folder", "note_maps", "release")
-HELD_OUT = 0.05  # hours of validation (and test) renders for each hour of training
-
-
-def run(*, kind: str, source: str, destination: str, soundfonts: list[str], hours: float,
-        test: bool, solo: float, midi: bool, rate: int, mono: bool,
-        notes_per_program: int, weights: str | None, bindings: list[str], workers: int, seed: int) -> None:
-    """See `cli.main.prepare`."""
-    if not os.path.isdir(source):
-        raise UserError(f"{source}: no such folder")
-    summary = "done"
-    with progress_bar(f"{kind} {destination}") as bar:
-        def progress(done: int, of: int) -> None:
-            bar(done / of)
-
-        if kind == "soundfont":
-            if len(soundfonts) != 1:
-                raise UserError("prepare soundfont needs one --soundfont FILE.sf2")
-            plan = RenderPlan(scores=source, soundfont=soundfonts[0], train_hours=hours,
-                              notes_per_program=notes_per_program, workers=workers, seed=seed)
-            render(plan, destination, progress)
-        elif kind == "renders":
-            if not soundfonts:
-                raise UserError("prepare renders needs --soundfont FILE.sf2, once or several times")
-            render_audio(AudioRenderPlan(
-                scores=source, soundfonts=tuple(soundfonts), train_hours=hours,
-                validation_hours=HELD_OUT * hours, test_hours=HELD_OUT * hours * test,
-                sample_rate=rate, solo=solo, midi=midi, workers=workers, seed=seed),
-                destination, progress)
-        elif kind == "audio_folder":
-            summary = _summary(prepare_audio_folder(AudioFolderPlan(
-                source=source, sample_rate=rate, mono=mono, workers=workers, seed=seed),
-                destination, progress))
-        elif kind == "note_maps":
-            if weights is None:
-                raise UserError("prepare note_maps needs --weights note_timbre.safetensors")
-            model = FrameDiffusionModel(timbre_weights=weights)
-            params = model.init(jax.random.key(0), {})["params"]
-            add_note_maps(source, destination, model, params, progress=progress)
-        elif kind == "release":
-            from music_diffusion.synthesis.release import release
-
-            release(source, destination, bindings=bindings)
-        else:
-            raise UserError(f"prepare {kind}: unknown; choose {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    print(f"{pathlib.Path(destination).resolve()}: {summary}")
+KINDS = ("sets", "renders", "audio_folder", "note_rows", "note_maps", "release")  # beside data sets
+SOUNDFONT = "soundfont"
+HELD_OUT = 0.05  # share for validation; of renders, hours of it (and of test) for each hour of training
 
 
-def _summary(manifest: dict) -> str:
-    """What a folder of audio gave, and how many files it did not."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says; see `cli.main.prepare`."""
+
+    kind: str
+    source: str | None
+    destination: str | None
+    doctor: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    transpose: int = 0
+    codec: str = "16k"
+    stems: bool = False
+    container: str = "array_record"
+    refuse: bool = False
+    runner: str | None = None
+    runner_options: tuple[str, ...] = ()
+    soundfonts: tuple[str, ...] = ()
+    hours: float = 10.0
+    test: bool = False
+    solo: float = 0.0
+    midi: bool = False
+    rate: int = 16000
+    mono: bool = False
+    notes_per_program: int = 440
+    weights: str | None = None
+    bindings: tuple[str, ...] = ()
+    workers: int = 2
+    seed: int = 0
+    json: bool = False
+
+
+def run(request: Request) -> None:
+    """Does it, and tells in a line what was made."""
+    kind = request.kind
+    if kind == "sets":
+        from music_diffusion.cli import prepare_set
+
+        prepare_set.run_sets(json=request.json)
+        return
+    if kind not in KINDS and kind not in CATALOGUE:
+        raise UserError(f"prepare {kind}: unknown; choose a data set of `music-diffusion prepare sets`, "
+                        f"{', '.join(KINDS[1:-1])} or {KINDS[-1]}")
+    if request.source is None:
+        raise UserError("SRC is missing: give the folder to read")
+    if not os.path.exists(request.source):
+        raise UserError(f"{request.source}: no such folder or file")
+    if request.doctor:
+        if kind not in CATALOGUE:
+            raise UserError(f"prepare {kind} --doctor: only data sets are examined")
+        from music_diffusion.cli import doctor
+
+        doctor.run(open_request(request), source=request.source, codec=request.codec,
+                   workers=request.workers, json=request.json)
+        return
+    if request.destination is None:
+        raise UserError("DST is missing: give the folder to write")
+    if kind in CATALOGUE:
+        from music_diffusion.cli import prepare_set
+
+        prepare_set.run(kind=kind, data_set=open_request(request), destination=request.destination,
+                        codec=request.codec, stems=request.stems, container=request.container,
+                        refuse=request.refuse, runner=request.runner,
+                        runner_options=request.runner_options, workers=request.workers,
+                        seed=request.seed, json=request.json)
+        return
+    with progress_bar(f"{kind} {request.destination}") as bar:
+        facts = _MAKERS[kind](request, request.source, request.destination,
+                              lambda done, of: bar(done / of))
+    folder = pathlib.Path(request.destination).resolve()
+    if request.json:
+        print(json_module.dumps({"folder": str(folder)} | facts))
+    else:
+        print(f"{folder}: {facts.pop('summary', 'done')}")
+
+
+def open_request(request: Request) -> DataSet:
+    """The reader that the command line asks for."""
+    if request.source is None:
+        raise ValueError("the request has no source")
+    options: dict = dict(request.options)
+    if request.kind == SOUNDFONT:
+        if not request.soundfonts:
+            raise UserError("prepare soundfont needs --soundfont FILE.sf2, once or several times")
+        options = {"soundfonts": request.soundfonts, "train_hours": request.hours, "solo": request.solo,
+                   "validation_hours": HELD_OUT * request.hours, "stems": request.stems,
+                   "test_hours": HELD_OUT * request.hours * request.test, "seed": request.seed} | options
+    data_set = open_set(request.kind, request.source, options)
+    if not request.transpose:
+        return data_set
+    assigned = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed)
+    return Transposed(data_set=assigned, most=request.transpose)
+
+
+Progress = Callable[[int, int], None]
+
+
+def _renders(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.data.audio_renders import AudioRenderPlan, render_audio
+
+    if not request.soundfonts:
+        raise UserError("prepare renders needs --soundfont FILE.sf2, once or several times")
+    render_audio(AudioRenderPlan(
+        scores=source, soundfonts=request.soundfonts, train_hours=request.hours,
+        validation_hours=HELD_OUT * request.hours, test_hours=HELD_OUT * request.hours * request.test,
+        sample_rate=request.rate, solo=request.solo, midi=request.midi, workers=request.workers,
+        seed=request.seed), destination, progress)
+    return {}
+
+
+def _audio_folder(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.data.audio_folder import AudioFolderPlan, prepare_audio_folder
+
+    manifest = prepare_audio_folder(AudioFolderPlan(
+        source=source, sample_rate=request.rate, mono=request.mono, workers=request.workers,
+        seed=request.seed), destination, progress)
     hours = ", ".join(f"{manifest['hours'][s]:.2f} h for {s}" for s in manifest["hours"]
                       if manifest["records"][s])
     skipped = manifest["skipped"]
-    if not skipped:
-        return hours
-    return f"{hours}; skipped {len(skipped)}, e.g. {skipped[0][0]}: {skipped[0][1]} (see manifest.json)"
+    left_out = [f"; skipped {len(skipped)}, e.g. {name}: {why} (see manifest.json)"
+                for name, why in skipped[:1]]
+    return manifest | {"summary": "".join([hours, *left_out])}
+
+
+def _note_rows(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.data.note_renders import NoteRowPlan, write_note_rows
+
+    write_note_rows(NoteRowPlan(soundfont=source, notes_per_program=request.notes_per_program,
+                                workers=request.workers, seed=request.seed), destination, progress)
+    return {}
+
+
+def _note_maps(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    import jax
+
+    from music_diffusion.data.note_maps import add_note_maps
+    from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+
+    if request.weights is None:
+        raise UserError("prepare note_maps needs --weights note_timbre.safetensors")
+    model = FrameDiffusionModel(timbre_weights=request.weights)
+    params = model.init(jax.random.key(0), {})["params"]
+    add_note_maps(source, destination, model, params, progress=progress)
+    return {}
+
+
+def _release(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.synthesis.release import release
+
+    release(source, destination, bindings=list(request.bindings))
+    progress(1, 1)
+    return {}
+
+
+_MAKERS: dict[str, Callable[[Request, str, str, Progress], dict]] = {
+    "renders": _renders, "audio_folder": _audio_folder, "note_rows": _note_rows,
+    "note_maps": _note_maps, "release": _release}

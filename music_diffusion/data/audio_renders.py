@@ -3,8 +3,8 @@
     DST/train/00000.flac ...    DST/validation/00000.flac ...    DST/renders.csv
 
 With `midi`, the notes of every file lie beside it (00000.mid). A file is a function
-of the plan (without its hours), its split and its number. It repeats to within
-FluidSynth's own 2 ms at note starts (see `data.soundfont`).
+of the plan (without its hours), its split and its number: an excerpt of
+`data.sets.soundfont_renders`.
 """
 
 from __future__ import annotations
@@ -18,31 +18,28 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.data.augment import Augmentation, split_parts
+from music_diffusion.data.augment import Augmentation
 from music_diffusion.data.parallel import run_tasks
-from music_diffusion.data.render import RenderPlan, draw_excerpt, scores_by_source
-from music_diffusion.data.rooms import Room, Shelf, draw_room, draw_shelf
-from music_diffusion.data.soundfont import SoundFontRenderer
+from music_diffusion.data.sets.soundfont_excerpts import Excerpt, RenderedSound
+from music_diffusion.data.sets.soundfont_renders import SoundFontRenders
+from music_diffusion.data.sets.soundfont_scores import find_scores
+from music_diffusion.data.sounds import read_sound
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
-from music_diffusion.notes.notes import Notes
 
 TABLE, OPTIONS = "renders.csv", "renders.json"
-SPLITS = ("train", "validation", "test")
 COLUMNS = ("file", "split", "source", "soundfont", "rt60", "wet_db", "shelf_hertz",
            "shelf_tilt_db", "peak_db", "solo")
-SOLO_NOTES = 10  # fewest notes of a part that plays alone
+DRAWING = 2  # of the way in which excerpts are drawn: folders of another one are not continued
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioRenderPlan:
-    """What is rendered from a folder of scores with a `manifest.csv`."""
+    """What is rendered from a folder of scores; see `SoundFontRenders`."""
 
-    scores: str  # folder with manifest.csv (columns path, source, split)
+    scores: str  # folder of MIDI files, with manifest.csv (columns path, source, split) or without
     soundfonts: tuple[str, ...]  # .sf2 or .sf3; one is drawn for each excerpt, evenly
     train_hours: float = 10.0  # of varied excerpts; sources are drawn evenly
     validation_hours: float = 0.5  # excerpts as written
@@ -61,125 +58,31 @@ class AudioRenderPlan:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
-        if not self.soundfonts:
-            raise UserError("rendering needs a SoundFont; give a .sf2 or .sf3 file")
         if self.sample_rate < 8000:
             raise UserError(f"{self.sample_rate} Hz is too low for music; render at 8000 or more")
-        if not self.seconds >= 1:
-            raise UserError(f"excerpts of {self.seconds} s are too short; make them 1 s or longer")
-        if not 0 <= self.solo <= 1:
-            raise UserError(f"a share of {self.solo} solo excerpts: choose one in 0..1")
-        if not self.peak_db[0] <= self.peak_db[1] <= 0:
-            raise UserError(f"peaks of {self.peak_db} dBFS: give a range that ends at 0 or below")
-
-    def counts(self) -> dict[str, int]:
-        """Files of each split."""
-        hours = dict(zip(SPLITS, (self.train_hours, self.validation_hours, self.test_hours),
-                         strict=True))
-        return {s: max(1, round(h * 3600 / self.seconds)) for s, h in hours.items() if h > 0}
+        if not self.peak_db:
+            raise UserError("files need a range of peaks, such as (-20, -1) dBFS")
+        _ = self.renders  # checks the rest
 
     @functools.cached_property
-    def excerpts(self) -> RenderPlan:
-        """How `draw_excerpt` sees this plan."""
-        plan = RenderPlan(scores=self.scores, soundfont=self.soundfonts[0],
-                          augmentation=self.augmentation)
-        frames = -(-self.seconds * plan.codec.sample_rate // plan.codec.hop)
-        return dataclasses.replace(plan, frames=int(frames))
+    def renders(self) -> SoundFontRenders:
+        """The excerpts."""
+        return SoundFontRenders(
+            folder=self.scores, soundfonts=self.soundfonts, train_hours=self.train_hours,
+            validation_hours=self.validation_hours, test_hours=self.test_hours,
+            seconds=self.seconds, room=self.room, shelf=self.shelf, peak_db=self.peak_db,
+            solo=self.solo, seed=self.seed, **dataclasses.asdict(self.augmentation))
 
     def identity(self) -> dict:
         """What files depend on: two folders with the same identity hold the same files."""
-        table = pathlib.Path(self.scores) / "manifest.csv"
+        listed = json.dumps(find_scores(self.scores))
         return {
-            "scores": hashlib.sha256(table.read_bytes()).hexdigest()[:16],
+            "drawing": DRAWING, "scores": hashlib.sha256(listed.encode()).hexdigest()[:16],
             "soundfonts": [[os.path.basename(p), os.path.getsize(p)] for p in self.soundfonts],
             "seconds": self.seconds, "sample_rate": self.sample_rate, "room": self.room,
             "shelf": self.shelf, "peak_db": list(self.peak_db), "solo": self.solo,
             "midi": self.midi, "seed": self.seed,
             "augmentation": dataclasses.asdict(self.augmentation)}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recording:
-    """How one excerpt is recorded."""
-
-    split: str
-    index: int
-    source: str  # of the scores
-    soundfont: str  # path
-    room: Room | None
-    shelf: Shelf | None
-    peak_db: float  # dBFS
-    solo: bool = False  # one part alone
-
-    @property
-    def file(self) -> str:
-        """Its path in the folder."""
-        return f"{self.split}/{self.index:05d}.flac"
-
-    def row(self) -> dict[str, str]:
-        """Its line in the table; empty where it is dry, without a tone setting or of any source."""
-        room, shelf = self.room, self.shelf
-        return dict(zip(COLUMNS, (
-            self.file, self.split, "" if self.solo else self.source, os.path.basename(self.soundfont),
-            f"{room.rt60:.3f}" if room else "", f"{room.wet_db:.2f}" if room else "",
-            f"{shelf.hertz:.0f}" if shelf else "",
-            f"{shelf.high_db - shelf.low_db:.2f}" if shelf else "", f"{self.peak_db:.2f}",
-            str(int(self.solo))), strict=True))
-
-    def __call__(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """The dry samples [S] as recorded: room, tone, level."""
-        for effect in (self.room, self.shelf):
-            samples = samples if effect is None else effect(samples, sample_rate)
-        peak = float(np.abs(samples).max(initial=0.0))
-        return samples * np.float32(10 ** (self.peak_db / 20) / peak) if peak > 1e-6 else samples
-
-
-def draw_recording(plan: AudioRenderPlan, scores: dict[str, list[str]], split: str, index: int
-                   ) -> tuple[Recording, np.random.Generator]:
-    """The conditions of one file, and the generator that goes on to draw its notes."""
-    rng = np.random.default_rng([plan.seed, SPLITS.index(split), index])
-    sources = sorted(scores)
-    recording = Recording(
-        split=split, index=index,
-        source=sources[rng.integers(len(sources))],
-        soundfont=plan.soundfonts[rng.integers(len(plan.soundfonts))],
-        room=draw_room(rng) if rng.random() < plan.room else None,
-        shelf=draw_shelf(rng) if rng.random() < plan.shelf else None,
-        peak_db=float(rng.uniform(*plan.peak_db)), solo=bool(rng.random() < plan.solo))
-    return recording, rng
-
-
-def draw_notes(plan: AudioRenderPlan, scores: dict[str, list[str]], recording: Recording,
-               rng: np.random.Generator) -> Notes:
-    """Notes of one file, at least one; those for training are varied."""
-    vary = recording.split == "train"
-    of_source = {recording.source: scores[recording.source]}
-    for _ in range(100):
-        if recording.solo:
-            # Of any source: most have parts that hardly play within an excerpt.
-            drawn = _draw_solo(plan, scores, rng, vary)
-        else:
-            drawn = draw_excerpt(plan.excerpts, of_source, rng, vary=vary)
-        # Excerpts are longer than files, and are stretched: all their notes may lie behind the end.
-        notes = drawn.between(0.0, plan.seconds)
-        if len(notes):
-            return notes
-    raise UserError(f"{plan.scores}: no excerpt with a note in its first {plan.seconds} s found")
-
-
-def _draw_solo(plan: AudioRenderPlan, scores: dict[str, list[str]], rng: np.random.Generator,
-               vary: bool) -> Notes:
-    """One part of an excerpt, with another program."""
-    still = dataclasses.replace(plan.augmentation, transpose=0, stretch=0.0, onset_jitter=0.0,
-                                velocity_jitter=0.0, part_level=0.0)
-    alone = dataclasses.replace(plan.augmentation if vary else still, reorchestrate=1.0, subset=0.0)
-    for _ in range(100):
-        excerpt = draw_excerpt(plan.excerpts, scores, rng, vary=False)
-        parts = [p for p in split_parts(excerpt)
-                 if len(p.between(0.0, plan.seconds)) >= SOLO_NOTES]
-        if parts:
-            return alone(parts[rng.integers(len(parts))], rng)
-    raise UserError(f"{plan.scores}: no part with {SOLO_NOTES} notes in {plan.seconds} s found")
 
 
 def render_audio(plan: AudioRenderPlan, folder: str,
@@ -189,44 +92,47 @@ def render_audio(plan: AudioRenderPlan, folder: str,
     Raises:
       UserError: scores or SoundFonts cannot be used; the folder was made by another plan.
     """
-    scores = {s: scores_by_source(plan.excerpts, s) for s in plan.counts()}
-    for path in plan.soundfonts:
-        SoundFontRenderer(path=path)  # checks that it is there
+    excerpts = list(plan.renders.excerpts())
     out = pathlib.Path(folder)
     _claim(out, plan)
-    recordings = [draw_recording(plan, scores[s], s, i)[0]
-                  for s, count in plan.counts().items() for i in range(count)]
-    missing = [r for r in recordings if not (out / r.file).exists()]
+    missing = [e for e in excerpts if not (out / file_of(e)).exists()]
     # Together by font, because loading one takes longer than rendering an excerpt.
-    missing.sort(key=lambda r: r.soundfont)
-    for split in plan.counts():
+    missing.sort(key=lambda e: e.recording.soundfont)
+    for split in plan.renders.counts():
         (out / split).mkdir(exist_ok=True)
-    run_tasks(functools.partial(_render, plan, folder), [(r.split, r.index) for r in missing],
+    run_tasks(functools.partial(render_file, folder, plan.sample_rate, plan.midi), missing,
               plan.workers, progress)
     with (out / TABLE).open("w", newline="") as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
-        writer.writerows(r.row() for r in _present(out, plan, scores))
+        writer.writerows(row_of(e) for e in _present(out, plan))
 
 
-@functools.lru_cache(maxsize=4)
-def _scores(plan: AudioRenderPlan, split: str) -> dict[str, list[str]]:
-    return scores_by_source(plan.excerpts, split)
+def file_of(excerpt: Excerpt) -> str:
+    """Its path in the folder."""
+    return f"{excerpt.name}.flac"
 
 
-def _render(plan: AudioRenderPlan, folder: str, split_and_index: tuple[str, int]) -> None:
-    split, index = split_and_index
-    scores = _scores(plan, split)
-    recording, rng = draw_recording(plan, scores, split, index)
-    notes = draw_notes(plan, scores, recording, rng)
-    dry = SoundFontRenderer(path=recording.soundfont, sample_rate=plan.sample_rate)(notes).samples
-    length = round(plan.seconds * plan.sample_rate)
-    dry = np.pad(dry, (0, max(0, length - len(dry))))[:length]
-    samples = recording(dry, plan.sample_rate)
-    path = pathlib.Path(folder) / recording.file
-    if plan.midi:  # first: the audio tells that a file is finished
-        write_midi(notes, path.with_suffix(".mid"))
-    write_audio(path, Waveform(samples, plan.sample_rate))
+def row_of(excerpt: Excerpt) -> dict[str, str]:
+    """Its line in the table; empty where it is dry, without a tone setting or of any source."""
+    recording = excerpt.recording
+    room, shelf = recording.room, recording.shelf
+    return dict(zip(COLUMNS, (
+        file_of(excerpt), excerpt.split, "" if excerpt.solo else excerpt.origin,
+        os.path.basename(recording.soundfont),
+        f"{room.rt60:.3f}" if room else "", f"{room.wet_db:.2f}" if room else "",
+        f"{shelf.hertz:.0f}" if shelf else "",
+        f"{shelf.high_db - shelf.low_db:.2f}" if shelf else "", f"{recording.peak_db:.2f}",
+        str(int(excerpt.solo))), strict=True))
+
+
+def render_file(folder: str, sample_rate: int, midi: bool, excerpt: Excerpt) -> None:
+    """Writes one file, and its notes if they are wanted."""
+    path = pathlib.Path(folder) / file_of(excerpt)
+    if midi:  # first: the audio tells that a file is finished
+        write_midi(excerpt.notes(), path.with_suffix(".mid"))
+    samples = read_sound(RenderedSound(excerpt=excerpt), sample_rate)
+    write_audio(path, Waveform(samples, sample_rate))
 
 
 def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
@@ -249,10 +155,9 @@ def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
     note.write_text(json.dumps(identity, indent=1) + "\n")
 
 
-def _present(out: pathlib.Path, plan: AudioRenderPlan, scores: dict[str, dict[str, list[str]]]
-             ) -> Iterator[Recording]:
+def _present(out: pathlib.Path, plan: AudioRenderPlan) -> Iterator[Excerpt]:
     """All files of the folder, those of longer runs too."""
-    for split in scores:
+    for split, sources in plan.renders.scores().items():
         for path in sorted((out / split).glob("*.flac")):
             if path.stem.isdecimal():
-                yield draw_recording(plan, scores[split], split, int(path.stem))[0]
+                yield plan.renders.excerpt(split, int(path.stem), sources)

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES
 
@@ -33,11 +34,20 @@ class Augmentation:
 
     reorchestrate: float = 0.6  # share of excerpts whose parts get other programs
     subset: float = 0.25  # share of excerpts that keep a random subset of the parts
-    transpose: int = 3  # semitones up or down, melodic parts
+    transpose: int = 2  # semitones up or down at most, melodic parts
     stretch: float = 0.15  # tempo factor is drawn from 1 ± this
     onset_jitter: float = 0.012  # seconds, standard deviation of onsets and ends
     velocity_jitter: float = 6.0  # standard deviation
     part_level: float = 14.0  # standard deviation of a part's velocity offset
+
+    def __post_init__(self):
+        if not (0 <= self.reorchestrate <= 1 and 0 <= self.subset <= 1):
+            raise UserError(f"shares of {self.reorchestrate=} and {self.subset=}: choose 0..1")
+        if not (self.transpose >= 0 and 0 <= self.stretch < 1):
+            raise UserError(f"choose {self.transpose=} semitones from 0 and {self.stretch=} in 0..1")
+        if not (self.onset_jitter >= 0 and self.velocity_jitter >= 0 and self.part_level >= 0):
+            raise UserError(f"deviations of {self.onset_jitter=}, {self.velocity_jitter=} and "
+                            f"{self.part_level=}: choose them from 0")
 
     def __call__(self, notes: Notes, rng: np.random.Generator) -> Notes:
         """Returns the varied notes; drums keep their keys."""
@@ -72,8 +82,16 @@ def split_parts(notes: Notes) -> list[Notes]:
     return [notes[key == k] for k in np.unique(key)]
 
 
+def with_program(part: Notes, program: int) -> Notes:
+    """A part on another instrument, in its range; drums stay as they are."""
+    if part.is_drum.any():
+        return part
+    return dataclasses.replace(part, program=np.full(len(part), program),
+                               pitch=fit_range(part.pitch, program_range(program)))
+
+
 def draw_program(rng: np.random.Generator) -> int:
-    """A program, even over MT3's instrument classes, then within the class."""
+    """A program, even over the Slakh classes, then within the class."""
     programs = SLAKH_CLASSES[rng.integers(len(SLAKH_CLASSES))].programs
     return int(programs[rng.integers(len(programs))])
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +22,7 @@ from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.shards import Account, Member, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
 from music_diffusion.errors import UserError
+from music_diffusion.notes.notes import Notes
 
 HEARD_BEFORE = 2.0  # seconds; notes that ended less than this before a record are kept in it
 
@@ -88,17 +92,34 @@ def _state(item: Item) -> tuple:
     """What the item's records depend on: how its sounds are made, sizes and times of its files."""
     stats = [os.stat(path) if os.path.exists(path) else None for path in item.files]
     made = json.dumps(_described((item.audio, item.source, item.stems)), default=str)
-    return (item.performance, item.style, item.piece, hashlib.sha256(made.encode()).hexdigest()[:16],
+    return (item.performance, item.style, item.piece, item.velocities,
+            hashlib.sha256(made.encode()).hexdigest()[:16],
             [[s.st_size, s.st_mtime_ns] if s else 0 for s in stats])
 
 
 def _described(value: Any) -> Any:
-    """A sound as plain data, without the functions in it, whose names differ from run to run."""
+    """A sound as plain data, without the folders of its files, which may move, and without functions."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
         return [_described(v) for v in value]
+    if isinstance(value, str):
+        return os.path.basename(value)
     return None if callable(value) else value
+
+
+def _notes(item: Item) -> Notes:
+    """None of them is an error where the item should have some. Raises UserError."""
+    if item.notes is None:
+        return Notes.empty()
+    try:
+        notes = item.notes()
+    except (ValueError, LookupError, EOFError) as e:  # of a file that its reader did not expect
+        raise UserError(f"its notes cannot be read ({type(e).__name__}: {' '.join(str(e).split())}); "
+                        "repair them, or leave it out") from e
+    if not len(notes):
+        raise UserError("has no notes; leave it out, or give it its notes")
+    return notes
 
 
 def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from music_diffusion.data.shards import ShardFacts, read_facts
 from music_diffusion.errors import UserError
 
 EXTRAS = ("performance", "source", "style")
-TRIES = 8  # crops of a record, or segments in a row, of which the first whose events fit is taken
+TRIES = 32  # crops of a record, or segments in a row, of which the first whose events fit is taken
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +273,7 @@ class _Spread(Sequence[Example]):
         return self._count
 
     def __getitem__(self, index):
-        n = len(self._examples)
+        index, n = range(self._count)[index], len(self._examples)
         # The middle of the index's share; where that is too dense for the model, what follows.
         place = int((index + 0.5) * n / self._count) if n > self._count else index % n
         for left in reversed(range(TRIES)):

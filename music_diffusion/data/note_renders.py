@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data.soundfont import SoundFontRenderer
+from music_diffusion.data.parallel import run_tasks
+from music_diffusion.data.soundfont import SoundFontRenderer, check_library
 from music_diffusion.notes.frames import DRUMS, FrameGrid
 from music_diffusion.notes.notes import Notes
 
+FILE = "note_rows.npy"
 ROW_DTYPE = np.dtype([("program", "u1"), ("pitch", "u1"), ("velocity", "u1"),
                       ("age", "f4"), ("release", "f4"), ("mel", "f2", (128,))])
 
@@ -62,3 +68,53 @@ def note_rows(program: int, count: int, seed: int, *, renderer: SoundFontRendere
     rows["velocity"] = notes.velocity[index][valid]
     rows["age"], rows["release"], rows["mel"] = age[valid], release[valid], mel[valid]
     return rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoteRowPlan:
+    """Which isolated notes are rendered."""
+
+    soundfont: str  # .sf2 or .sf3
+    notes_per_program: int = 96  # of each program; four times as many of the drums
+    seed: int = 0
+    workers: int = 2  # processes
+    sampling: NoteSampling = NoteSampling()
+    codec: MelCodec = MelCodec()
+    grid: FrameGrid = FrameGrid()
+
+    @property
+    def renderer(self) -> SoundFontRenderer:
+        return SoundFontRenderer(path=self.soundfont, sample_rate=self.codec.sample_rate)
+
+
+def write_note_rows(plan: NoteRowPlan, folder: str,
+                    progress: Callable[[int, int], None] = lambda i, n: None) -> None:
+    """Writes `note_rows.npy`, unless it is there. What an interrupted run finished is kept.
+
+    Raises:
+      UserError: the SoundFont cannot be used, or lacks a program, or FluidSynth
+        is not installed.
+    """
+    check_library()
+    _ = plan.renderer  # checks that the font is there
+    out = pathlib.Path(folder)
+    if (out / FILE).exists():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    parts = run_tasks(functools.partial(_program_rows, plan, folder), range(DRUMS + 1), plan.workers,
+                      progress)
+    np.save(out / f"{FILE}.part.npy", np.concatenate([np.load(part) for part in parts]))
+    os.replace(out / f"{FILE}.part.npy", out / FILE)
+    for part in parts:
+        os.unlink(part)
+
+
+def _program_rows(plan: NoteRowPlan, folder: str, program: int) -> str:
+    path = f"{folder}/rows-{program:03d}.npy"
+    if not os.path.exists(path):
+        count = plan.notes_per_program * (4 if program == DRUMS else 1)
+        rows = note_rows(program, count, plan.seed, renderer=plan.renderer, codec=plan.codec,
+                         grid=plan.grid, sampling=plan.sampling)
+        np.save(f"{path}.part.npy", rows)
+        os.replace(f"{path}.part.npy", path)
+    return path

@@ -1,15 +1,17 @@
 """Synthetic recording conditions: rooms and tone controls as impulse responses (NumPy).
 
 Both are causal and keep the direct sound at sample 0, so that attacks stay where
-they are. `convolve` applies them.
+they are. `convolve` applies them; `in_turn` makes one response of several.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
+import scipy.fft
 from jaxtyping import Float
 
 from music_diffusion.errors import UserError
@@ -21,10 +23,21 @@ SIXTY_DB = math.log(1000.0)  # nat of amplitude
 
 def convolve(samples: Float[np.ndarray, "S"], response: Float[np.ndarray, "N"]
              ) -> Float[np.ndarray, "S"]:
-    """The first S samples of the linear convolution, float32."""
-    size = 1 << (len(samples) + len(response) - 1).bit_length()
-    spectrum = np.fft.rfft(samples, size) * np.fft.rfft(response, size)
-    return np.fft.irfft(spectrum, size)[:len(samples)].astype(np.float32)
+    """The first S samples of the linear convolution, float32.
+
+    In blocks of some times the response's length (overlap-add), which stay in a processor's
+    cache, and in single precision: its error, 3e-7 of the peak, is that of float32 samples.
+    """
+    size = scipy.fft.next_fast_len(max(4 * len(response), 8192), real=True)
+    step = size - len(response) + 1
+    blocks = -(-len(samples) // step)
+    parts = np.zeros((blocks, step), np.float32)
+    parts.reshape(-1)[:len(samples)] = samples
+    spectrum = scipy.fft.rfft(parts, size) * scipy.fft.rfft(response.astype(np.float32), size)
+    heard = np.zeros(blocks * step + size, np.float32)
+    for i, part in enumerate(scipy.fft.irfft(spectrum, size)):
+        heard[i * step:i * step + size] += part
+    return heard[:len(samples)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,6 +138,15 @@ class Shelf:
                  ) -> Float[np.ndarray, "S"]:
         """The filtered samples."""
         return convolve(samples, self.impulse_response(sample_rate))
+
+
+def in_turn(effects: Iterable[Room | Shelf], sample_rate: int) -> Float[np.ndarray, "N"]:
+    """The impulse response of effects one after another, so that one convolution applies all."""
+    whole = np.ones(1, np.float32)
+    for effect in effects:
+        response = effect.impulse_response(sample_rate)
+        whole = convolve(np.pad(whole, (0, len(response) - 1)), response)
+    return whole
 
 
 def draw_room(rng: np.random.Generator) -> Room:

@@ -106,7 +106,9 @@ def read_sound(sound: Sound, sample_rate: int) -> Float[np.ndarray, " S"]:
 
 
 def cut(blocks: Blocks, sample_rate: int, start: float, end: float | None) -> Blocks:
-    """The stretch [start, end) in seconds of a stream of samples."""
+    """The stretch [start, end) in seconds of a stream of samples. Raises UserError if start < 0."""
+    if start < 0:
+        raise UserError(f"audio from {start:g} s on: a stretch begins at 0 s or later")
     skip = round(start * sample_rate)
     left = None if end is None else max(0, round(end * sample_rate) - skip)
     for block in blocks:

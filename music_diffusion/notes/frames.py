@@ -116,18 +116,25 @@ def roll_features(notes: Notes, start: float, frames: int, grid: FrameGrid) -> n
       and sounding alike.
     """
     notes = _heard(notes, start, frames, grid)
+    # Softest first: of values that are written to one place, the last one stays.
+    order = np.argsort(notes.velocity, kind="stable")
+    onset, end, pitch, drum = (a[order] for a in (notes.start, notes.end, notes.pitch, notes.is_drum))
+    loud = (notes.velocity[order] / 127.0).astype(np.float32)
+    kind = np.where(drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program[order]])
+    on = np.floor((onset - start) / grid.hop).astype(int)
+    off = np.maximum(np.ceil((end - start) / grid.hop).astype(int), on + 1)
     out = np.zeros((frames, ROLL_CHANNELS), np.float32)
-    frame_on = np.floor((notes.start - start) / grid.hop).astype(int)
-    frame_off = np.maximum(np.ceil((notes.end - start) / grid.hop).astype(int), frame_on + 1)
-    loud = notes.velocity / 127.0
-    kind = np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
-    for on, off, pitch, value, drum, k in zip(frame_on, frame_off, notes.pitch, loud,
-                                              notes.is_drum, kind, strict=True):
-        sounding = slice(max(on, 0), max(off, 0))
-        columns = [384 + NUM_CLASSES + k] + ([] if drum else [128 + pitch])
-        for column in columns:
-            np.maximum(out[sounding, column], value, out=out[sounding, column])
-        if 0 <= on < frames:
-            for column in ((256 if drum else 0) + pitch, 384 + k):
-                out[on, column] = max(out[on, column], value)
+
+    first, last = np.clip(on, 0, frames), np.clip(off, 0, frames)
+    count = last - first
+    note = np.repeat(np.arange(len(on)), count)
+    frame = np.arange(len(note)) - np.repeat(np.cumsum(count) - last, count)
+    out[frame, 384 + NUM_CLASSES + kind[note]] = loud[note]
+    melodic = ~drum[note]
+    note, frame = note[melodic], frame[melodic]
+    out[frame, 128 + pitch[note]] = loud[note]
+
+    begun = (on >= 0) & (on < frames)
+    out[on[begun], (np.where(drum, 256, 0) + pitch)[begun]] = loud[begun]
+    out[on[begun], 384 + kind[begun]] = loud[begun]
     return out

@@ -1,5 +1,6 @@
 """The entry point: help, versions, exit codes."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,10 +9,11 @@ from typer.testing import CliRunner
 
 import music_diffusion
 from music_diffusion.cli import main as module
+from music_diffusion.cli import train_data
 from music_diffusion.errors import UserError
 
 COMMANDS = ["synthesize", "reconstruct", "transcribe", "evaluate", "benchmark", "models", "prepare",
-            "train"]
+            "train", "dump"]
 
 
 @pytest.fixture
@@ -86,12 +88,38 @@ def test_errors_of_the_program_itself_are_not_hidden(cli, monkeypatch):
         module.main()
 
 
-def test_train_passes_its_arguments_and_exit_code(cli, monkeypatch):
+def test_train_passes_a_recipe_on_with_its_exit_code(cli, monkeypatch):
     seen = []
     monkeypatch.setattr("music_diffusion.train.main", lambda argv: seen.append(argv) or 2)
     arguments = ["--gin_file=recipes/tiny.gin", "--gin.TOTAL_STEPS=3", "--model_dir", "runs/x"]
     assert cli("train", *arguments)[0] == 2
-    assert seen == [arguments]
+    assert seen == [["--gin_file=recipes/tiny.gin", "--model_dir=runs/x", "--gin.TOTAL_STEPS=3"]]
+
+
+def test_train_on_data_hands_on_every_option(cli, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train_data, "run", lambda settings, json: seen.append((settings, json)))
+    assert cli("train", "--data", "in", "-o", "out")[0] == 0
+    changed = dict(base="none", layout="gtzan", options=(("genre", "jazz"),), held_out=("a", "b"),
+                   transpose=0, steps=7, batch=3, examine=False, evaluate=False,
+                   bindings=("adamw.b1 = 0.5",), workers=4, seed=5)
+    assert cli("train", "--data", "in", "--from", "none", "--output", "out", "--layout", "gtzan",
+               "--option", "genre=jazz", "--held_out", "a", "--held-out", "b", "--transpose", "0",
+               "--steps", "7", "--batch", "3", "--no-examine", "--no-evaluate", "--gin.adamw.b1=0.5",
+               "--workers", "4", "--seed", "5", "--json")[0] == 0
+    Settings = train_data.Settings
+    assert seen == [(Settings(data="in", base="default", output="out"), False),
+                    (Settings(data="in", output="out", **changed), True)]
+    assert changed.keys() == {f.name for f in dataclasses.fields(Settings)} - {"data", "output"}
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    ([], "give --data FOLDER"), (["--data", "a", "--gin_file", "b"], "give --data FOLDER"),
+    (["--data", "a"], "--output is missing"), (["--gin_file", "b"], "--model_dir is missing"),
+    (["--data", "a", "-o", "b", "--nothing"], "unknown argument --nothing")])
+def test_train_says_what_is_missing(cli, arguments, reason):
+    code, out, err = cli("train", *arguments)
+    assert code == 2 and not out and err.startswith("error: ") and reason in err
 
 
 def test_as_a_program(tmp_path):

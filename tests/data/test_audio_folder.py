@@ -374,7 +374,7 @@ def test_destinations_that_hold_other_things_are_left_alone(folder, tmp_path):
 def test_a_full_disk_is_a_one_line_error_and_no_manifest(folder, tmp_path, monkeypatch):
     def full(path, messages):
         list(messages)
-        raise RuntimeError("write() failed: No space left on device;\n at byte 0")
+        raise OSError("write() failed: No space left on device;\n at byte 0")
 
     monkeypatch.setattr(records, "write_shard", full)
     with pytest.raises(UserError, match="No space left on device.*Run the command") as e:

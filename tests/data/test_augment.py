@@ -11,7 +11,9 @@ from music_diffusion.data.augment import (
     fit_range,
     program_range,
     split_parts,
+    with_program,
 )
+from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class
 
@@ -153,6 +155,24 @@ def test_a_part_moves_as_a_whole_where_it_can():
     melody = np.array([30, 34, 37, 42])
     fitted = fit_range(melody, program_range(73))  # a flute
     assert (np.diff(fitted) == np.diff(melody)).all() and fitted.min() >= 60
+
+
+def test_a_part_on_another_instrument_keeps_its_melody_in_the_new_range():
+    low = Notes(np.arange(4.0), np.arange(4.0) + 0.5, [30, 34, 37, 42], [90] * 4, [33] * 4, [False] * 4)
+    flute = with_program(low, 73)
+    assert set(flute.program.tolist()) == {73}
+    assert (np.diff(flute.pitch) == np.diff(low.pitch)).all() and flute.pitch.min() >= 60
+    np.testing.assert_array_equal(flute.start, low.start)
+    drums = dataclasses.replace(low, is_drum=np.ones(4), program=np.zeros(4))
+    assert rows(with_program(drums, 73)) == rows(drums)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("reorchestrate", 1.5), ("subset", -0.1), ("transpose", -1), ("stretch", 1.0),
+    ("onset_jitter", -0.1), ("velocity_jitter", -1.0), ("part_level", float("nan"))])
+def test_impossible_variations_are_refused(field, value):
+    with pytest.raises(UserError, match=field):
+        Augmentation(**{field: value})
 
 
 def test_programs_are_drawn_evenly_over_classes():

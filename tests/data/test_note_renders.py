@@ -5,8 +5,15 @@ from reference.soundfont_file import expected_hertz, soundfont
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.data.note_renders import NoteSampling, note_rows
+from music_diffusion.data.note_renders import (
+    ROW_DTYPE,
+    NoteRowPlan,
+    NoteSampling,
+    note_rows,
+    write_note_rows,
+)
 from music_diffusion.data.soundfont import SoundFontRenderer
+from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import DRUMS, FrameGrid, note_states
 from music_diffusion.notes.notes import Notes
 
@@ -108,3 +115,42 @@ def test_notes_struct_is_sorted_so_rows_follow_time():
     tracker = Tracker()
     note_rows(0, 20, 7, renderer=tracker, codec=CODEC, grid=GRID, sampling=ALL)
     assert isinstance(tracker.notes, Notes) and (np.diff(tracker.notes.start) > 0).all()
+
+
+def test_rows_of_all_programs_are_one_file_and_finished_programs_are_kept(tmp_path):
+    pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth",
+                        exc_type=ImportError)
+    (tmp_path / "sines.sf2").write_bytes(soundfont())
+    plan = NoteRowPlan(soundfont=str(tmp_path / "sines.sf2"), notes_per_program=1, workers=1, seed=3,
+                       sampling=NoteSampling(longest=0.06))
+    out, done = tmp_path / "out", []
+    write_note_rows(plan, str(out), lambda i, n: done.append((i, n)))
+    assert [p.name for p in out.iterdir()] == ["note_rows.npy"]
+    assert done == [(i + 1, 129) for i in range(129)]
+    rows = np.load(out / "note_rows.npy")
+    assert rows.dtype == ROW_DTYPE and (np.diff(rows["program"].astype(int)) >= 0).all()
+    assert set(rows["program"].tolist()) == set(range(129))
+    one = note_rows(40, 1, 3, renderer=plan.renderer, codec=plan.codec, grid=plan.grid,
+                    sampling=plan.sampling)
+    np.testing.assert_array_equal(rows[rows["program"] == 40], one)
+
+    # An interrupted run: a part that is there is not rendered again, and the others are.
+    (out / "note_rows.npy").unlink()
+    kept = np.zeros(3, ROW_DTYPE)
+    kept["program"], kept["velocity"] = 7, 99
+    np.save(out / "rows-007.npy", kept)
+    write_note_rows(plan, str(out))
+    again = np.load(out / "note_rows.npy")
+    np.testing.assert_array_equal(again[again["program"] == 7], kept)
+    np.testing.assert_array_equal(again[again["program"] != 7], rows[rows["program"] != 7])
+    written = (out / "note_rows.npy").stat().st_mtime_ns
+    write_note_rows(plan, str(out), lambda i, n: pytest.fail("nothing is left to do"))
+    assert (out / "note_rows.npy").stat().st_mtime_ns == written
+
+
+def test_rows_of_a_missing_font_are_an_error_before_anything_is_written(tmp_path):
+    pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth",
+                        exc_type=ImportError)
+    with pytest.raises(UserError, match="nowhere.sf2"):
+        write_note_rows(NoteRowPlan(soundfont="nowhere.sf2"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from music_diffusion.data.rooms import Room, Shelf, convolve, draw_room, draw_shelf
+from music_diffusion.data.rooms import Room, Shelf, convolve, draw_room, draw_shelf, in_turn
 from music_diffusion.errors import UserError
 
 
@@ -80,11 +80,27 @@ def test_rooms_are_functions_of_their_seed():
     assert np.abs(a - c).max() > 0.01
 
 
-@pytest.mark.parametrize("signal, response", [(1, 1), (100, 7), (7, 100), (1000, 1025)])
+@pytest.mark.parametrize("signal, response", [
+    (1, 1), (100, 7), (7, 100), (1000, 1025), (50000, 1), (40000, 3000), (8193, 8192), (24576, 2)])
 def test_convolution_is_the_sum_of_products(signal, response):
+    """In single precision: to some 1e-7 of the largest value, in signals of one block and of many."""
     rng = np.random.default_rng(0)
     x, h = rng.normal(size=signal), rng.normal(size=response)
-    np.testing.assert_allclose(convolve(x, h), np.convolve(x, h)[:signal], atol=1e-5)
+    want = np.convolve(x, h)[:signal]
+    np.testing.assert_allclose(convolve(x, h), want, atol=2e-6 * np.abs(want).max())
+
+
+def test_the_convolution_of_nothing_is_nothing():
+    assert len(convolve(np.zeros(0, np.float32), np.ones(5, np.float32))) == 0
+
+
+def test_effects_in_turn_are_one_response():
+    x = np.random.default_rng(3).normal(size=20000).astype(np.float32)
+    room, shelf = Room(seed=7, wet_db=-3.0), Shelf(low_db=-5.0, high_db=5.0)
+    want = shelf(room(x, 16000), 16000)
+    np.testing.assert_allclose(convolve(x, in_turn([room, shelf], 16000)), want, atol=2e-5)
+    np.testing.assert_allclose(in_turn([room], 16000), room.impulse_response(16000), atol=1e-6)
+    np.testing.assert_array_equal(in_turn([], 16000), [1])
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])

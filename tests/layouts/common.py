@@ -44,7 +44,8 @@ def tones(notes: Notes, seconds: float, sample_rate: int) -> np.ndarray:
                                            strict=True):
         on = (time >= start) & (time < end)
         phase = 2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * (time[on] - start)
-        out[on] += velocity / 127 * (np.sin(phase) + 0.3 * np.sin(2 * phase)) * np.exp(-2 * (time[on] - start))
+        wave = (np.sin(phase) + 0.3 * np.sin(2 * phase)) * np.exp(-2 * (time[on] - start))
+        out[on] += velocity / 127 * wave
     return (0.9 * out / max(1.0, np.abs(out).max(initial=0.0))).astype(np.float32)
 
 

@@ -1,0 +1,86 @@
+"""The model card of a model trained on a user's own recordings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from music_diffusion.evaluation.charts import number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the card tells."""
+
+    settings: Mapping[str, Any]  # of `cli.train_data.Settings`
+    manifest: Mapping[str, Any]  # of the records
+    step: int  # the checkpoint that was taken
+    loss: float  # of validation, there
+    figures: Mapping[str, Any]  # before, after: key → value; labels
+    minutes: float  # of the whole command
+    held_out: tuple[str, ...]  # items
+    sampling: tuple[str, ...] = ()  # gin bindings that were chosen by them
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(figure, before, after), with a head; none without an evaluation."""
+        if not self.figures:
+            return []
+        before, after = self.figures.get("before", {}), self.figures["after"]
+        rows = [("held-out items", str(self.settings["base"]), "this model")]
+        for key, label in self.figures["labels"].items():
+            rows.append((label, _number(before.get(key)), _number(after.get(key))))
+        return rows
+
+
+def card_text(card: Card) -> str:
+    """Markdown."""
+    s, hours = card.settings, card.manifest["hours"]
+    rows = card.rows()
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows[:1] + [("---",) * 3] + rows[1:])
+    took = {split: f"{60 * h:.1f} minutes, {card.manifest['notes'][split]} notes"
+            for split, h in hours.items() if card.manifest["records"][split]}
+    copies = (f"\nTraining items were also played up to {s['transpose']} semitones higher and lower; those copies are "
+              "counted here." if s["transpose"] else "")
+    sampled = (f"\nSampled with `{'`, `'.join(card.sampling)}`, which among several values came nearest to what is "
+               "held out\nwithout losing notes." if card.sampling else "")
+    skipped = card.manifest["skipped"]
+    left_out = ("\nLeft out: " + "; ".join(f"{name} ({why})" for name, why in skipped[:20]) + ".\n"
+                if skipped else "")
+    licence = " (Apache-2.0)" if s["base"] == "default" else ""
+    same = ("" if card.manifest["records"].get("test") else
+            ", and the\ncheckpoint was chosen on the same items, by its loss")
+    return f"""# Model card
+
+MIDI to audio, trained on one's own recordings with `music-diffusion train --data`.
+
+```
+music-diffusion synthesize song.mid -o song.wav --model {s['output']}
+```
+
+## Data
+
+{'; '.join(f'{split}: {amount}' for split, amount in took.items())}.{copies}
+Held out, for the figures: {', '.join(card.held_out)}.
+{left_out}
+## Training
+
+From `{s['base']}`, step {card.step} (validation loss {card.loss:.3f}), batch {s['batch']},
+seed {s['seed']}; {card.minutes:.0f} minutes for everything.{sampled}
+
+## Figures
+
+{table if rows else 'Not evaluated.'}
+
+The distances are in this project's own embedding and the notes are heard by its own transcriber: figures to
+compare models with each other, not with those of papers. Little held-out audio makes them rough{same}.
+
+## Terms
+
+The weights are made of those of `{s['base']}`{licence} and of the recordings: whoever passes them on
+needs the right to do so from the holders of the recordings' rights.
+"""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number(value)

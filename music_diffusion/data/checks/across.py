@@ -1,0 +1,166 @@
+"""Checks that compare items: duplicates, leaks between splits, sample rates that stand out."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from music_diffusion.data.checks import fingerprints
+from music_diffusion.data.checks.findings import DUPLICATED, LEAK, RATE, Finding, percent, seconds
+from music_diffusion.data.checks.fingerprints import Sketch
+from music_diffusion.data.items import SPLITS
+
+# Shares of a fingerprint. The same audio as MP3, at another rate or cut: 0.2 to 1; notes rendered
+# again with other timing or in a room: up to 0.16; other audio: below 0.03.
+SAME_AUDIO = 0.2
+SAME_NOTES = 0.3  # of 1010 scores all pairs above 0.12 were of one piece
+ODD_SHARE, ODD_RATE, FEWEST_RATES = 0.2, 0.75, 5
+NAMED = 3  # of a group of items, the others are counted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Portrait:
+    """What is kept of an item to compare it with the others."""
+
+    name: str
+    split: str | None
+    piece: str | None
+    sample_rate: int  # Hz
+    audio: Sketch
+    digest: str | None  # of its samples, None of silence
+    notes: Sketch
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    first: int
+    second: int
+    why: str
+
+
+def check_across(portraits: Sequence[Portrait]) -> list[Finding]:
+    """All findings about several items."""
+    audio = _same_audio(portraits)
+    heard = {(p.first, p.second) for p in audio}
+    notes = [p for p in _same_notes(portraits) if (p.first, p.second) not in heard]
+    inside = [p for p in audio if portraits[p.first].split == portraits[p.second].split]
+    between = [p for p in audio if portraits[p.first].split != portraits[p.second].split]
+    between += [p for p in notes if _apart(portraits[p.first], portraits[p.second])]
+    pieces = _same_piece(portraits)
+    known = {(p.first, p.second) for p in between}
+    between += [p for p in pieces if (p.first, p.second) not in known]
+    return (_findings(portraits, inside, DUPLICATED) + _findings(portraits, between, LEAK)
+            + _odd_rates(portraits))
+
+
+def _same_audio(portraits: Sequence[Portrait]) -> list[_Pair]:
+    by_digest: dict[str, list[int]] = collections.defaultdict(list)
+    for i, portrait in enumerate(portraits):
+        if portrait.digest is not None:
+            by_digest[portrait.digest].append(i)
+    found = {}
+    for group in by_digest.values():
+        for a, b in zip(group[:-1], group[1:], strict=True):
+            found[a, b] = "the samples are equal"
+    for match in fingerprints.matches([p.audio for p in portraits], shifted=True):
+        if match.share >= SAME_AUDIO:
+            found.setdefault((match.first, match.second),
+                             f"they share {percent(match.share)} of their fingerprints"
+                             + (f", {seconds(match.shift)} apart" if abs(match.shift) > 0.05 else ""))
+    return [_Pair(a, b, f"the same audio: {why}") for (a, b), why in sorted(found.items())]
+
+
+def _same_notes(portraits: Sequence[Portrait]) -> list[_Pair]:
+    return [_Pair(m.first, m.second,
+                  f"the same notes, perhaps transposed or at another tempo: they share "
+                  f"{percent(m.share)} of their phrases")
+            for m in fingerprints.matches([p.notes for p in portraits], shifted=False)
+            if m.share >= SAME_NOTES]
+
+
+def _apart(a: Portrait, b: Portrait) -> bool:
+    """May the two come into different splits?"""
+    if a.split is None and b.split is None:
+        return (a.piece or a.name) != (b.piece or b.name)
+    return a.split != b.split
+
+
+def _same_piece(portraits: Sequence[Portrait]) -> list[_Pair]:
+    """One pair for each other split that has items of the piece."""
+    by_piece: dict[str, dict[str | None, int]] = collections.defaultdict(dict)
+    for i, portrait in enumerate(portraits):
+        if portrait.piece is not None:
+            by_piece[portrait.piece].setdefault(portrait.split, i)
+    found = []
+    for piece, of_split in by_piece.items():
+        first, *rest = of_split.values()
+        found += [_Pair(first, i, f"the same piece, {piece}") for i in rest]
+    return found
+
+
+def _findings(portraits: Sequence[Portrait], pairs: Sequence[_Pair], kind: str) -> list[Finding]:
+    """One for each group of items that hang together."""
+    group = _groups(pairs)
+    reason: dict[int, str] = {}
+    for pair in pairs:
+        reason.setdefault(group[pair.first], pair.why)
+    members: dict[int, list[int]] = collections.defaultdict(list)
+    for i in sorted(group):
+        members[group[i]].append(i)
+    result = []
+    for key, items in members.items():
+        # The one to look at: of the split that is to be kept clean, else the later one.
+        *others, item = sorted(items, key=lambda i: (_rank(portraits[i].split), i))
+        names = [_named(portraits[i], kind) for i in others]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        result.append(Finding(
+            item=portraits[item].name, kind=kind, others=tuple(portraits[i].name for i in others),
+            measured=f"{_named(portraits[item], kind)} and {', '.join(names[:NAMED])}{more} have "
+                     f"{reason[key]}" + _unsplit(portraits[item], kind)))
+    return result
+
+
+def _named(portrait: Portrait, kind: str) -> str:
+    return f"{portrait.name} ({portrait.split or 'no split'})" if kind == LEAK else portrait.name
+
+
+def _unsplit(portrait: Portrait, kind: str) -> str:
+    if kind == DUPLICATED or portrait.split is not None:
+        return ""
+    return "; they have no split, and may be drawn for different ones"
+
+
+def _rank(split: str | None) -> int:
+    return -1 if split is None else SPLITS.index(split)
+
+
+def _groups(pairs: Sequence[_Pair]) -> dict[int, int]:
+    """Item → the first item of its group."""
+    root: dict[int, int] = {}
+
+    def find(i: int) -> int:
+        while root.setdefault(i, i) != i:
+            i = root[i]
+        return i
+
+    for pair in pairs:
+        a, b = sorted((find(pair.first), find(pair.second)))
+        root[b] = a
+    return {i: find(i) for i in root}
+
+
+def _odd_rates(portraits: Sequence[Portrait]) -> list[Finding]:
+    """Items whose sample rate is far below that of nearly all others."""
+    if len(portraits) < FEWEST_RATES:
+        return []
+    rates, counts = np.unique([p.sample_rate for p in portraits], return_counts=True)
+    most = int(rates[counts.argmax()])
+    if counts.max() < (1 - ODD_SHARE) * len(portraits):
+        return []
+    return [Finding(item=p.name, kind=RATE,
+                    measured=f"its sample rate is {p.sample_rate} Hz; {int(counts.max())} of "
+                             f"{len(portraits)} items have {most} Hz")
+            for p in portraits if p.sample_rate < ODD_RATE * most]

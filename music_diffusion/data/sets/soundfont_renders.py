@@ -1,0 +1,266 @@
+"""Scores played by SoundFonts, as many hours as asked for: what is played, and how it is recorded."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data.augment import Augmentation
+from music_diffusion.data.items import SPLITS, Item, Listing, Stem
+from music_diffusion.data.rooms import draw_room, draw_shelf
+from music_diffusion.data.sets.soundfont_excerpts import (
+    Excerpt,
+    Playing,
+    Recording,
+    RenderedSound,
+    forget,
+)
+from music_diffusion.data.sets.soundfont_scores import Sources, find_scores, of_split
+from music_diffusion.data.soundfont import SoundFontRenderer, check_library
+from music_diffusion.data.sounds import read_sound
+from music_diffusion.errors import UserError
+from music_diffusion.notes.programs import SLAKH_CLASSES
+from music_diffusion.speed import Speed, measure
+
+OTHER = "other"  # as a timbre: any class but the part's own
+PERFORMANCES = len(SPLITS)  # in the place of a split: random numbers of the list of recordings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoundFontRenders:
+    """Excerpts of scores, rendered while they are read.
+
+    An excerpt depends on the options (not on the hours), its split and its number.
+    Source, then piece, then place are drawn evenly. What is played for training
+    varies; for validation and test it is as written (solos aside).
+
+    Without options: dry, at the synthesizer's level, on the instruments of the scores.
+    """
+
+    folder: str  # of MIDI files; with manifest.csv (columns path, source, split) or without
+    soundfonts: tuple[str, ...] = ()  # .sf2 or .sf3; one is drawn for each excerpt, evenly
+    train_hours: float = 10.0
+    validation_hours: float = 0.5
+    test_hours: float = 0.0
+    seconds: float = 40.96  # of an excerpt; 2048 frames of the default codec
+    seed: int = 0
+    # How scores are varied for training, as of `data.augment.Augmentation`.
+    reorchestrate: float = Augmentation.reorchestrate  # share with other programs, in their ranges
+    subset: float = Augmentation.subset  # share with some of the parts
+    transpose: int = Augmentation.transpose  # semitones up or down at most
+    stretch: float = Augmentation.stretch  # tempo is drawn from 1 ± this
+    onset_jitter: float = Augmentation.onset_jitter  # seconds, standard deviation
+    velocity_jitter: float = Augmentation.velocity_jitter  # standard deviation
+    part_level: float = Augmentation.part_level  # standard deviation of a part's velocities' offset
+    # How excerpts are recorded.
+    room: float = 0.0  # share in a room
+    shelf: float = 0.0  # share with a tone setting
+    peak_db: tuple[float, ...] = ()  # dBFS, range of the peaks; (): the synthesizer's level
+    # So many fixed recordings (font, room, tone) rather than ever new ones, and their names as labels.
+    performances: int = 0
+    # What is played. Timbres are programs (0..127), or Slakh classes, for each of which its first
+    # program stands (`notes.programs`).
+    solo: float = 0.0  # share of which one part plays alone, on an instrument of any class; style labels
+    instruments: tuple[str, ...] = ()  # timbres that all melodic parts get; (): see `reorchestrate`
+    pair: tuple[str, ...] = ()  # timbres of `source`, or OTHER; (): no source
+    pair_font: bool = False  # `source` is played by another of the SoundFonts
+    stems: bool = False  # each program by itself, too; listing reads the scores then
+    per_shard: int = 64  # excerpts of one SoundFont that share a shard
+
+    def __post_init__(self):
+        if not self.soundfonts:
+            raise UserError("rendering needs a SoundFont; give a .sf2 or .sf3 file (soundfonts=FILE)")
+        if not self.seconds >= 1:
+            raise UserError(f"excerpts of {self.seconds} s are too short; make them 1 s or longer")
+        for name in ("room", "shelf", "solo"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"a share of {getattr(self, name)} {name}: choose one in 0..1")
+        if self.peak_db and not (len(self.peak_db) == 2 and self.peak_db[0] <= self.peak_db[1] <= 0):
+            raise UserError(f"peaks of {self.peak_db} dBFS: give a range that ends at 0 or below")
+        if not (self.train_hours >= 0 and self.validation_hours >= 0 and self.test_hours >= 0):
+            raise UserError("hours of renders cannot be negative")
+        if self.per_shard < 1:
+            raise UserError(f"{self.per_shard} excerpts a shard: give 1 or more")
+        if self.pair_font and not (self.pair and len(self.soundfonts) > 1):
+            raise UserError("pair_font needs pair, and two SoundFonts or more")
+        self._check_performances()
+        _ = self.augmentation, self._playing  # their checks
+
+    def _check_performances(self) -> None:
+        fonts, several = len(self.soundfonts), self.room or self.shelf
+        if self.performances and not (fonts <= self.performances and (
+                several or self.performances == fonts)):
+            raise UserError(f"{self.performances} performances of {fonts} SoundFonts: give at least one "
+                            "for each, and a share of rooms (room=1) to have more")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Of training excerpts."""
+        return Augmentation(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Augmentation)})
+
+    @functools.cached_property
+    def _playing(self) -> Playing:
+        pair = None if not self.pair else () if OTHER in self.pair else _programs(self.pair)
+        return Playing(seconds=self.seconds, seed=self.seed, augmentation=self.augmentation,
+                       instruments=_programs(self.instruments), pair=pair)
+
+    @functools.cached_property
+    def recordings(self) -> tuple[tuple[str, Recording], ...]:
+        """The fixed recordings with their names, without levels; () if they are ever new."""
+        result = []
+        for i in range(self.performances):
+            rng = np.random.default_rng([self.seed, PERFORMANCES, i])
+            font = self.soundfonts[i % len(self.soundfonts)]
+            name = os.path.splitext(os.path.basename(font))[0]
+            result.append((f"{name}-{i:02d}", self._draw_recording(font, rng)))
+        return tuple(result)
+
+    def _draw_recording(self, soundfont: str, rng: np.random.Generator) -> Recording:
+        return Recording(soundfont=soundfont,
+                         room=draw_room(rng) if rng.random() < self.room else None,
+                         shelf=draw_shelf(rng) if rng.random() < self.shelf else None)
+
+    def counts(self) -> dict[str, int]:
+        """Excerpts of each split that has any."""
+        hours = zip(SPLITS, (self.train_hours, self.validation_hours, self.test_hours), strict=True)
+        return {s: max(1, round(h * 3600 / self.seconds)) for s, h in hours if h > 0}
+
+    def scores(self) -> dict[str, Sources]:
+        """Of the splits that are asked for. Raises UserError, see `find_scores`; or one has none."""
+        scores = find_scores(self.folder)
+        return {split: of_split(scores, split, self.folder) for split in self.counts()}
+
+    def excerpt(self, split: str, number: int, sources: Sources) -> Excerpt:
+        """One excerpt.
+
+        Args:
+          split: of SPLITS.
+          number: from 0.
+          sources: of `scores()[split]`.
+        """
+        rng = np.random.default_rng([self.seed, SPLITS.index(split), number])
+        origin = sorted(sources)[rng.integers(len(sources))]
+        piece = sources[origin][rng.integers(len(sources[origin]))]
+        performance = None
+        if self.performances:
+            performance, recording = self.recordings[rng.integers(self.performances)]
+        else:
+            recording = self._draw_recording(self.soundfonts[rng.integers(len(self.soundfonts))], rng)
+        if self.peak_db:
+            low, high = self.peak_db
+            recording = dataclasses.replace(recording, peak_db=float(rng.uniform(low, high)))
+        pair_font = None
+        if self.pair_font:
+            others = [font for font in self.soundfonts if font != recording.soundfont]
+            pair_font = others[rng.integers(len(others))]
+        return Excerpt(
+            split=split, number=number, folder=self.folder, piece=piece, origin=origin,
+            solo=bool(rng.random() < self.solo), playing=self._playing, recording=recording,
+            pair_font=pair_font, performance=performance, stems=self.stems)
+
+    def excerpts(self) -> Iterator[Excerpt]:
+        """All of them. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
+        check_library()
+        for path in self.soundfonts:
+            SoundFontRenderer(path=path)  # checks that it is there
+        scores = self.scores()
+        for split, count in self.counts().items():
+            yield from (self.excerpt(split, number, scores[split]) for number in range(count))
+
+    def list(self) -> Listing:
+        """See `data.items.DataSet`. Scores of solos, and with stems all scores, are read for it."""
+        items: list[Item] = []
+        skipped: list[tuple[str, str]] = []
+        shard = _Shards(self.soundfonts, self.per_shard)
+        for excerpt in self.excerpts():
+            number = shard(excerpt)
+            try:
+                items.append(_item(excerpt, number))
+            except UserError as e:
+                skipped.append((excerpt.name, str(e)))
+        if not items:
+            raise UserError("{}: no excerpt can be made ({}: {})".format(
+                self.folder, *(skipped or [("none", "0 hours were asked for")])[0]))
+        return Listing(items=tuple(items), skipped=tuple(skipped))
+
+    def identity(self) -> dict[str, object]:
+        """See `data.items.DataSet`. Longer renders begin with the shorter ones: hours do not count."""
+        options = dataclasses.asdict(self)
+        for name in ("folder", "train_hours", "validation_hours", "test_hours"):
+            del options[name]
+        return options | {"soundfonts": [os.path.basename(path) for path in self.soundfonts]}
+
+
+def _item(excerpt: Excerpt, shard: int) -> Item:
+    if not os.path.isfile(excerpt.score):
+        raise UserError(f"{excerpt.piece}: no such file; correct the table of the scores")
+    paired = excerpt.playing.pair is not None
+    programs = excerpt.programs() if excerpt.stems else ()
+    return Item(
+        name=excerpt.name, split=excerpt.split, audio=RenderedSound(excerpt=excerpt),
+        notes=excerpt.notes, note_files=(excerpt.score,),
+        source=RenderedSound(excerpt=excerpt, paired=True) if paired else None,
+        stems=tuple(Stem(program=p, audio=RenderedSound(excerpt=excerpt, program=p)) for p in programs),
+        performance=excerpt.performance, style=excerpt.style() if excerpt.solo else None,
+        piece=excerpt.piece, shard=shard)
+
+
+class _Shards:
+    """Numbers excerpts' shards so that none needs more than one SoundFont (and one of the pair).
+
+    An excerpt's shard does not depend on the excerpts after it.
+    """
+
+    def __init__(self, soundfonts: Sequence[str], size: int):
+        self._soundfonts, self._size = soundfonts, size
+        self._counts: collections.Counter[tuple[str, int]] = collections.Counter()
+
+    def __call__(self, excerpt: Excerpt) -> int:
+        fonts = len(self._soundfonts)
+        group = self._soundfonts.index(excerpt.recording.soundfont)
+        if excerpt.pair_font is not None:
+            group, fonts = group * fonts + self._soundfonts.index(excerpt.pair_font), fonts * fonts
+        before = self._counts[excerpt.split, group]
+        self._counts[excerpt.split, group] += 1
+        return group + fonts * (before // self._size)
+
+
+def _programs(timbres: Sequence[str]) -> tuple[int, ...]:
+    """Programs of timbres. Raises UserError: unknown."""
+    by_name = {kind.name.lower(): kind.programs[0] for kind in SLAKH_CLASSES}
+    result = []
+    for timbre in timbres:
+        name = str(timbre).strip().lower()
+        if name.isdecimal() and int(name) < 128:
+            result.append(int(name))
+        elif name in by_name:
+            result.append(by_name[name])
+        else:
+            raise UserError(f"{timbre!r} is no timbre; choose a program 0..127 or one of "
+                            f"{', '.join(kind.name for kind in SLAKH_CLASSES)}")
+    return tuple(result)
+
+
+def measure_rendering(renders: SoundFontRenders, codec: MelCodec, excerpts: int = 8) -> Speed:
+    """How fast one process renders and encodes, with all that belongs to it but loading the SoundFont.
+
+    The first excerpts that share a shard are rendered, at most so many.
+    """
+    first, *others = renders.list().items
+    alike = [item for item in others if (item.split, item.shard) == (first.split, first.shard)]
+    items = [first, *alike][:excerpts]
+    for _ in first.audio.blocks(codec.sample_rate):  # loads the font
+        pass
+
+    def work() -> None:
+        forget()
+        for item in items:
+            codec.encode(read_sound(item.audio, codec.sample_rate))
+
+    return measure(work, len(items) * renders.seconds)[1]

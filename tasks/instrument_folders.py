@@ -1,0 +1,6 @@
+"""Recordings sorted by instrument, without notes."""
+
+from music_diffusion.tasks.members import FROM_NOISE, STYLE_TRANSFER, DataSetTasks
+
+TASKS = DataSetTasks(data_set="instrument_folders", members=(STYLE_TRANSFER, *FROM_NOISE))
+register = TASKS.register

@@ -1,0 +1,212 @@
+"""What the zoo's members learn from: the features of their examples, and which data sets have them.
+
+Nothing here needs seqio: `music_diffusion.tasks.registering` makes tasks of these descriptions,
+`music-diffusion dump` shows their examples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data import records
+from music_diffusion.data.examples import Examples
+from music_diffusion.data.items import SPLITS
+from music_diffusion.data.note_features import FrameFeatures, NoteFeatures, TokenFeatures
+from music_diffusion.errors import UserError
+from music_diffusion.notes.notes import Notes
+
+CODEC = MelCodec()  # of records, unless another one is named
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """What a folder of records has."""
+
+    splits: tuple[str, ...]  # with records, in the order of SPLITS
+    notes: bool
+    maps: bool  # note maps of the default model
+    source: bool  # the same notes in a second timbre
+    classes: Mapping[str, Sequence[str]]  # names of performances and styles, by kind of label
+
+    @classmethod
+    def of(cls, folder: str, codec: MelCodec) -> Self:
+        """Reads the manifest and the first record.
+
+        Raises UserError: the folder is missing, unfinished, damaged, empty or of another codec.
+        """
+        manifest = records.read_manifest(folder, codec)
+        shards = {split: records.find_shards(folder, split) for split in SPLITS}
+        paths = [path for found in shards.values() for path in found]
+        if not paths:
+            raise UserError(f"{folder}: has no records; run the same `music-diffusion prepare` again")
+        try:
+            first = records.Record.from_bytes(next(iter(records.read_shard(paths[0]))), paths[0].suffix)
+        except (ValueError, KeyError, StopIteration) as e:
+            raise UserError(f"{paths[0]}: damaged or of other data; delete the shard and run "
+                            "`music-diffusion prepare` again") from e
+        # Folders that the data sets' builder did not make do not count their notes: they have some.
+        return cls(splits=tuple(split for split in SPLITS if shards[split]),
+                   notes=any(manifest.get("notes", {"": 1}).values()), maps=first.maps is not None,
+                   source=first.source is not None, classes=manifest.get("classes", {}))
+
+
+def check_split(what: str, split: str, there: Sequence[str]) -> None:
+    """Raises UserError unless a task or folder has the split."""
+    if split not in there:
+        raise UserError(f"{what}: has no split {split!r}, but {', '.join(there)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """The examples that a zoo member is trained on, of whatever data."""
+
+    name: str  # its tasks are called DATASET_name
+    frames: int = 256  # T, of a segment; 20 ms each with the codecs in gin/codecs
+    features: NoteFeatures | None = None  # of the notes; None: the member knows no notes
+    context: bool = False  # whether it sees the segment before
+    extras: tuple[str, ...] = ()  # of data.examples.EXTRAS
+
+    def lacking(self, holdings: Holdings) -> str | None:
+        """What a folder needs and has not; None where it can serve."""
+        if self.features is not None and not holdings.notes:
+            return "notes"
+        if "source" in self.extras and not holdings.source:
+            return "second timbre"
+        return next((kind for kind in ("performance", "style")
+                     if kind in self.extras and not holdings.classes.get(kind)), None)
+
+    def fitted(self, holdings: Holdings, codec: MelCodec) -> Member:
+        """With the notes' features on the codec's frames, and without slots where there are maps."""
+        features, hop = self.features, codec.hop / codec.sample_rate
+        if isinstance(features, TokenFeatures):
+            features = dataclasses.replace(features, hop=hop)
+        elif isinstance(features, FrameFeatures):
+            grid = dataclasses.replace(features.grid, hop=hop,
+                                       half_window=codec.window / codec.sample_rate / 2)
+            slots = 0 if holdings.maps else features.slots
+            features = dataclasses.replace(features, grid=grid, slots=slots)
+        return dataclasses.replace(self, features=features)
+
+    def examples(self, folder: str, split: str, codec: MelCodec) -> Examples:
+        """Random access to its examples; see `Examples` for errors."""
+        return Examples(folder=folder, split=split, codec=codec, frames=self.frames,
+                        features=self.features, context=self.context, extras=self.extras)
+
+    def blank(self, folder: str, split: str, codec: MelCodec) -> dict[str, np.ndarray]:
+        """Arrays of the shapes and types of its examples, for the price of one record.
+
+        Raises UserError where the folder cannot give them.
+        """
+        examples = self.examples(folder, split, codec)
+        # Styles are left out because finding another record of a style means reading them all;
+        # notes because a full segment need not be the first.
+        cheap = tuple(extra for extra in self.extras if extra != "style")
+        blank = dataclasses.replace(examples, features=None, extras=cheap).segment(0, 0)
+        if self.features is not None:
+            blank |= self.features(Notes.empty(), 0.0, self.frames)
+        if "style" in self.extras:
+            blank |= {"style": np.zeros_like(blank["targets"]), "style_label": np.zeros((), np.int32)}
+        return blank
+
+
+# Spectrogram diffusion (arXiv 2206.05408): 256 frames, 2048 tokens; its autoregressive baseline too.
+SPECTROGRAM_DIFFUSION = Member(name="spectrogram_diffusion", features=TokenFeatures())
+SPECTROGRAM_DIFFUSION_CONTEXT = Member(
+    name="spectrogram_diffusion_context", features=TokenFeatures(), context=True)
+# The default model.
+FRAME_DIFFUSION = Member(name="frame_diffusion", features=FrameFeatures())
+# Performance conditioning (Maman et al. 2024), by the T5 and by the U-Net.
+PERFORMANCE = Member(name="performance", features=TokenFeatures(), extras=("performance",))
+PERFORMANCE_FRAMES = Member(name="performance_frames", features=FrameFeatures(slots=0),
+                            extras=("performance",))
+# DiffTransfer (Comanducci et al. 2023, section 4.3).
+TIMBRE_TRANSFER = Member(name="timbre_transfer", frames=128, extras=("source",))
+# Unconditional diffusion of 5.12 s and of 10.24 s.
+UNCONDITIONAL = Member(name="unconditional")
+UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
+# Style transfer (Prioteasa and Stempel-Hauburger 2025): pictures of 128 frames.
+STYLE_TRANSFER = Member(name="style_transfer", frames=128, extras=("style",))
+
+FROM_NOTES = (SPECTROGRAM_DIFFUSION, SPECTROGRAM_DIFFUSION_CONTEXT, FRAME_DIFFUSION)
+OF_PERFORMERS = (PERFORMANCE, PERFORMANCE_FRAMES)
+FROM_NOISE = (UNCONDITIONAL, UNCONDITIONAL_LONG)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSetTasks:
+    """The tasks of one data set: those of the members that make sense for it."""
+
+    data_set: str  # name of `music-diffusion prepare`
+    members: tuple[Member, ...]
+
+    def task_name(self, member: Member) -> str:
+        """What the task of a member is called."""
+        return f"{self.data_set}_{member.name}"
+
+    @property
+    def task_names(self) -> list[str]:
+        """Of all members."""
+        return [self.task_name(member) for member in self.members]
+
+    def usable(self, folder: str, codec: MelCodec, names: Sequence[str] | None = None) -> list[Member]:
+        """The members that a folder can serve, fitted to it.
+
+        Args:
+          folder: of records.
+          codec: of its spectrograms.
+          names: of members, all of which it must serve; None: as many as it can.
+
+        Raises:
+          UserError: a bad folder (see `Holdings.of`), an unknown name, or the
+            folder lacks what the members need.
+        """
+        known = {member.name: member for member in self.members}
+        for name in names or ():
+            if name not in known:
+                raise UserError(f"{self.data_set}: has no tasks of {name!r}, but of {', '.join(known)}")
+        wanted = self.members if names is None else [known[name] for name in names]
+        holdings = Holdings.of(folder, codec)
+        missing = {m.name: what for m in wanted if (what := m.lacking(holdings)) is not None}
+        for name, what in missing.items():
+            task = self.task_name(known[name])
+            if names is not None or len(missing) == len(wanted):
+                raise UserError(f"{folder}: its records have no {what}, which {task} needs; prepare "
+                                "data that has it")
+            log.info("%s: no task %s, for lack of a %s", folder, task, what)
+        return [member.fitted(holdings, codec) for member in wanted if member.name not in missing]
+
+    def register(self, folder: str, *, codec: MelCodec = CODEC,
+                 members: Sequence[str] | None = None, splits: Sequence[str] | None = None
+                 ) -> list[str]:
+        """Registers the tasks with seqio and returns their names.
+
+        Needs seqio (`pip install 'music-diffusion[t5x]'`). Registering the same again changes nothing.
+
+        Args:
+          folder: of records, made by `music-diffusion prepare`.
+          codec: of its spectrograms.
+          members: names of those whose tasks are wanted, which the folder must
+            serve; None: all that it can serve.
+          splits: of items.SPLITS; None: those that the folder has.
+
+        Raises:
+          UserError: a bad folder, an unknown member or split, the folder lacks
+            what a member needs, or one of the names stands for other data;
+            seqio is not installed.
+        """
+        try:
+            from music_diffusion.tasks.registering import register_tasks
+        except ModuleNotFoundError as e:
+            if e.name not in ("seqio", "tensorflow"):
+                raise
+            raise UserError("seqio tasks need seqio and TensorFlow: pip install "
+                            "'music-diffusion[t5x]'") from e
+        return register_tasks(self, folder, codec=codec, members=members, splits=splits)
