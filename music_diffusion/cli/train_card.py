@@ -40,10 +40,10 @@ def card_text(card: Card) -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows[:1] + [("---",) * 3] + rows[1:])
     took = {split: f"{60 * h:.1f} minutes, {card.manifest['notes'][split]} notes"
             for split, h in hours.items() if card.manifest["records"][split]}
-    copies = (f"\nTraining items were also played up to {s['transpose']} semitones higher and lower; those copies are "
-              "counted here." if s["transpose"] else "")
-    sampled = (f"\nSampled with `{'`, `'.join(card.sampling)}`, which among several values came nearest to what is "
-               "held out\nwithout losing notes." if card.sampling else "")
+    copies = (f"\nTraining items were also played up to {s['transpose']} semitones higher and lower; those "
+              "copies are counted here." if s["transpose"] else "")
+    sampled = (f"\nSampled with `{'`, `'.join(card.sampling)}`, which among several values came nearest to "
+               "what is\nheld out without losing notes." if card.sampling else "")
     skipped = card.manifest["skipped"]
     left_out = ("\nLeft out: " + "; ".join(f"{name} ({why})" for name, why in skipped[:20]) + ".\n"
                 if skipped else "")
