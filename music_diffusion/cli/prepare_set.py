@@ -62,6 +62,7 @@ def summary(manifest: dict) -> str:
     """What a folder has, and how many items it does not, in a line."""
     parts = [f"{manifest['hours'][s]:.2f} h and {manifest['notes'][s]} notes for {s}"
              for s in manifest["hours"] if manifest["records"][s]]
-    parts += [f"{len(names)} {kind}s" for kind, names in manifest["classes"].items()]
+    parts += [f"{len(names)} {kind}{'s' * (len(names) != 1)}"
+              for kind, names in manifest["classes"].items()]
     skipped = manifest["skipped"]
     return ", ".join(parts) + (f"; skipped {len(skipped)} (see manifest.json)" if skipped else "")
