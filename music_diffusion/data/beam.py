@@ -1,8 +1,9 @@
 """Shards written by an Apache Beam pipeline: large data sets, on many machines.
 
 The same function writes a shard here as over processes (`data.shards.WriteShard`), into
-a folder that all machines of the runner share. Facts stay beside the shards, and are
-read there when the pipeline has ended: no result passes through it.
+a folder that all machines of the runner share; this package is installed on each. Facts
+stay beside the shards, and are read there when the pipeline has ended: no result passes
+through it.
 """
 
 from __future__ import annotations

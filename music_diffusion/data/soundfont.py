@@ -3,9 +3,10 @@
 FluidSynth is the reference synthesizer of the SoundFont format. It does not
 low-pass the font's 44.1 kHz samples, so it plays at a higher rate than is
 wanted, where what folds down stays above the wanted band, and soxr takes that
-away. It interpolates samples to 4th order, its default: 7th order takes a
-quarter more time and moves a spectrogram by 0.01 nat, linear interpolation by
-0.04 and up to 0.4 in the highest bins.
+away: at 16 kHz itself a log-mel spectrogram is off by 0.15 nat in the mean and
+by 0.4 in its upper quarter. It interpolates to 4th order, its default. 7th
+order takes a quarter more time for 0.01 nat (0.07 in fonts whose samples have
+11 or 22 kHz); linear interpolation, a fifth faster, is off by 0.03 (0.16).
 """
 
 from __future__ import annotations

@@ -209,6 +209,26 @@ def test_named_timbres_and_numbers(of):
         assert set(item.source.excerpt.paired_notes().program.tolist()) == {0}
 
 
+@pytest.mark.parametrize("pair, count", [(("60", "61", "62"), 3), (("60", "61"), 2), (("60",), 1)])
+def test_parts_share_a_timbre_only_where_the_choice_is_too_small(of, pair, count):
+    band = Notes.concatenate([part(0, 64), part(40, 67), part(73, 79)])
+    for item in of(band, pair=pair, train_hours=10 / 3600).list().items:
+        programs = set(item.source.excerpt.paired_notes().program.tolist())
+        assert programs <= set(map(int, pair)) and len(programs) == count
+
+
+def test_a_parts_own_program_is_no_other_timbre_unless_it_is_the_only_one(of):
+    band = Notes.concatenate([part(0, 64), part(40, 67), part(73, 79)])
+    for pair in (("0", "40", "73"), ("0", "40")):
+        for item in of(band, pair=pair, train_hours=10 / 3600).list().items:
+            notes, other = item.notes(), item.source.excerpt.paired_notes()
+            for pitch in (64, 67, 79):
+                own, new = (n.program[n.pitch == pitch] for n in (notes, other))
+                assert set(own) != set(new) and len(set(new)) == 1
+    for item in of(part(0, 64), pair=("0",)).list().items:
+        assert set(item.source.excerpt.paired_notes().program) == {0}
+
+
 def test_excerpts_depend_on_options_split_and_number_alone(of):
     def drawn(data_set, *, backwards=False):
         soundfont_excerpts.forget()
