@@ -9,19 +9,24 @@ import platform
 from typing import Any
 
 import music_diffusion
-from music_diffusion.cli.benchmark_parts import PARTS, Row, run_part
+from music_diffusion.cli.benchmark_parts import NEEDS, PARTS, Row, run_part
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.errors import UserError
 
 
 def run(*, model: str, inverter: str | None, seconds: float, repeats: int, only: list[str],
-        json: bool) -> None:
+        soundfont: str | None, data: str | None, json: bool) -> None:
     """See `cli.main.benchmark`."""
     for name in only:
         if name not in PARTS:
             raise UserError(f"--only {name}: unknown; choose {', '.join(PARTS)}")
-    chosen = [name for name in PARTS if name in only or not only]
-    options = {"model": model, "inverter": inverter, "seconds": seconds, "repeats": repeats}
+    options = {"model": model, "inverter": inverter, "seconds": seconds, "repeats": repeats,
+               "soundfont": soundfont, "data": data}
+    lacking = [name for name, option in NEEDS.items() if options[option] is None]
+    for name in only:
+        if name in lacking:
+            raise UserError(f"--only {name}: needs --{NEEDS[name]}")
+    chosen = [name for name in PARTS if name in only or not (only or name in lacking)]
     rows: list[Row] = []
     failed: dict[str, str] = {}
     with progress_bar("measuring") as progress:

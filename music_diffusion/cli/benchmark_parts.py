@@ -48,6 +48,8 @@ class Request:
     inverter: str | None  # None: the one that the command takes by default
     seconds: float  # of music
     repeats: int  # runs that count, after one that does not
+    soundfont: str | None = None  # for `render`
+    data: str | None = None  # folder of records, for `input`
     told: Callable[[float], None] = lambda share: None  # takes the share of the part that is done
 
     def repeated(self, run: Callable[[], Speed], row: int = 0, rows: int = 1) -> Repeated:
@@ -124,8 +126,53 @@ def reconstruct(request: Request) -> list[Row]:
     return [{"what": f"reconstruct {name}"} | runs.facts()]
 
 
+def render(request: Request) -> list[Row]:
+    """Excerpts of a piece of `seconds` by a SoundFont, in rooms, to spectrograms, in this one process."""
+    from music_diffusion.audio.codec import MelCodec
+    from music_diffusion.cli.benchmark_piece import piece
+    from music_diffusion.data.sets.soundfont_renders import SoundFontRenders, measure_rendering
+    from music_diffusion.notes.midi import write_midi
+
+    assert request.soundfont is not None
+    with tempfile.TemporaryDirectory(prefix="music-diffusion-") as folder:
+        for i in range(3):
+            write_midi(piece(request.seconds), os.path.join(folder, f"{i}.mid"))
+        renders = SoundFontRenders(folder=folder, soundfonts=(request.soundfont,), room=1.0, shelf=0.5,
+                                   train_hours=request.seconds / 3600, validation_hours=0.0)
+        runs = request.repeated(lambda: measure_rendering(renders, MelCodec()))
+    return [{"what": f"render {os.path.basename(request.soundfont)} in rooms"} | runs.facts()]
+
+
+def input_pipeline(request: Request) -> list[Row]:
+    """Examples of a data folder, in batches of 8, for the default model and for the T5."""
+    from music_diffusion.audio.codec import MelCodec
+    from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
+    from music_diffusion.data.pipeline import RecordSource
+    from music_diffusion.data.records import read_manifest
+
+    assert request.data is not None
+    codec = MelCodec.from_dict(read_manifest(request.data)["codec"])
+    members = {"frames": RecordSource(folder=request.data, codec=codec, features=FrameFeatures(slots=0)),
+               "tokens, context": RecordSource(folder=request.data, codec=codec, context=True,
+                                               features=TokenFeatures(hop=codec.hop / codec.sample_rate))}
+    rows: list[Row] = []
+    for what, source in members.items():
+        iterator = source.train_iterator(BATCH, 0)
+
+        def batches(iterator=iterator, seconds=BATCHES * BATCH * source.frames / codec.frame_rate) -> Speed:
+            return measure(lambda: [next(iterator) for _ in range(BATCHES)], seconds)[1]
+
+        runs = request.repeated(batches, len(rows), len(members)).facts()
+        rows.append({"what": f"input, {what}", "examples_per_second": round(
+            BATCHES * BATCH / max(runs["wall_seconds"], 1e-9), 1)} | runs)
+    return rows
+
+
 PARTS: dict[str, Callable[[Request], list[Row]]] = {
-    "start_up": start_up, "synthesize": synthesize, "reconstruct": reconstruct}
+    "start_up": start_up, "synthesize": synthesize, "reconstruct": reconstruct, "render": render,
+    "input": input_pipeline}
+NEEDS = {"render": "soundfont", "input": "data"}  # parts that run where this option is given
+BATCH, BATCHES = 8, 20  # of `input`
 
 
 def interpreter(code: str) -> list[str]:

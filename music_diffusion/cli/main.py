@@ -124,14 +124,18 @@ def benchmark(
     repeats: Annotated[int, typer.Option(
         help="Runs that count, after one that does not.", min=1)] = 3,
     only: Annotated[list[str] | None, typer.Option(
-        metavar="PART", help="start_up, synthesize or reconstruct; repeatable.")] = None,
+        metavar="PART", help="start_up, synthesize, reconstruct, render or input; repeatable.")] = None,
+    soundfont: Annotated[str | None, typer.Option(
+        metavar="FILE.sf2", help="Measure rendering with it, too.")] = None,
+    data: Annotated[str | None, typer.Option(
+        metavar="FOLDER", help="Measure training input from it, too; what prepare wrote.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure speed, memory and start-up on this machine."""
     from music_diffusion.cli import benchmark as command
 
     command.run(model=model, inverter=inverter, seconds=seconds, repeats=repeats, only=only or [],
-                json=json)
+                soundfont=soundfont, data=data, json=json)
 
 
 @app.command(epilog="Example: music-diffusion evaluate --generated renders/ --reference recordings/ "

@@ -9,16 +9,27 @@ import numpy as np
 import pytest
 from flax.core import unfreeze
 from reference import tiny_inverter, tiny_release
+from reference.soundfont_file import soundfont
 from reference.tiny_inverter import write_inverter
 from reference.tiny_release import write_release
 from typer.testing import CliRunner
 
 from music_diffusion import speed
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.cli import benchmark, benchmark_parts
 from music_diffusion.cli import main as module
-from music_diffusion.cli.benchmark_parts import PARTS, START_UPS, Request, interpreter, run_part
+from music_diffusion.cli.benchmark_parts import (
+    NEEDS,
+    PARTS,
+    START_UPS,
+    Request,
+    interpreter,
+    run_part,
+)
 from music_diffusion.cli.benchmark_piece import LOOP, loop_samples, piece
+from music_diffusion.data import records
 from music_diffusion.errors import UserError
+from music_diffusion.notes.notes import Notes
 from music_diffusion.speed import Speed
 
 MEASURED = {"what", "audio_seconds", "wall_seconds", "realtime_factor", "peak_memory_mb",
@@ -212,12 +223,44 @@ def test_the_new_process_imports_from_the_same_folders():
 def test_without_only_all_parts_are_measured_with_the_options(cli, stub):
     code, out, err = cli("--model", "mine", "--seconds", "5", "--json")
     assert (code, err) == (0, "")
-    options = {"model": "mine", "inverter": None, "seconds": 5.0, "repeats": 3}
-    assert stub == [(name, options) for name in PARTS]
+    options = {"model": "mine", "inverter": None, "seconds": 5.0, "repeats": 3, "soundfont": None,
+               "data": None}
+    plain = [name for name in PARTS if name not in NEEDS]
+    assert stub == [(name, options) for name in plain]
     report = json.loads(out)
     assert report["failed"] == {} and {k: report[k] for k in options} == options
-    assert [r["part"] for r in report["results"]] == list(PARTS)
+    assert [r["part"] for r in report["results"]] == plain
     assert {"version", "python", "jax", "system", "cores"} <= set(report) and report["cores"] >= 1
+
+
+def test_parts_that_need_something_run_where_it_is_given(cli, stub):
+    assert cli("--soundfont", "a.sf2", "--json")[0] == 0
+    assert [name for name, _ in stub] == [name for name in PARTS if name != "input"]
+    assert stub[-1][1]["soundfont"] == "a.sf2"
+    code, out, err = cli("--only", "input")
+    assert code == 2 and not out and err == "error: --only input: needs --data\n"
+
+
+def test_the_input_pipeline_is_measured_by_its_examples(tmp_path):
+    rng = np.random.default_rng(0)
+    notes = Notes([0.1, 2.0], [0.5, 3.0], [60, 64], [90, 80], [0, 40], [False, False])
+    for split in ("train", "validation"):
+        records.write_shard(tmp_path / f"{split}-00000.array_record", [records.Record(
+            mel=rng.normal(size=(600, 128)), notes=notes).to_bytes()])
+    records.write_manifest(tmp_path, codec=MelCodec().to_dict())
+    rows = PARTS["input"](Request(model="", inverter=None, seconds=1, repeats=1, data=str(tmp_path)))
+    assert [r["what"] for r in rows] == ["input, frames", "input, tokens, context"]
+    for made in rows:
+        assert made["examples_per_second"] > 0
+        assert made["audio_seconds"] == 20 * 8 * 256 * 0.02  # batches, examples, frames
+
+
+def test_rendering_is_measured_in_rooms(tmp_path):
+    pytest.importorskip("fluidsynth", exc_type=ImportError, reason="needs FluidSynth (libfluidsynth)")
+    (tmp_path / "sine.sf2").write_bytes(soundfont())
+    made, = PARTS["render"](Request(model="", inverter=None, seconds=3, repeats=1,
+                                    soundfont=str(tmp_path / "sine.sf2")))
+    assert made["what"] == "render sine.sf2 in rooms" and made["audio_seconds"] > 0
 
 
 def test_people_get_a_table_that_fits_80_columns(cli, stub, monkeypatch):
