@@ -292,6 +292,8 @@ def prepare(
                                         help="Keep the spectrograms of stems, too.")] = False,
     container: Annotated[str, typer.Option("--format", rich_help_panel=SETS,
                                            help="array_record or tfrecord.")] = "array_record",
+    shards: Annotated[int, typer.Option(rich_help_panel=SETS, min=1, help=(
+        "Files of a split, at most: as many can be written at once."))] = 32,
     refuse: Annotated[bool, typer.Option("--refuse", rich_help_panel=SETS, help=(
         "End with the first item that cannot be used, rather than skip it."))] = False,
     runner: Annotated[str | None, typer.Option(rich_help_panel=SETS, help=(
@@ -339,7 +341,8 @@ def prepare(
     command.run(command.Request(
         kind=kind, source=source, destination=destination, doctor=doctor,
         options=_pairs("--option", option or ()), transpose=transpose, codec=codec, stems=stems,
-        container=container, refuse=refuse, runner=runner, runner_options=tuple(runner_option or ()),
+        container=container, shards=shards, refuse=refuse, runner=runner,
+        runner_options=tuple(runner_option or ()),
         soundfonts=tuple(soundfont or ()), hours=hours, test=test, solo=solo, midi=midi, rate=rate,
         mono=mono, notes_per_program=notes_per_program, weights=weights, bindings=tuple(binding or ()),
         workers=workers, seed=seed, json=json))

@@ -33,6 +33,7 @@ class Request:
     codec: str = "16k"
     stems: bool = False
     container: str = "array_record"
+    shards: int = 32
     refuse: bool = False
     runner: str | None = None
     runner_options: tuple[str, ...] = ()
@@ -81,7 +82,7 @@ def run(request: Request) -> None:
 
         prepare_set.run(kind=kind, data_set=open_request(request), destination=request.destination,
                         codec=request.codec, stems=request.stems, container=request.container,
-                        refuse=request.refuse, runner=request.runner,
+                        shards=request.shards, refuse=request.refuse, runner=request.runner,
                         runner_options=request.runner_options, workers=request.workers,
                         seed=request.seed, json=request.json)
         return

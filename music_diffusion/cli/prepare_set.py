@@ -35,13 +35,13 @@ def run_sets(*, json: bool) -> None:
 
 
 def run(*, kind: str, data_set: DataSet, destination: str, codec: str, stems: bool, container: str,
-        refuse: bool, runner: str | None, runner_options: Sequence[str], workers: int, seed: int,
-        json: bool) -> None:
+        shards: int, refuse: bool, runner: str | None, runner_options: Sequence[str], workers: int,
+        seed: int, json: bool) -> None:
     """Builds the data set; see `cli.main.prepare`."""
     if container not in CONTAINERS:
         raise UserError(f"--format {container}: choose {' or '.join(CONTAINERS)}")
     plan = BuildPlan(codec=gin_setup.codec(codec), stems=stems, suffix=CONTAINERS[container],
-                     refuse=refuse, workers=workers, seed=seed)
+                     shards=shards, refuse=refuse, workers=workers, seed=seed)
     run_shards = run_tasks
     if runner is not None:
         from music_diffusion.data.beam import beam_runner

@@ -65,6 +65,11 @@ class Examples:
         if self.frames < 1:
             raise UserError(f"segments of {self.frames} frames: give 1 or more")
         classes = self._manifest.get("classes", {})
+        hop = self.codec.hop / self.codec.sample_rate
+        its_hop = getattr(self.features, "hop", hop)
+        if abs(its_hop - hop) > 1e-9:
+            raise UserError(f"{type(self.features).__name__} has frames of {its_hop} s, and the codec of "
+                            f"{hop} s; give both the same")
         for extra in self.extras:
             if extra not in EXTRAS:
                 raise UserError(f"{extra!r} is no feature; choose among {', '.join(EXTRAS)}")

@@ -29,6 +29,11 @@ class FrameFeatures:
     grid: FrameGrid = FrameGrid()
     slots: int = 32  # P, note slots a frame; 0 where the records have note maps
 
+    @property
+    def hop(self) -> float:
+        """Seconds from frame to frame."""
+        return self.grid.hop
+
     def __call__(self, notes: Notes, start: float, frames: int) -> Example:
         """Returns `roll` [T, C] and `slot_*` [T, P] for the segment that begins at `start`."""
         example = {"roll": roll_features(notes, start, frames, self.grid)}

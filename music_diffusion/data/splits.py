@@ -20,8 +20,9 @@ def share(seed: int, purpose: str, name: str) -> float:
 def assign_splits(items: Sequence[Item], seed: int, validation: float) -> list[str]:
     """Every item's split: its own, else by a hash of its piece (or name).
 
-    All items of a piece without a split share one. Where neither gives an item
-    for validation, the piece of the lowest hash goes there.
+    All items of a piece without a split share one: that of the others of the
+    piece, if these have the same. Where nothing gives an item for validation,
+    the piece of the lowest hash goes there.
 
     Args:
       items: any number.
@@ -33,11 +34,18 @@ def assign_splits(items: Sequence[Item], seed: int, validation: float) -> list[s
     def key(item: Item) -> str:
         return item.piece or item.name
 
-    drawn = {key(item): share(seed, "split", key(item)) for item in items if item.split is None}
+    known: dict[str, set[str]] = {}
+    for item in items:
+        if item.split is not None:
+            known.setdefault(key(item), set()).add(item.split)
+    of_piece = {piece: splits.pop() for piece, splits in known.items() if len(splits) == 1}
+    drawn = {key(item): share(seed, "split", key(item)) for item in items
+             if item.split is None and key(item) not in of_piece}
     held = {piece for piece, value in drawn.items() if value < validation}
     if len(drawn) > 1 and not held and not any(item.split == "validation" for item in items):
         held = {min(drawn, key=lambda piece: drawn[piece])}
-    splits = [item.split or ("validation" if key(item) in held else "train") for item in items]
+    of_piece |= {piece: "validation" if piece in held else "train" for piece in drawn}
+    splits = [item.split or of_piece[key(item)] for item in items]
     for split in ("train", "validation"):
         if split not in splits:
             raise UserError(f"no item for {split}: give at least two pieces, or one that belongs to "
@@ -52,7 +60,8 @@ class Assigned:
     data_set: DataSet
     validation: float = 0.05  # as of `assign_splits`
     seed: int = 0
-    held_out: tuple[str, ...] = ()  # names of items for validation; then the others without split train
+    # Names of items for validation, with all others of their pieces; then what has no split trains.
+    held_out: tuple[str, ...] = ()
 
     def identity(self) -> dict:
         held_out = {"held_out": sorted(self.held_out)} if self.held_out else {}
@@ -71,8 +80,9 @@ class Assigned:
                 raise UserError(f"{name}: no such item to hold out; " + (
                     f"did you mean {close[0]}?" if close else f"there are {', '.join(names[:10])}"))
         if self.held_out:
-            splits = ["validation" if item.name in self.held_out else item.split or "train"
-                      for item in listing.items]
+            pieces = {item.piece for item in listing.items if item.name in self.held_out} - {None}
+            splits = ["validation" if item.name in self.held_out or item.piece in pieces
+                      else item.split or "train" for item in listing.items]
         else:
             splits = assign_splits(listing.items, self.seed, self.validation)
         items = tuple(dataclasses.replace(item, split=split)

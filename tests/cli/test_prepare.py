@@ -168,12 +168,13 @@ def test_the_command_line_hands_on_every_option(monkeypatch):
     assert runner.invoke(main.app, ["prepare", "gtzan", "in", "--doctor"]).exit_code == 0
     changed = dict(
         doctor=True, options=(("a", "1"), ("b", "x=y")), transpose=3, codec="24k", stems=True,
-        container="tfrecord", refuse=True, runner="DirectRunner", runner_options=("--x=1", "--y"),
+        container="tfrecord", shards=9, refuse=True, runner="DirectRunner", runner_options=("--x=1", "--y"),
         soundfonts=("a.sf2", "b.sf2"), hours=5.0, test=True, solo=0.3, midi=True, rate=44100, mono=True,
         notes_per_program=7, weights="w", bindings=("a=1", "b=2"), workers=3, seed=4, json=True)
     assert runner.invoke(main.app, [
         "prepare", "renders", "in", "out", "--doctor", "--option", "a=1", "--option", "b = x=y",
-        "--transpose", "3", "--codec", "24k", "--stems", "--format", "tfrecord", "--refuse",
+        "--transpose", "3", "--codec", "24k", "--stems", "--format", "tfrecord",
+        "--shards", "9", "--refuse",
         "--runner", "DirectRunner", "--runner_option=--x=1", "--runner-option=--y",
         "--soundfont", "a.sf2", "--soundfont", "b.sf2", "--hours", "5", "--rate", "44100", "--test",
         "--solo", "0.3", "--midi", "--mono", "--notes-per-program", "7", "--weights", "w",

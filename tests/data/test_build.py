@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import errno
 import functools
+import hashlib
 import os
 import pathlib
 import tracemalloc
@@ -67,7 +68,7 @@ def records_of(folder, name=None, split="train", suffix=records.ARRAY_RECORD):
 
 
 def files(folder):
-    return {p.name: p.read_bytes() for p in pathlib.Path(folder).iterdir()}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in pathlib.Path(folder).iterdir()}
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

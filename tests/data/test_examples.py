@@ -334,3 +334,9 @@ def test_records_of_other_shapes_are_followed_by_silence(folder):
         assert example["targets"].shape == (100, 3) and not example["targets_context_mask"].any()
         np.testing.assert_array_equal(example["targets"][length:], FLOOR)
     assert dataclasses.replace(long, frames=1).segment(0, 63)["targets"].shape == (1, 3)
+
+
+@pytest.mark.parametrize("features", [FrameFeatures(grid=FrameGrid(hop=0.01)), TokenFeatures(hop=0.01)])
+def test_notes_on_other_frames_than_the_spectrograms_are_refused(folder, features):
+    with pytest.raises(UserError, match="frames of 0.01 s, and the codec of 0.02 s"):
+        Examples(folder=folder, split="train", codec=CODEC, frames=T, features=features)

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from layouts.memory import ListMaker
 
-from music_diffusion.data import records
+from music_diffusion.data import records, shards
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.shards import Member, ShardPlan, read_facts, verify, write_shards
 from music_diffusion.errors import UserError
@@ -39,7 +39,7 @@ def write(folder, members=MEMBERS, plan=None, **more):
 
 
 def files(folder):
-    return {p.name: p.read_bytes() for p in pathlib.Path(folder).iterdir()}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in pathlib.Path(folder).iterdir()}
 
 
 def stamps(folder):
@@ -92,8 +92,8 @@ def test_progress_counts_shards_and_further_facts_are_kept(tmp_path):
     told = []
     manifest = write(tmp_path, progress=lambda i, n: told.append((i, n)), more={"x": 1},
                      skipped=[["gone", "no file"]])
-    shards = len(manifest["checksums"])
-    assert told == [(i + 1, shards) for i in range(shards)]
+    count = len(manifest["checksums"])
+    assert told == [(i + 1, count) for i in range(count)]
     assert manifest["x"] == 1 and manifest["skipped"] == [["gone", "no file"]]
 
 
@@ -296,6 +296,21 @@ def test_facts_are_not_believed_without_their_shard(tmp_path):
     assert lost.read_bytes() == content
 
 
+def test_facts_never_lie_beside_other_records(tmp_path, monkeypatch):
+    """A run that dies between a shard and its facts, after which the members are again what they were."""
+    def dying(*_):
+        raise KeyboardInterrupt
+
+    write(tmp_path)
+    before = files(tmp_path)
+    changed = [dataclasses.replace(m, state=(2,), content=m.content[:1]) for m in MEMBERS]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shards, "write_facts", dying)
+        write(tmp_path, changed)
+    write(tmp_path)
+    assert files(tmp_path) == before
+
+
 def test_verify_names_what_is_not_as_it_was_written(tmp_path):
     write(tmp_path)
     assert verify(tmp_path) == []
@@ -331,11 +346,11 @@ def test_reading_a_damaged_shard_names_it(tmp_path, suffix, kind):
     with pytest.raises(UserError, match=f"train-00001{suffix}"):
         list(records.read_shard(paths[1]))
     with pytest.raises(UserError, match=f"train-00001{suffix}") as error:
-        shards = records.open_shards(paths)
-        assert len(shards) == 9
-        assert [shards[i] for i in (0, 3, 5, 8)] == [member("a").content[0], b"fine", b"fine",
+        sequence = records.open_shards(paths)
+        assert len(sequence) == 9
+        assert [sequence[i] for i in (0, 3, 5, 8)] == [member("a").content[0], b"fine", b"fine",
                                                      member("c").content[2]]
-        shards[4]
+        sequence[4]
     assert "\n" not in str(error.value)
     assert verify(tmp_path) == [f"train-00001{suffix}"]
     # What the message says: delete it, and run the same again.
@@ -348,11 +363,11 @@ def test_reading_a_damaged_shard_names_it(tmp_path, suffix, kind):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_messages_have_numbers_as_in_any_sequence(tmp_path, suffix):
     write(tmp_path, plan=plan_of(suffix=suffix))
-    shards = records.open_shards(records.shard_paths(tmp_path, "train"))
-    assert list(shards) == messages(tmp_path, "train") and shards[-1] == shards[len(shards) - 1]
-    for number in (len(shards), -len(shards) - 1):
+    found = records.open_shards(records.shard_paths(tmp_path, "train"))
+    assert list(found) == messages(tmp_path, "train") and found[-1] == found[len(found) - 1]
+    for number in (len(found), -len(found) - 1):
         with pytest.raises(IndexError):
-            shards[number]
+            found[number]
 
 
 def test_two_processes_may_write_one_shard(tmp_path):

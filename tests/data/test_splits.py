@@ -40,6 +40,12 @@ def test_items_of_a_piece_stay_together_and_splits_of_their_own_are_kept():
     assert {"train", "validation"} == set(splits[:90])
 
 
+def test_a_piece_that_is_in_a_split_draws_its_other_items_there():
+    items = [item("a", "test", piece="p"), *(item(f"b{i}", piece="p") for i in range(20)),
+             item("c", "train"), item("d", "validation")]
+    assert assign_splits(items, 0, 0.5)[:21] == ["test"] * 21
+
+
 def test_of_few_pieces_the_lowest_hash_is_held_out():
     items = [item("a"), item("b"), item("c")]
     low = min("abc", key=lambda name: share(5, "split", name))
@@ -60,6 +66,10 @@ def test_names_may_say_what_is_held_out():
     data_set = MemorySet(items=(item("a"), item("b"), item("c", "validation"), item("d", "test")))
     splits = {i.name: i.split for i in Assigned(data_set=data_set, held_out=("b",)).list().items}
     assert splits == {"a": "train", "b": "validation", "c": "validation", "d": "test"}
+    takes = MemorySet(items=(item("a", piece="p"), item("b", piece="p"),
+                             item("c", "train", piece="p"), item("d")))
+    splits = {i.name: i.split for i in Assigned(data_set=takes, held_out=("b",)).list().items}
+    assert splits == {"a": "validation", "b": "validation", "c": "validation", "d": "train"}
     with pytest.raises(UserError, match="bb: no such item to hold out; did you mean b"):
         Assigned(data_set=data_set, held_out=("bb",)).list()
     free = Assigned(data_set=data_set)
