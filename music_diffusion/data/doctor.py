@@ -10,9 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
-
-import numpy as np
+from collections.abc import Callable, Iterable, Sequence
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.checks import across, files, fingerprints, fit, maps, programs, signals
@@ -22,13 +20,12 @@ from music_diffusion.data.checks.findings import (
     MISALIGNED,
     MISPROGRAMMED,
     RATE,
-    SILENT,
     UNREADABLE,
     Finding,
-    percent,
 )
 from music_diffusion.data.checks.hearing import RATE as HEARD_RATE
 from music_diffusion.data.checks.hearing import Hearing, hear, listen
+from music_diffusion.data.checks.maps import Spectrum
 from music_diffusion.data.checks.programs import Presence
 from music_diffusion.data.items import DataSet, Item
 from music_diffusion.data.parallel import Runner, run_tasks
@@ -140,14 +137,17 @@ def examine_item(item: Item, *, codec: MelCodec, presence: LoadPresence | None =
     spectra = maps.spectra(hearing.parts)
     findings += signals.check_clipped(item.name, hearing.signals)
     findings += signals.check_rate(item.name, hearing.signals, codec)
-    findings += _check_notes(item, hearing, notes, spectra)
-    silent = signals.check_silent(item.name, hearing, notes)
-    if silent and not any(f.kind in (MISALIGNED, RATE) for f in findings):
-        findings += silent
-    elsewhere = any(f.kind in (MISALIGNED, RATE, SILENT) for f in findings)
-    if presence is not None and not elsewhere:
-        findings += _check_programs(item, hearing, notes, _loaded(presence))
-    return findings, _portrait(item, hearing, notes, spectra, bool(silent)), hearing.seconds
+    if notes is not None and item.velocities:
+        findings += signals.check_velocity(item.name, notes)
+    apart = _check_time(item, hearing, notes, spectra)
+    findings += apart
+    # Who plays is not told by half a spectrum, nor at another speed.
+    if presence is not None and not apart and not any(f.kind == RATE for f in findings):
+        try:
+            findings += _check_programs(item, hearing, notes, _loaded(presence))
+        except UserError as error:  # a stem is damaged further on
+            findings.append(files.unreadable(item, error))
+    return findings, _portrait(item, hearing, notes, spectra), hearing.seconds
 
 
 def _check_source(item: Item, hearing: Hearing) -> list[Finding]:
@@ -162,18 +162,16 @@ def _check_source(item: Item, hearing: Hearing) -> list[Finding]:
                     advice="cut both to the same stretch of music")]
 
 
-def _check_notes(item: Item, hearing: Hearing, notes: Notes | None, spectra) -> list[Finding]:
-    if notes is None:
-        return []
-    found = signals.check_velocity(item.name, notes) if item.velocities else []
-    apart = fit.compare(item.name, notes, spectra) if spectra else []
-    outside = signals.outside(hearing, notes)
-    if outside >= signals.OUTSIDE_SHARE and not apart:
-        apart = [Finding(item=item.name, kind=MISALIGNED,
-                         measured=f"{percent(outside)} of its notes begin after the end of the audio, "
-                                  f"which lasts {hearing.seconds:.1f} s",
-                         advice="find the whole recording, or cut the notes where the audio ends")]
-    return found + apart
+def _check_time(item: Item, hearing: Hearing, notes: Notes | None, spectra: Sequence[Spectrum]
+                ) -> list[Finding]:
+    """Is it heard, and when it should be? At most one finding."""
+    silent = signals.check_silent(item.name, hearing, notes)
+    if notes is None or not spectra or silent and not hearing.audible:
+        return silent
+    apart = fit.compare(item.name, notes, spectra, hearing.facts.sample_rate)
+    if silent and (not apart or apart[0].advice == fit.NOT_ITS_NOTES):
+        return silent  # a shift may lay notes on silence, but what is not there fits nowhere
+    return apart or signals.check_outside(item.name, hearing, notes)
 
 
 def _check_programs(item: Item, hearing: Hearing, notes: Notes | None, presence: Presence
@@ -187,10 +185,10 @@ def _check_programs(item: Item, hearing: Hearing, notes: Notes | None, presence:
     return []
 
 
-def _portrait(item: Item, hearing: Hearing, notes: Notes | None, spectra, silent: bool) -> Portrait:
-    nothing = fingerprints.sketch(np.zeros(0, np.uint64), np.zeros(0))
+def _portrait(item: Item, hearing: Hearing, notes: Notes | None, spectra: Sequence[Spectrum]
+              ) -> Portrait:
     return Portrait(
         name=item.name, split=item.split, piece=item.piece, sample_rate=hearing.facts.sample_rate,
-        audio=nothing if silent else fingerprints.sketch_audio(spectra),
-        digest=None if silent else fingerprints.digest(hearing),
-        notes=nothing if notes is None else fingerprints.sketch_notes(notes))
+        audio=fingerprints.sketch_audio(spectra if hearing.audible else ()),
+        digest=fingerprints.digest(hearing) if hearing.audible else None,
+        notes=fingerprints.sketch_notes(Notes.empty() if notes is None else notes))

@@ -18,7 +18,6 @@ from music_diffusion.data.items import SPLITS
 SAME_AUDIO = 0.2
 SAME_NOTES = 0.3  # of 1010 scores all pairs above 0.12 were of one piece
 ODD_SHARE, ODD_RATE, FEWEST_RATES = 0.2, 0.75, 5
-NAMED = 3  # of a group of items, the others are counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,37 +88,38 @@ def _apart(a: Portrait, b: Portrait) -> bool:
 
 
 def _same_piece(portraits: Sequence[Portrait]) -> list[_Pair]:
-    """One pair for each other split that has items of the piece."""
-    by_piece: dict[str, dict[str | None, int]] = collections.defaultdict(dict)
+    """Its first item in the foremost split with all of it in the others."""
+    by_piece: dict[str, list[int]] = collections.defaultdict(list)
     for i, portrait in enumerate(portraits):
         if portrait.piece is not None:
-            by_piece[portrait.piece].setdefault(portrait.split, i)
+            by_piece[portrait.piece].append(i)
     found = []
-    for piece, of_split in by_piece.items():
-        first, *rest = of_split.values()
-        found += [_Pair(first, i, f"the same piece, {piece}") for i in rest]
+    for piece, items in by_piece.items():
+        first = min(items, key=lambda i: (_rank(portraits[i].split), i))
+        found += [_Pair(min(first, i), max(first, i), f"the same piece, {piece}")
+                  for i in items if portraits[i].split != portraits[first].split]
     return found
 
 
 def _findings(portraits: Sequence[Portrait], pairs: Sequence[_Pair], kind: str) -> list[Finding]:
-    """One for each group of items that hang together."""
+    """One for each item to leave out, so that of each group only one (or one split) is left."""
     group = _groups(pairs)
-    reason: dict[int, str] = {}
-    for pair in pairs:
-        reason.setdefault(group[pair.first], pair.why)
     members: dict[int, list[int]] = collections.defaultdict(list)
-    for i in sorted(group):
+    for i in sorted(group, key=lambda i: (_rank(portraits[i].split), i)):
         members[group[i]].append(i)
+    why: dict[int, str] = {}
+    for pair in pairs:
+        for i in (pair.first, pair.second):
+            why.setdefault(i, pair.why)
     result = []
-    for key, items in members.items():
-        # The one to look at: of the split that is to be kept clean, else the later one.
-        *others, item = sorted(items, key=lambda i: (_rank(portraits[i].split), i))
-        names = [_named(portraits[i], kind) for i in others]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        result.append(Finding(
-            item=portraits[item].name, kind=kind, others=tuple(portraits[i].name for i in others),
-            measured=f"{_named(portraits[item], kind)} and {', '.join(names[:NAMED])}{more} have "
-                     f"{reason[key]}" + _unsplit(portraits[item], kind)))
+    for kept, *others in members.values():
+        for i in others:
+            of, by = portraits[i], portraits[kept]
+            if kind == LEAK and of.split is not None and of.split == by.split:
+                continue  # both are on the same side
+            result.append(Finding(
+                item=of.name, kind=kind, others=(by.name,),
+                measured=f"{_named(of, kind)} and {_named(by, kind)} have {why[i]}" + _unsplit(of, kind)))
     return result
 
 
@@ -134,7 +134,7 @@ def _unsplit(portrait: Portrait, kind: str) -> str:
 
 
 def _rank(split: str | None) -> int:
-    return -1 if split is None else SPLITS.index(split)
+    return len(SPLITS) if split is None else SPLITS.index(split)
 
 
 def _groups(pairs: Sequence[_Pair]) -> dict[int, int]:

@@ -2,8 +2,8 @@
 
 Audio is cut into segments. Each is compared with the notes around it at every lag, a positive
 one where the audio comes later than the notes. The sum over segments, over the energies of
-both, is a correlation coefficient: about 0.3 to 0.8 where a recording plays the notes, below
-0.1 where it plays something else.
+both, is a correlation coefficient: 0.3 to 0.8 where a recording plays the notes, and nearly
+always below 0.1 where it plays something else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from music_diffusion.notes.notes import Notes
 
 REACH = 10.0  # seconds that notes and audio may be shifted
 NEAR = 0.15  # seconds that count as aligned: slow attacks sound that late
-# Programs whose sounds are not at the pitch of their notes: guitar harmonics, timpani (in
-# fonts that lack them), orchestra hit, from 112 on percussion and effects.
+# Programs that do not sound at the pitch of their notes: guitar harmonics, orchestra hit, and from
+# 112 on percussion and effects.
 PITCHLESS = frozenset({31, 55, *range(112, 128)})
 
 
@@ -34,6 +34,7 @@ class Correlation:
     centre: Float[np.ndarray, " W"]  # seconds of the sound
     product: Float[np.ndarray, "W lags"]
     heard: float  # energy of what is heard
+    frames: int  # of all segments
     promised: Float[np.ndarray, " lags"]  # energy of the notes that each lag compares it with
     hop: float = HOP  # seconds from lag to lag
 
@@ -111,8 +112,9 @@ def _correlate(heard: Sequence[tuple[float, np.ndarray]],
         energies += (total[frames:] - total[:-frames])[::-1]
     return Correlation(
         hop=hop, centre=np.array([start + len(segment) * hop / 2 for start, segment in heard]),
-        product=np.array(products), promised=energies,
-        heard=float(sum(np.square(segment, dtype=np.float64).sum() for _, segment in heard)))
+        frames=sum(len(segment) for _, segment in heard),
+        heard=float(sum(np.square(segment, dtype=np.float64).sum() for _, segment in heard)),
+        product=np.array(products), promised=energies)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

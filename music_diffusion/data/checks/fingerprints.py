@@ -172,10 +172,9 @@ def matches(sketches: Sequence[Sketch], shifted: bool) -> list[Match]:
 
 
 def _match(first: int, second: int, a: Sketch, b: Sketch, shifted: bool) -> Match | None:
-    limit = min(a.limit, b.limit)  # both have all their hashes up to here
-    common, i, j = np.intersect1d(a.hashes, b.hashes, assume_unique=True, return_indices=True)
-    inside = common <= limit
-    difference = (b.times[j] - a.times[i])[inside]
+    limit = min(a.limit, b.limit)  # both have all their hashes up to here, and share none above
+    _, i, j = np.intersect1d(a.hashes, b.hashes, assume_unique=True, return_indices=True)
+    difference = b.times[j] - a.times[i]
     fewer = min(int((a.hashes <= limit).sum()), int((b.hashes <= limit).sum()))
     if not len(difference) or fewer < FEWEST:
         return None

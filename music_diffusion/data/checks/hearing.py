@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.fft
+from jaxtyping import Float
 
 from music_diffusion.audio.io import AudioReader
 from music_diffusion.data.items import Sound, SoundFacts
@@ -16,6 +17,8 @@ from music_diffusion.data.sounds import AudioFile, EmbeddedAudio, Mixture, cut
 RATE = 16000  # Hz, of what is examined
 WHOLE_SECONDS = 600.0  # longer sounds are examined in parts
 PART_SECONDS, PARTS = 30.0, 20  # of these
+QUIET = 1e-3  # -60 dBFS, of the root mean square of a frame
+FRAME = RATE // 20  # samples of such a frame (50 ms)
 SPECTRUM = 4096  # samples of a frame of the mean spectrum
 COARSE_STEP, FINE_STEP = 2.0 ** -7, 2.0 ** -15  # from one value to the next, of 8 and of 16 bits
 RUN = 3  # equal samples at an extreme that make a flat top
@@ -42,7 +45,7 @@ class Signal:
     flat_top: float  # amplitude of the flat tops, 0 where there are none
     flat_runs: int  # number of them
     flat_samples: int  # samples in them
-    spectrum: np.ndarray  # [SPECTRUM / 2 + 1] mean power of the first channel's frames
+    spectrum: np.ndarray  # [SPECTRUM / 2 + 1] mean level of the first channel's sounding frames, dB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,18 @@ class Hearing:
     @property
     def peak(self) -> float:
         return max((float(np.abs(p.samples).max(initial=0.0)) for p in self.parts), default=0.0)
+
+
+    @property
+    def audible(self) -> bool:
+        """Is any frame louder than -60 dBFS?"""
+        return any((levels(p.samples) >= QUIET).any() for p in self.parts)
+
+
+def levels(samples: Float[np.ndarray, " n"]) -> Float[np.ndarray, " frames"]:
+    """Root mean square of every frame of 50 ms."""
+    whole = samples[:len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+    return np.sqrt(np.square(whole, dtype=np.float64).mean(axis=1))
 
 
 def hear(sound: Sound, whole: float = WHOLE_SECONDS) -> Hearing:
@@ -124,7 +139,10 @@ def measure(name: str, sample_rate: int, channels: int, blocks: Iterator[np.ndar
         peak = max(peak, float(np.abs(block).max(initial=0.0)))
         tops.push(block)
         whole = block[:len(block) // SPECTRUM * SPECTRUM, 0].reshape(-1, SPECTRUM)[:KEPT_FRAMES]
-        spectrum += np.square(np.abs(scipy.fft.rfft(whole * window, axis=1))).sum(axis=0)
+        whole = whole[np.square(whole).mean(axis=1) > QUIET ** 2]
+        power = np.square(np.abs(scipy.fft.rfft(whole * window, axis=1)))
+        # In decibels: partials that sound for a while do not hide what is always there.
+        spectrum += 10 * np.log10(power + 1e-16 * SPECTRUM).sum(axis=0)
         frames += len(whole)
     level, runs, flat = tops.result(peak)
     return Signal(name=name, sample_rate=sample_rate, channels=channels, samples=samples, peak=peak,

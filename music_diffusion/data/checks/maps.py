@@ -74,7 +74,7 @@ def _frames(samples: np.ndarray, window: int):
     return (frames[first:first + BLOCK] for first in range(0, count, BLOCK))
 
 
-def heard_map(log: Float[np.ndarray, "T bins"], thirds: int = 0, pool: int = 1
+def heard_map(log: Float[np.ndarray, "T bins"], thirds: int, pool: int = 1
               ) -> Float[np.ndarray, "T pitches"]:
     """What is heard at each pitch.
 
@@ -102,14 +102,8 @@ def promised_map(notes: Notes, start: float, frames: int, hop: float = HOP
       frames: T.
       hop: seconds from frame to frame.
     """
-    sounding = notes.between(start, start + frames * hop)
-    roll = np.zeros((frames, 128), np.float32)
-    if len(sounding):
-        # Notes begin at 0 or later: the roll is drawn from where they do.
-        lead = max(0, -round(start / hop))
-        inner = sounding.shift(-(start + lead * hop))
-        if frames > lead:
-            roll[lead:] = pitch_roll(inner, hop, frames - lead)
+    sounding = notes.between(start, start + frames * hop).shift(-start)
+    roll = pitch_roll(sounding, hop, frames).astype(np.float32)
     roll = roll[:, LOWEST:LOWEST + PITCHES]
     promised = np.zeros_like(roll)
     for semitones, weight in PARTIALS:

@@ -12,6 +12,7 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.checks.findings import (
     CLIPPED,
     EMPTY,
+    MISALIGNED,
     RATE,
     SILENT,
     VELOCITY,
@@ -19,13 +20,11 @@ from music_diffusion.data.checks.findings import (
     clock,
     percent,
 )
+from music_diffusion.data.checks.hearing import FRAME, QUIET, SPECTRUM, Hearing, Signal, levels
 from music_diffusion.data.checks.hearing import RATE as HEARD_RATE
-from music_diffusion.data.checks.hearing import SPECTRUM, Hearing, Signal
 from music_diffusion.notes.notes import Notes
 
 SHORTEST = 0.1  # seconds; less is no audio
-QUIET = 1e-3  # -60 dBFS, of the root mean square of a frame
-FRAME = HEARD_RATE // 20  # samples of such a frame (50 ms)
 SILENT_SHARE = 0.98  # of the frames, where nothing tells when it should sound
 UNHEARD_SHARE = 0.5  # of the notes
 ATTACK = 0.5  # seconds after its onset that a note must be heard in
@@ -57,14 +56,20 @@ def check_empty(item: str, hearing: Hearing, notes: Notes | None) -> list[Findin
     return []
 
 
-def outside(hearing: Hearing, notes: Notes) -> float:
-    """Share of the notes that begin after the audio's end (with half a second of grace)."""
-    return float((notes.start >= hearing.seconds + 0.5).mean())
+def check_outside(item: str, hearing: Hearing, notes: Notes) -> list[Finding]:
+    """Notes that begin after the audio's end, with half a second of grace."""
+    outside = float((notes.start >= hearing.seconds + 0.5).mean())
+    if outside < OUTSIDE_SHARE:
+        return []
+    return [Finding(item=item, kind=MISALIGNED,
+                    measured=f"{percent(outside)} of its notes begin after the end of the audio, which "
+                             f"lasts {hearing.seconds:.1f} s",
+                    advice="find the whole recording, or cut the notes where the audio ends")]
 
 
 def check_silent(item: str, hearing: Hearing, notes: Notes | None) -> list[Finding]:
     """Nothing is heard, or nothing where notes begin."""
-    level = [(part.start, _levels(part.samples)) for part in hearing.parts]
+    level = [(part.start, levels(part.samples)) for part in hearing.parts]
     quiet = np.concatenate([values < QUIET for _, values in level])
     share = float(quiet.mean()) if len(quiet) else 1.0
     loudest = f"its loudest sample is at {_decibel(hearing.peak)}"
@@ -81,12 +86,6 @@ def check_silent(item: str, hearing: Hearing, notes: Notes | None) -> list[Findi
     return [Finding(item=item, kind=SILENT,
                     measured=f"{percent(unheard)} of its notes begin where the audio is below "
                              f"-60 dBFS, as {percent(share)} of it is")]
-
-
-def _levels(samples: np.ndarray) -> np.ndarray:
-    """Root mean square of every frame."""
-    whole = samples[:len(samples) // FRAME * FRAME].reshape(-1, FRAME)
-    return np.sqrt(np.square(whole, dtype=np.float64).mean(axis=1))
 
 
 def _heard(level: np.ndarray, start: float, notes: Notes) -> np.ndarray:
@@ -140,10 +139,7 @@ def cutoff(signal: Signal) -> float | None:
     floor, in the whole half octave.
     """
     nyquist = signal.sample_rate / 2
-    power = signal.spectrum
-    if not power.any():
-        return None
-    level = 10 * np.log10(power + 1e-20)
+    level = signal.spectrum
     hertz = np.arange(len(level)) * signal.sample_rate / SPECTRUM
     best: tuple[float, float] | None = None
     for edge in np.geomspace(LOWEST_EDGE, max(EDGE_OF_NYQUIST * nyquist, LOWEST_EDGE), 80):

@@ -28,7 +28,6 @@ class Change:
 
     ratio: float = 1.0  # the audio lasts that many times as long
     semitones: float = 0.0  # the audio sounds that much higher
-    label: str = ""  # for sample rates: what it may be
 
     @property
     def thirds(self) -> int:
@@ -41,6 +40,11 @@ def change(notes: Notes, ratio: float) -> Notes:
     return dataclasses.replace(notes, start=notes.start * ratio, end=notes.end * ratio)
 
 
+def true_rate(change: Change, label: int) -> int | None:
+    """The sample rate in use that a header with `label` Hz hides, if it is one."""
+    return next((rate for rate in RATES if abs(change.ratio * label / rate - 1) < 0.004), None)
+
+
 @functools.cache
 def changes() -> tuple[Change, ...]:
     """Wrong sample rates, tape speeds, tempi and transpositions.
@@ -51,8 +55,7 @@ def changes() -> tuple[Change, ...]:
     for true, label in itertools.permutations(RATES, 2):
         ratio = true / label
         if 0.3 < ratio < 3.4:
-            found.setdefault(round(ratio, 2), Change(
-                ratio=ratio, semitones=-12 * math.log2(ratio), label=f"{true} Hz labelled {label} Hz"))
+            found.setdefault(round(ratio, 2), Change(ratio=ratio, semitones=-12 * math.log2(ratio)))
     tape = [Change(ratio=1 + 0.01 * k, semitones=-12 * math.log2(1 + 0.01 * k))
             for k in range(-6, 7) if k]
     tempo = [Change(ratio=1 + 0.01 * k) for k in range(-10, 11) if k]
@@ -83,5 +86,5 @@ def likeliest(notes: Notes, spectra: Sequence[Spectrum]) -> Change:
 def far(notes: Notes, spectra: Sequence[Spectrum]) -> Correlation:
     """At lags of up to a minute, in tenths of a second."""
     pieces = [piece for s in spectra
-              for piece in alignment.segments(s.start, maps.heard_map(s.log, pool=POOL), POOL * maps.HOP)]
+              for piece in alignment.segments(s.start, maps.heard_map(s.log, 0, POOL), POOL * maps.HOP)]
     return alignment.correlate_pitches(pieces, notes, FAR, POOL * maps.HOP)
