@@ -23,6 +23,7 @@ from music_diffusion.data.checks.hearing import (
 )
 from music_diffusion.data.items import SoundFacts
 from music_diffusion.data.sounds import AudioFile, EmbeddedAudio, Mixture, read_sound
+from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec(sample_rate=44100, hop=882, window=1764, fft=2048, fmax=20000.0)
 
@@ -59,7 +60,7 @@ def test_one_clipped_channel_is_enough():
 @pytest.mark.parametrize("samples, bits", [
     (tone(40.0), 16),  # its tops are rounded to runs of equal samples
     (tone(440.0), 16), (tone(40.0, 0.8), 8), (tone(300.0, 0.01), 16),
-    (np.sign(tone(441.0) + 1e-9) * 0.5, 16),  # a square wave is flat throughout
+    (0.5 * (tone(441.0) > 0), 16),  # a square wave is flat throughout
     (np.zeros(88200), 16), (np.full(88200, 0.5), 16),
 ], ids=["low", "a4", "8 bits", "faint", "square", "silence", "constant"])
 def test_rounded_tops_and_square_waves_are_not_clipping(samples, bits):
@@ -70,6 +71,9 @@ def test_single_peaks_at_full_scale_are_not_clipping():
     rng = np.random.default_rng(0)
     music = 0.3 * rng.normal(size=88200)
     music[rng.choice(88200, 500, replace=False)] = 1.0
+    assert clipped(music) == []
+    for k in range(12):  # a dozen flat tops in two seconds
+        music[7000 * k:7000 * k + 9] = 1.0
     assert clipped(music) == []
 
 
@@ -92,6 +96,9 @@ def test_upsampled_audio_ends_at_the_old_half_rate(low):
     assert signals.cutoff(signal) == pytest.approx(low / 2, rel=0.06)
     found = signals.check_rate("item", (signal,), CODEC)
     assert [f.kind for f in found] == ["wrong rate"]
+    mostly_silent = np.concatenate([np.zeros(40 * 44100), music])
+    upsampled = soxr.resample(soxr.resample(mostly_silent, 44100, low), low, 44100)
+    assert signals.cutoff(measured(upsampled)) == pytest.approx(low / 2, rel=0.06)
     # A codec that looks no higher loses nothing.
     codec = MelCodec(sample_rate=8000, fmax=0.45 * low) if low == 8000 else dataclasses.replace(
         CODEC, fmax=0.45 * low)
@@ -138,10 +145,27 @@ def test_silence_is_where_notes_are_not_heard():
     assert kinds(muted, notes[notes.start > 5.5]) == []  # it is silent where nothing is played
     assert kinds(muted, None) == []
     assert kinds(1e-4 * music, None) == kinds(0 * music, notes) == ["silent"]
+    fifth = np.where(np.arange(len(music)) < 0.2 * len(music), 0, music)
+    assert kinds(fifth, notes) == []
+    # What counts is the half second after an onset: slow attacks, but not what faded before.
+    early = np.where(np.arange(len(music)) < 4 * RATE, music, 0)
+    assert kinds(early, notes[notes.start > 4.1]) == ["silent"]
+    one = Notes([1.0], [3.0], [60], [80], [0], [False])
+    slow = np.where(np.arange(4 * RATE) > 1.4 * RATE, 0.1 * tone(200.0, 1.0, 4.0, RATE), 0)
+    assert kinds(slow, one) == [] and kinds(np.roll(slow, RATE // 5), one) == ["silent"]
     # A struck string has faded long before its note ends.
     struck = np.zeros(10 * RATE)
     struck[:RATE] = play(notes, rate=RATE)[:RATE]
     assert kinds(struck, dataclasses.replace(notes[:2], end=np.full(2, 10.0))) == []
+
+
+def test_a_few_notes_after_the_end_are_no_fault():
+    notes = melody(1)
+    for length, found in ((6.4, []), (5.0, ["misaligned"])):
+        late = (notes.start >= length + 0.5).mean()
+        assert late > 0 and (late < signals.OUTSIDE_SHARE) == (not found)
+        samples = play(notes, rate=RATE)[:round(length * RATE)]
+        assert [f.kind for f in signals.check_outside("item", hearing(samples), notes)] == found
 
 
 def test_velocities():
@@ -163,6 +187,26 @@ def test_a_long_sound_is_heard_in_parts(tmp_path):
         first = round(part.start * RATE)
         np.testing.assert_array_equal(part.samples, samples[first:first + len(part.samples)])
         assert len(part.samples) == PART_SECONDS * RATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Damaged:
+    """Promises a minute and holds 45 seconds."""
+
+    files: tuple[str, ...] = ()
+
+    def facts(self):
+        return SoundFacts(sample_rate=RATE, channels=1, seconds=60.0)
+
+    def blocks(self, sample_rate):
+        yield from np.full((45, RATE), 0.5, np.float32)
+
+
+def test_what_a_header_promises_beyond_the_end_is_not_taken_for_silence():
+    heard = hear(Damaged(), whole=20.0)
+    assert heard.seconds == 45.0 and heard.signals[0].samples == 45 * RATE
+    assert all((part.samples == 0.5).all() for part in heard.parts)
+    assert max(part.start + len(part.samples) / RATE for part in heard.parts) == 45.0
 
 
 def read(path):

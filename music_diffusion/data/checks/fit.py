@@ -73,7 +73,7 @@ def _by_pitch(item: str, notes: Notes, spectra: Sequence[Spectrum], onsets: Corr
     c = _correlation(notes, spectra)
     if c.promised[c.reach] < TELLING * c.frames:
         return _by_onsets(item, onsets)
-    found, fits = _near(item, c, onsets)
+    found, fits = _near(item, c)
     if fits >= SURE or (fits >= FITS and not found):
         return found
     # Nothing near fits well: another speed or pitch, a large shift, or another piece.
@@ -86,14 +86,14 @@ def _by_pitch(item: str, notes: Notes, spectra: Sequence[Spectrum], onsets: Corr
     return _elsewhere(item, notes, spectra, c, onsets, fits) or found
 
 
-def _near(item: str, c: Correlation, onsets: Correlation) -> tuple[list[Finding], float]:
+def _near(item: str, c: Correlation) -> tuple[list[Finding], float]:
     """What a small shift, a drift or a jump explains, and the coefficient with it."""
     best, lag = c.best
     drift, jump = alignment.drifting(c), alignment.jumping(c)
     moving = max(drift.coefficient, jump.coefficient - FREE)
     if moving >= CLAIM and moving > best / SHARE:
         return _moving(item, drift, jump, c.here), moving
-    if best < CLAIM or c.prominence() < PROMINENT or _contradicted(onsets, lag):
+    if best < CLAIM or c.prominence() < PROMINENT:
         return [], c.here
     if abs(lag) <= NEAR or c.here >= SHARE * best:
         return [], best
@@ -102,14 +102,6 @@ def _near(item: str, c: Correlation, onsets: Correlation) -> tuple[list[Finding]
 
 def _evidence(there: float, c: Correlation) -> str:
     return f"correlation {there:.2f} there, {c.here:.2f} as they are"
-
-
-def _contradicted(onsets: Correlation, lag: float) -> bool:
-    """Do the onsets say that notes and audio are aligned as they are?"""
-    at = round(lag / maps.HOP) + onsets.reach
-    near = round(NEAR / maps.HOP)
-    there = float(onsets.coefficient[max(0, at - near):at + near + 1].max())
-    return onsets.here >= ONSETS_FIT and onsets.here > there
 
 
 def _shifted(item: str, lag: float, evidence: str) -> Finding:
