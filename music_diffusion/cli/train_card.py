@@ -18,7 +18,7 @@ class Card:
     step: int  # the checkpoint that was taken
     loss: float  # of validation, there
     figures: Mapping[str, Any]  # before, after: key → value; labels
-    minutes: float  # of the whole command
+    minutes: float  # of the command's last run
     held_out: tuple[str, ...]  # items
     sampling: tuple[str, ...] = ()  # gin bindings that were chosen by them
 
@@ -66,7 +66,7 @@ Held out, for the figures: {', '.join(card.held_out)}.
 ## Training
 
 From `{s['base']}`, step {card.step} (validation loss {card.loss:.3f}), batch {s['batch']},
-seed {s['seed']}; {card.minutes:.0f} minutes for everything.{sampled}
+seed {s['seed']}; the command's last run took {card.minutes:.0f} minutes.{sampled}
 
 ## Figures
 

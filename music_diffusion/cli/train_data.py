@@ -96,6 +96,9 @@ def run(settings: Settings, *, json: bool) -> None:
 
     stages.next(f"looking at {settings.data}")
     data_set = _usable(settings, model, stages)
+    data_set.list()  # finds what is wrong before anything is written
+    _note(settings).parent.mkdir(parents=True, exist_ok=True)
+    _note(settings).write_text(json_module.dumps(_depends(settings), indent=1) + "\n")
     stages.next("spectrograms and notes")
     folder, manifest = _prepare(settings, data_set, model, template, fresh=base is None)
     stages.say(_amounts(manifest))
@@ -148,17 +151,24 @@ def _check_output(settings: Settings) -> None:
         raise UserError(f"{out}: is a file; give a folder for the model")
     if out.is_dir() and any(out.iterdir()) and not (out / WEIGHTS).is_file():
         raise UserError(f"{out}: holds other things; give a new folder for the model")
-    note = pathlib.Path(settings.work, "settings.json")
-    depends = {k: v for k, v in json_module.loads(json_module.dumps(dataclasses.asdict(settings))).items()
-               if k not in ("workers", "evaluate", "output")}
+    note = _note(settings)
     if note.is_file():
         its = json_module.loads(note.read_text())
-        changed = sorted(k for k, v in depends.items() if its.get(k) != v)
+        changed = sorted(k for k, v in _depends(settings).items() if its.get(k) != v)
         if changed:
             raise UserError(f"{settings.work}: was begun with other {', '.join(changed)}; delete it to "
                             "begin anew, or give another --output")
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json_module.dumps(depends, indent=1) + "\n")
+
+
+def _note(settings: Settings) -> pathlib.Path:
+    return pathlib.Path(settings.work, "settings.json")
+
+
+def _depends(settings: Settings) -> dict:
+    """What the records, and so all that follows, depend on. More steps go on with a run."""
+    other = ("workers", "evaluate", "output", "steps", "batch", "bindings")
+    fields = {k: v for k, v in dataclasses.asdict(settings).items() if k not in other}
+    return json_module.loads(json_module.dumps(fields))
 
 
 def _usable(settings: Settings, model: FrameDiffusionModel, stages: _Stages) -> DataSet:

@@ -112,6 +112,8 @@ def test_bad_input_is_one_line(data, base, tmp_path, more, reason):
         run(settings(data, base, tmp_path, **more), json=True)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()
+    if "bindings" not in more:  # found before anything is written
+        assert not (tmp_path / "model.work").exists()
 
 
 def test_a_folder_that_holds_other_things_is_left_alone(data, base, tmp_path):
