@@ -164,11 +164,15 @@ def test_silence_is_not_taken_for_another_piece(tmp_path):
     notes = faulty_folder.melody(6)
     samples = faulty_folder.play(notes)
     half = np.where(np.arange(len(samples)) > 0.7 * len(samples), samples, 0)
+    other = np.where(np.arange(len(samples)) > 0.7 * len(samples),
+                     faulty_folder.play(faulty_folder.melody(11)), 0)
     # Silent audio is no duplicate of other silent audio.
-    assert kinds(item(tmp_path, "none", 0 * samples, faulty_folder.melody(8)),
-                 item(tmp_path, "also", 0 * samples, faulty_folder.melody(9)),
-                 item(tmp_path, "some", half, notes)) == [
-        ("none", "silent"), ("also", "silent"), ("some", "silent")]
+    found = kinds(item(tmp_path, "none", 0 * samples, faulty_folder.melody(8)),
+                  item(tmp_path, "faint", 1e-3 * samples, faulty_folder.melody(9)),
+                  item(tmp_path, "faint too", 1e-3 * samples, faulty_folder.melody(10)),
+                  item(tmp_path, "some", half, notes),
+                  item(tmp_path, "other", other, faulty_folder.melody(12)))
+    assert found == [(name, "silent") for name in ("none", "faint", "faint too", "some", "other")]
     # Audio that begins late is shifted, and mostly silent for that alone.
     late = np.concatenate([np.zeros(6 * faulty_folder.RATE, np.float32), samples])
     assert kinds(item(tmp_path, "late", late, notes)) == [("late", "misaligned")]
@@ -180,6 +184,14 @@ def test_notes_that_go_on_after_the_audio(tmp_path):
     assert kinds(item(tmp_path, "cut", samples[:6 * faulty_folder.RATE], notes)) == [
         ("cut", "misaligned")]
     assert kinds(item(tmp_path, "tail", samples[:-faulty_folder.RATE], notes)) == []
+
+
+def test_a_data_set_may_have_no_velocities(tmp_path):
+    notes = faulty_folder.melody(13)
+    notes = dataclasses.replace(notes, velocity=np.full(len(notes), 64))
+    even = item(tmp_path, "even", faulty_folder.play(notes), notes)
+    assert kinds(even) == [("even", "velocity-less")]
+    assert kinds(dataclasses.replace(even, velocities=False)) == []
 
 
 def test_a_source_of_another_length_does_not_fit(tmp_path):

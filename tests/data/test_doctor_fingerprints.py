@@ -123,11 +123,10 @@ def test_the_same_notes_matter_only_between_splits():
     assert kinds(portrait("a", "train", notes=notes), portrait("b", "train", notes=up)) == []
     assert kinds(portrait("a", "train", notes=notes), portrait("b", "test", notes=up)) == [
         ("leak", "b", ("a",))]
-    # Without splits the builder parts items, but those of one piece stay together.
-    assert kinds(portrait("a", None, notes=notes), portrait("b", None, notes=up)) == [
-        ("leak", "b", ("a",))]
-    assert kinds(portrait("a", None, notes=notes, piece="p"),
-                 portrait("b", None, notes=up, piece="p")) == []
+    # Without splits nothing is known to be apart.
+    assert kinds(portrait("a", None, notes=notes), portrait("b", None, notes=up)) == []
+    assert kinds(portrait("a", None, notes=notes), portrait("b", "test", notes=up)) == [
+        ("leak", "a", ("b",))]
 
 
 def test_a_piece_in_two_splits():

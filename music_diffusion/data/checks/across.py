@@ -43,14 +43,9 @@ class _Pair:
 def check_across(portraits: Sequence[Portrait]) -> list[Finding]:
     """All findings about several items."""
     audio = _same_audio(portraits)
-    heard = {(p.first, p.second) for p in audio}
-    notes = [p for p in _same_notes(portraits) if (p.first, p.second) not in heard]
     inside = [p for p in audio if portraits[p.first].split == portraits[p.second].split]
-    between = [p for p in audio if portraits[p.first].split != portraits[p.second].split]
-    between += [p for p in notes if _apart(portraits[p.first], portraits[p.second])]
-    pieces = _same_piece(portraits)
-    known = {(p.first, p.second) for p in between}
-    between += [p for p in pieces if (p.first, p.second) not in known]
+    between = [p for p in (*audio, *_same_notes(portraits), *_same_piece(portraits))
+               if portraits[p.first].split != portraits[p.second].split]
     return (_findings(portraits, inside, DUPLICATED) + _findings(portraits, between, LEAK)
             + _odd_rates(portraits))
 
@@ -78,13 +73,6 @@ def _same_notes(portraits: Sequence[Portrait]) -> list[_Pair]:
                   f"{percent(m.share)} of their phrases")
             for m in fingerprints.matches([p.notes for p in portraits], shifted=False)
             if m.share >= SAME_NOTES]
-
-
-def _apart(a: Portrait, b: Portrait) -> bool:
-    """May the two come into different splits?"""
-    if a.split is None and b.split is None:
-        return (a.piece or a.name) != (b.piece or b.name)
-    return a.split != b.split
 
 
 def _same_piece(portraits: Sequence[Portrait]) -> list[_Pair]:
@@ -115,22 +103,16 @@ def _findings(portraits: Sequence[Portrait], pairs: Sequence[_Pair], kind: str) 
     for kept, *others in members.values():
         for i in others:
             of, by = portraits[i], portraits[kept]
-            if kind == LEAK and of.split is not None and of.split == by.split:
+            if kind == LEAK and of.split == by.split:
                 continue  # both are on the same side
             result.append(Finding(
                 item=of.name, kind=kind, others=(by.name,),
-                measured=f"{_named(of, kind)} and {_named(by, kind)} have {why[i]}" + _unsplit(of, kind)))
+                measured=f"{_named(of, kind)} and {_named(by, kind)} have {why[i]}"))
     return result
 
 
 def _named(portrait: Portrait, kind: str) -> str:
     return f"{portrait.name} ({portrait.split or 'no split'})" if kind == LEAK else portrait.name
-
-
-def _unsplit(portrait: Portrait, kind: str) -> str:
-    if kind == DUPLICATED or portrait.split is not None:
-        return ""
-    return "; they have no split, and may be drawn for different ones"
 
 
 def _rank(split: str | None) -> int:

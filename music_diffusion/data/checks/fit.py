@@ -81,8 +81,6 @@ def _by_pitch(item: str, notes: Notes, spectra: Sequence[Spectrum], onsets: Corr
     changed = _correlation(notes, [speeds.beginning(spectra)], change)
     if _found(changed, fits):
         return [_changed(item, change, changed.best[0], c.here, sample_rate)]
-    if onsets.here >= max(ONSETS_FIT, SHARE * onsets.best[0]):
-        return found  # the pitches are others, but it begins its notes when they do
     return _elsewhere(item, notes, spectra, c, onsets, fits) or found
 
 
@@ -136,6 +134,7 @@ def _elsewhere(item: str, notes: Notes, spectra: Sequence[Spectrum], c: Correlat
         fine, lag = _correlation(notes.shift(coarse), spectra).best
         return [_shifted(item, coarse + lag, _evidence(fine, c))]
     best = c.best[0]
+    # Where the pitches are others, it may still begin its notes when they do.
     if best < FOREIGN and onsets.best[0] < ONSETS_FOREIGN:
         return [Finding(
             item=item, kind=MISALIGNED,
