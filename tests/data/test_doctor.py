@@ -164,15 +164,15 @@ def test_silence_is_not_taken_for_another_piece(tmp_path):
     notes = faulty_folder.melody(6)
     samples = faulty_folder.play(notes)
     half = np.where(np.arange(len(samples)) > 0.7 * len(samples), samples, 0)
-    other = np.where(np.arange(len(samples)) > 0.7 * len(samples),
-                     faulty_folder.play(faulty_folder.melody(11)), 0)
+    other = faulty_folder.play(faulty_folder.melody(11, 24.0), 24.0)
+    other[:round(0.6 * len(other))] = 0
     # Silent audio is no duplicate of other silent audio.
-    found = kinds(item(tmp_path, "none", 0 * samples, faulty_folder.melody(8)),
-                  item(tmp_path, "faint", 1e-3 * samples, faulty_folder.melody(9)),
-                  item(tmp_path, "faint too", 1e-3 * samples, faulty_folder.melody(10)),
-                  item(tmp_path, "some", half, notes),
-                  item(tmp_path, "other", other, faulty_folder.melody(12)))
-    assert found == [(name, "silent") for name in ("none", "faint", "faint too", "some", "other")]
+    assert kinds(item(tmp_path, "none", 0 * samples, faulty_folder.melody(8)),
+                 item(tmp_path, "faint", 1e-3 * samples, faulty_folder.melody(9)),
+                 item(tmp_path, "faint too", 1e-3 * samples, faulty_folder.melody(10)),
+                 item(tmp_path, "some", half, notes),
+                 item(tmp_path, "other", other, faulty_folder.melody(12, 24.0))) == [
+        (name, "silent") for name in ("none", "faint", "faint too", "some", "other")]
     # Audio that begins late is shifted, and mostly silent for that alone.
     late = np.concatenate([np.zeros(6 * faulty_folder.RATE, np.float32), samples])
     assert kinds(item(tmp_path, "late", late, notes)) == [("late", "misaligned")]
