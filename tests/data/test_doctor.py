@@ -59,7 +59,7 @@ def test_all_ten_faults_are_named_and_nothing_else(faulty, diagnosis):
     ("train/late", "0.60 s later"),
     ("train/hot", "-3.1 dBFS"),  # 0.7
     ("train/mute", "100 %"),
-    ("train/other_instrument", "strings"),
+    ("train/other_instrument", "(Violin), but what is heard is piano"),
     ("train/telephone", "8000 Hz"),
     ("train/flac_inside", "FLAC"),
     ("train/even", "velocity 64"),

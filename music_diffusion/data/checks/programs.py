@@ -168,7 +168,7 @@ def _finding(item: str, program: int, own: float, other: float, heard: str, patc
     name = "drums" if program == DRUM_PROGRAM else f"program {program} ({PROGRAM_NAMES[program]})"
     return Finding(
         item=item, kind=MISPROGRAMMED,
-        measured=f"its notes name {name}, but {heard} are heard: with a probability of "
+        measured=f"its notes name {name}, but what is heard is {heard}: with a probability of "
                  f"{percent(float(np.exp(other)))} against {percent(float(np.exp(own)))}, over "
                  f"{patches * PATCH_SECONDS:.0f} s",
         advice=f"listen, and give the notes the program of what plays; leave {name} if the tagger errs")
