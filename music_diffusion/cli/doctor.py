@@ -67,7 +67,8 @@ def run(data_set: DataSet, *, source: str, codec: str, workers: int, json: bool)
         if wrong:
             raise UserError(f"{source}: {', '.join(wrong)} differ from their checksums; delete them and "
                             "run the same `music-diffusion prepare` again")
-        print(f"{source}: prepared, every shard is as it was written")
+        print(json_module.dumps({"folder": source, "changed": []}) if json else
+              f"{source}: prepared, every shard is as it was written")
         return
     diagnosis = diagnose(data_set, gin_setup.codec(codec), workers)
     if json:

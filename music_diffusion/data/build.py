@@ -132,7 +132,7 @@ def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[byt
     if item.source is not None:
         tracks.append(item.source)
     threshold = 10 ** (plan.silence_db / 20)
-    first, peak = 0, 0.0
+    first = 0
     held: list[tuple[bytes, int, int]] = []  # until it is known that the item is not silent
     for (mel, *others), peak in _pieces(plan, tracks):
         start, last = first * step, (first + len(mel)) * step

@@ -75,7 +75,7 @@ class Examples:
                 raise UserError(f"{extra!r} is no feature; choose among {', '.join(EXTRAS)}")
             if extra in ("performance", "style") and not classes.get(extra):
                 raise UserError(f"{self.folder}: its records have no {extra}; prepare a data set that "
-                                "tells it (prepare --list), or leave this feature out")
+                                "tells it (see `prepare sets`), or leave this feature out")
 
     @functools.cached_property
     def _manifest(self) -> dict:

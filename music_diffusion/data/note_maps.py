@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 from music_diffusion.data import records
-from music_diffusion.data.shards import checksum, read_facts, write_facts
+from music_diffusion.data.shards import checksum, facts_path, read_facts, write_facts
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
@@ -18,7 +18,10 @@ from music_diffusion.types import Params
 def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Params,
                   grid: FrameGrid = FrameGrid(),
                   progress: Callable[[int, int], None] = lambda i, n: None) -> None:
-    """Copies the shards of `folder` to `out`, every record with its maps. Resumable."""
+    """Copies the shards of `folder` to `out`, every record with its maps.
+
+    Resumable: finished shards are kept, those of records that have changed are made anew.
+    """
     manifest = records.read_manifest(folder, model.codec)
     target = pathlib.Path(out)
     if target.resolve() == pathlib.Path(folder).resolve():
@@ -31,15 +34,20 @@ def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Par
                               len(record.mel), grid)
         return dataclasses.replace(record, maps=maps).to_bytes(suffix)
 
+    (target / records.MANIFEST).unlink(missing_ok=True)  # unfinished from here
     paths = records.find_shards(folder)
+    for other in {p.name for p in records.find_shards(target)} - {p.name for p in paths}:
+        (target / other).unlink()
+        facts_path(target / other).unlink(missing_ok=True)
     checksums = {}
     for i, path in enumerate(paths):
-        made = target / path.name
-        if not made.exists():
-            facts = read_facts(path)
+        made, facts = target / path.name, read_facts(path)
+        if not made.exists() or read_facts(made) != facts:  # of records that have changed since
+            made.unlink(missing_ok=True)
+            facts_path(made).unlink(missing_ok=True)
+            records.write_shard(made, (with_maps(m, path.suffix) for m in records.read_shard(path)))
             if facts is not None:
                 write_facts(made, facts)
-            records.write_shard(made, (with_maps(m, path.suffix) for m in records.read_shard(path)))
         checksums[path.name] = checksum(made)
         progress(i + 1, len(paths))
     if "checksums" in manifest:

@@ -1,10 +1,15 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from layouts.memory import MemorySet, Samples, item
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import records
+from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.note_maps import add_note_maps
+from music_diffusion.data.shards import read_facts, write_facts
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import split_variables
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
@@ -87,3 +92,30 @@ def test_data_of_another_codec_are_refused(folder, params, tmp_path):
 def test_a_folder_is_not_mapped_onto_itself(folder, params):
     with pytest.raises(UserError, match="plain"):
         add_note_maps(str(folder), str(folder), MODEL, params)
+
+
+def test_shards_that_changed_are_mapped_anew_and_those_that_are_gone_go(params, tmp_path):
+    def built(numbers):
+        items = tuple(item(str(n), Samples(samples=np.full(3200, 0.01 * (n + 1)), sample_rate=16000),
+                           Notes([0.02], [0.1], [60 + n], [90], [0], [False]),
+                           split="validation" if n == 9 else "train", shard=n) for n in numbers)
+        build(MemorySet(items=items), "memory", BuildPlan(codec=MODEL.codec, workers=1),
+              str(tmp_path / "plain"))
+        add_note_maps(str(tmp_path / "plain"), str(tmp_path / "mapped"), MODEL, params)
+        return {name: [r.notes.pitch.tolist() for r in found]
+                for name, found in read(tmp_path / "mapped").items()}
+
+    assert built([0, 1, 9]) == {f"{s}.array_record": [[60 + n]] for s, n in (
+        ("train-00000", 0), ("train-00001", 1), ("validation-00009", 9))}
+    kept = (tmp_path / "mapped" / "train-00000.array_record").stat().st_mtime_ns
+    assert set(built([0, 2, 9])) == {"train-00000.array_record", "train-00002.array_record",
+                                     "validation-00009.array_record"}
+    assert (tmp_path / "mapped" / "train-00000.array_record").stat().st_mtime_ns == kept
+    # Another item in a shard of the same name.
+    records.write_shard(tmp_path / "plain" / "train-00002.array_record", [records.Record(
+        mel=np.zeros((10, F)), notes=Notes([0.02], [0.1], [99], [90], [0], [False])).to_bytes()])
+    shard = tmp_path / "plain" / "train-00002.array_record"
+    write_facts(shard, dataclasses.replace(read_facts(shard), checksum="other"))
+    add_note_maps(str(tmp_path / "plain"), str(tmp_path / "mapped"), MODEL, params)
+    (again,) = read(tmp_path / "mapped")["train-00002.array_record"]
+    assert again.notes.pitch.tolist() == [99]
