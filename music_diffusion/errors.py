@@ -4,5 +4,18 @@
 class UserError(Exception):
     """Bad input. The message is one line that names the input and says what to do.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with `exit_code`.
     """
+
+    exit_code = 2
+
+
+class StoppedError(UserError):
+    """A signal stopped the work, which has been saved; the message says how to go on.
+
+    The command line exits with 128 + the signal's number, as shells and schedulers expect.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.exit_code = 128 + number

@@ -28,7 +28,7 @@ from music_diffusion.data.pairs import write_pairs
 from music_diffusion.data.sets.catalogue import open_set
 from music_diffusion.data.sets.transposed import Transposed
 from music_diffusion.data.splits import Assigned
-from music_diffusion.errors import UserError
+from music_diffusion.errors import StoppedError, UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS
@@ -243,8 +243,9 @@ def _train(settings: Settings, folder: str, template: pathlib.Path, *, fresh: bo
         except UserError as e:  # gin adds lines on where it was raised
             raise UserError(str(e).strip().splitlines()[0]) from e
     if result.reason != "finished":
-        raise UserError(f"training {result.reason} at step {result.step}; run the same command again to "
-                        "go on")
+        message = (f"training {result.reason} at step {result.step}; run the same command again to "
+                   "go on")
+        raise UserError(message) if result.signal is None else StoppedError(message, result.signal)
     return run_dir, *best_step(run_dir)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int16
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import audio_records, records
 from music_diffusion.data.note_features import Example
+from music_diffusion.data.sharding import shard_batches
 from music_diffusion.errors import UserError
 
 SILENCE = audio_records.FULL_SCALE * 10 ** (-60 / 20)  # peak of a crop that is drawn again
@@ -50,9 +51,7 @@ class AudioSource:
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless batches {"audio": [B, S] float32}; resumable through get_state / set_state."""
         crop = _Crop(self.samples, self.gain_db)
-        data = self._dataset("train", seed, crop)[shard_index::shard_count]
-        return iter(data.batch(batch_size, drop_remainder=True).to_iter_dataset(
-            grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+        return shard_batches(self._dataset("train", seed, crop), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
         """The same crops every time, as they were recorded; from all over the validation split."""

@@ -13,6 +13,7 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.examples import Example, Examples
 from music_diffusion.data.note_features import FrameFeatures, NoteFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
+from music_diffusion.data.sharding import shard_batches, shard_rows
 from music_diffusion.errors import UserError
 
 
@@ -50,7 +51,7 @@ class RecordSource:
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless batches; resumable through get_state / set_state."""
-        return _batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
+        return shard_batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
         """Segments from all over the validation split, the same every time.
@@ -88,19 +89,13 @@ class MixtureSource:
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless batches; resumable through get_state / set_state."""
-        return _batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
+        return shard_batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
         """Whole batches of one source after the other, the same every time."""
         parts = [s.eval_batches(batch_size) for s in self.sources]
         rounds = (b for batches in itertools.zip_longest(*parts) for b in batches if b is not None)
         return itertools.islice(rounds, self.eval_batch_count)
-
-
-def _batches(data: grain.MapDataset, batch_size: int, shard_index: int, shard_count: int
-             ) -> grain.DatasetIterator:
-    return iter(data[shard_index::shard_count].batch(batch_size, drop_remainder=True).to_iter_dataset(
-        grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,9 +121,9 @@ class NoteRowSource:
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless batches of random rows."""
         rows, held = self._rows()
-        train = np.flatnonzero(~held)
-        data = grain.MapDataset.range(1 << 40).seed(seed).random_map(_Rows(rows, train, batch_size))
-        return iter(data[shard_index::shard_count].to_iter_dataset(
+        drawn = _DrawnRows(rows, np.flatnonzero(~held), batch_size * shard_count,
+                           shard_rows(batch_size, shard_index, shard_count))
+        return iter(grain.MapDataset.range(1 << 40).seed(seed).random_map(drawn).to_iter_dataset(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
@@ -139,12 +134,15 @@ class NoteRowSource:
             yield _row_batch(rows, np.sort(index[i * batch_size:(i + 1) * batch_size]))
 
 
-class _Rows(grain.transforms.RandomMap):
-    def __init__(self, rows, index, batch_size: int):
-        self._rows, self._index, self._batch_size = rows, index, batch_size
+class _DrawnRows(grain.transforms.RandomMap):
+    """Draws `size` of the rows in `index` and reads the `part` of them."""
+
+    def __init__(self, rows: np.ndarray, index: np.ndarray, size: int, part: slice):
+        self._rows, self._index, self._size, self._part = rows, index, size, part
 
     def random_map(self, _, rng: np.random.Generator) -> Example:
-        return _row_batch(self._rows, self._index[rng.integers(len(self._index), size=self._batch_size)])
+        drawn = rng.integers(len(self._index), size=self._size)
+        return _row_batch(self._rows, self._index[drawn[self._part]])
 
 
 def _row_batch(rows: np.ndarray, index: np.ndarray) -> Example:

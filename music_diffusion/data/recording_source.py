@@ -21,6 +21,7 @@ from jaxtyping import Float
 from music_diffusion.data.audio_renders import COLUMNS, TABLE
 from music_diffusion.data.note_features import Example
 from music_diffusion.data.rooms import Room, draw_room
+from music_diffusion.data.sharding import shard_batches
 from music_diffusion.errors import UserError
 from music_diffusion.notes.activations import draw_activations
 from music_diffusion.notes.frames import NUM_CLASSES
@@ -173,9 +174,8 @@ class RecordingSource:
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless batches of `audio` [B, S] and the features; resumable (get_state / set_state)."""
-        data = self._dataset("train", seed, self.varied)[shard_index::shard_count]
-        return iter(data.batch(batch_size, drop_remainder=True).to_iter_dataset(
-            grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+        data = self._dataset("train", seed, self.varied)
+        return shard_batches(data, batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
         """The same crops every time, as they were recorded."""

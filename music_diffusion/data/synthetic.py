@@ -10,6 +10,7 @@ import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.note_features import Example, FrameFeatures, NoteFeatures
+from music_diffusion.data.sharding import shard_batches
 from music_diffusion.notes.notes import Notes
 
 TRAIN_SEGMENTS = 4096
@@ -45,8 +46,8 @@ class SyntheticSource:
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless shuffled batches; resumable through get_state / set_state."""
         data = grain.MapDataset.range(TRAIN_SEGMENTS).seed(seed).shuffle().repeat()
-        data = data[shard_index::shard_count].map(lambda i: self.segment(int(i)))
-        return iter(data.batch(batch_size, drop_remainder=True).to_iter_dataset())
+        data = data.map(lambda i: self.segment(int(i)))
+        return shard_batches(data, batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
         """Segments outside the training split, the same every time."""

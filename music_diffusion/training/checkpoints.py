@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -15,22 +14,6 @@ from music_diffusion.training.state import TrainState
 from music_diffusion.types import Params
 
 FOLDER = "checkpoints"
-
-
-class _IteratorState:
-    """A data iterator in the shape that grain's checkpoint handler takes (bytes of JSON)."""
-
-    def __init__(self, iterator: Any):
-        self._iterator = iterator
-
-    def get_state(self) -> bytes:
-        return json.dumps(self._iterator.get_state()).encode()
-
-    def set_state(self, state: bytes) -> None:
-        self._iterator.set_state(json.loads(state))
-
-    def start_prefetch(self) -> None:
-        pass
 
 
 class Checkpoints:
@@ -53,36 +36,54 @@ class Checkpoints:
         """The newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, iterator: Any, config: str) -> None:
-        """Writes `state`, the iterator's position and the gin configuration."""
-        import grain.checkpoint
+    def save(self, step: int, state: TrainState, iterator: Any, config: str, evaluated: bool) -> None:
+        """Writes `state`, the iterator's position and the gin configuration.
+
+        Args:
+          step: completed updates.
+          state: on the devices of all processes, every one of which calls this.
+          iterator: its `get_state()` is JSON, and the same in all processes.
+          config: what gin bound.
+          evaluated: whether the model has been evaluated at this step, if that was due.
+
+        Raises UserError where the disk is full or does not take it; earlier checkpoints stay.
+        """
         import orbax.checkpoint as ocp
 
-        self._manager.save(step, force=True, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            data=grain.checkpoint.CheckpointSave(_IteratorState(iterator)),
-            config=ocp.args.JsonSave({"gin": config, "step": step})))
-        self._manager.wait_until_finished()
+        position = {"position": iterator.get_state()}
+        try:
+            self._manager.save(step, force=True, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position),
+                config=ocp.args.JsonSave({"gin": config, "step": step, "evaluated": evaluated})))
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:  # tensorstore's errors of a disk are ValueErrors
+            latest = self.latest_step()
+            kept = "there is none before" if latest in (None, step) else f"that of step {latest} is good"
+            raise UserError(f"{self.folder}/{step}: the checkpoint cannot be written "
+                            f"({_first_line(error)}); {kept}: make room and run the same command again"
+                            ) from error
 
-    def restore(self, abstract: TrainState, iterator: Any) -> TrainState:
-        """The newest state, laid out as `abstract` says; moves `iterator` to its position.
+    def restore(self, abstract: TrainState, iterator: Any) -> tuple[TrainState, bool]:
+        """The newest state, laid out as `abstract` says, and whether it has been evaluated.
+
+        Moves `iterator` to its position.
 
         Raises UserError where the checkpoint is of another model or optimizer.
         """
-        import grain.checkpoint
         import orbax.checkpoint as ocp
 
         step = self.latest_step()
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),
-                data=grain.checkpoint.CheckpointRestore(_IteratorState(iterator))))
-        except (ValueError, KeyError, TypeError) as error:
+                state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore(),
+                config=ocp.args.JsonRestore()))
+            iterator.set_state(restored.data["position"])
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise UserError(
                 f"{self.folder}/{step}: the checkpoint does not fit this model, optimizer or "
                 f"data source ({_first_line(error)}); use another --model_dir to start afresh"
             ) from error
-        return restored.state
+        return restored.state, restored.config.get("evaluated", False)
 
     def close(self) -> None:
         self._manager.close()
@@ -96,14 +97,12 @@ def read_params(
     The parameters are the averaged ones where the run kept an average, else the
     last; nested dicts of NumPy arrays. Raises UserError where there is none.
     """
-    import grain.checkpoint
     import orbax.checkpoint as ocp
 
     folder = (pathlib.Path(model_dir) / FOLDER).absolute()
     if not folder.is_dir():
         raise UserError(f"{model_dir}: no {FOLDER}/ there; name the --model_dir of a training run")
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "config": ocp.JsonCheckpointHandler(),
-                "data": grain.checkpoint.CheckpointHandler()}
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(folder, item_handlers=handlers) as manager:
         step = manager.latest_step() if step is None else step
         if step is None or step not in manager.all_steps():

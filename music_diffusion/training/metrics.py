@@ -27,7 +27,9 @@ class CsvLog:
     """One table of scalars, a row per step; a resumed run continues it.
 
     Rows after `start_step` (of a run that died after its last checkpoint) are
-    dropped, so every step stands once. A new column makes the table be rewritten.
+    dropped, and a row that was half written, so every step stands once; a step that
+    is written again takes the place of the one before. A new column makes the table
+    be rewritten.
     """
 
     def __init__(self, path: str | os.PathLike, start_step: int):
@@ -35,16 +37,17 @@ class CsvLog:
         self._columns: list[str] = []
         self._rows: list[dict] = []
         if self._path.is_file():
-            with self._path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or [])
-                self._rows = [r for r in reader if int(r["step"]) <= start_step]
+            lines = self._path.read_text().splitlines(keepends=True)
+            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+            self._columns = list(reader.fieldnames or [])
+            self._rows = [r for r in reader if int(r["step"]) <= start_step]
             self._rewrite()
 
     def write(self, step: int, scalars: Scalars) -> None:
         row = {"step": step} | {k: f"{v:.8g}" for k, v in scalars.items()}
-        self._rows.append(row)
-        if set(row) - set(self._columns):
+        again = bool(self._rows) and int(self._rows[-1]["step"]) == step
+        self._rows[-1 if again else len(self._rows):] = [row]
+        if again or set(row) - set(self._columns):
             self._columns += [c for c in row if c not in self._columns]
             self._rewrite()
         else:

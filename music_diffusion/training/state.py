@@ -69,6 +69,17 @@ def ema_decay_at(step: jax.Array, decay: float, warmup: bool) -> jax.Array:
     return jnp.minimum(decay, (1 + step) / (10 + step)) if warmup else jnp.float32(decay)
 
 
+def moved_average(average: Params, params: Params, decay: jax.Array) -> Params:
+    """The moving average after another step."""
+    return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+
+
+def clip_by_norm(grads: Params, norm: jax.Array, largest: float) -> Params:
+    """Gradients of the global `norm`, scaled down if it is above `largest`."""
+    scale = jnp.minimum(1.0, largest / jnp.maximum(norm, 1e-12))
+    return jax.tree.map(lambda g: g * scale, grads)
+
+
 def mean_gradients(
     loss_fn: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]],
     params: Params, batch: Batch, rng: jax.Array, microbatches: int,
@@ -122,14 +133,13 @@ def make_train_step(
         loss, metrics, grads = mean_gradients(loss_fn, state.params, batch, rng, microbatches)
         grad_norm = optax.tree.norm(grads)
         if clip_norm is not None:
-            scale = jnp.minimum(1.0, clip_norm / jnp.maximum(grad_norm, 1e-12))
-            grads = jax.tree.map(lambda g: g * scale, grads)
+            grads = clip_by_norm(grads, grad_norm, clip_norm)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_params = state.ema_params
         if ema_params is not None:
             decay = ema_decay_at(state.step, ema_decay, ema_warmup)
-            ema_params = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema_params, params)
+            ema_params = moved_average(ema_params, params, decay)
 
         update_norm = optax.tree.norm(updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)

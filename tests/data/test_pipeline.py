@@ -5,12 +5,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from reference.sharded import check_loads, check_shards
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data import records
+from music_diffusion.data import examples, pipeline, records
 from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
-from music_diffusion.data.pipeline import NoteRowSource, RecordSource
+from music_diffusion.data.pipeline import MixtureSource, NoteRowSource, RecordSource
 from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
@@ -133,14 +134,15 @@ def test_iterators_resume_where_they_were(source):
     assert flat(take(other, 5)) == want
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_shards_of_hosts_are_disjoint_and_together_the_whole(source, count):
-    size = TRAIN * (LENGTH // FRAMES)  # an epoch
-    parts = [flat(take(source.train_iterator(size // count, 3, shard_index=i, shard_count=count), 1))
-             for i in range(count)]
-    # Together they are what one host would see, each example once.
-    whole = flat(take(source.train_iterator(size, 3), 1))
-    assert [whole[i::count] for i in range(count)] == parts
+def test_shards_are_parts_of_the_one_stream(source):
+    check_shards(source)
+    check_shards(dataclasses.replace(source, shuffle=False, context=True))
+    check_loads(source, examples._Crops, "__call__", lambda _, position: position)
+
+
+def test_shards_of_a_mixture_are_parts_of_the_one_stream(source):
+    ordered = dataclasses.replace(source, shuffle=False)
+    check_shards(MixtureSource(sources=[source, ordered], weights=[2, 1]))
 
 
 def test_evaluation_is_spread_over_the_validation_split_and_the_same_every_time(source):
@@ -221,7 +223,16 @@ def test_rows_keep_together_and_have_the_networks_types(rows_source):
     assert batch["mel"].shape == (50, 128)
 
 
-def test_rows_are_deterministic_resumable_and_shared_out(rows_source):
+def test_shards_of_rows_are_parts_of_the_one_stream(rows_source, monkeypatch):
+    check_shards(rows_source)
+    read, row_batch = [], pipeline._row_batch
+    monkeypatch.setattr(pipeline, "_row_batch",
+                        lambda rows, index: read.append(len(index)) or row_batch(rows, index))
+    next(rows_source.train_iterator(8, 1, shard_index=1, shard_count=4))
+    assert set(read) == {8}  # and not the 32 of all shards
+
+
+def test_rows_are_deterministic_and_resumable(rows_source):
     def ages(iterator, count):
         return [tuple(b["age"].tolist()) for b in take(iterator, count)]
 
@@ -235,9 +246,6 @@ def test_rows_are_deterministic_resumable_and_shared_out(rows_source):
     ages(other, 3)
     other.set_state(state)
     assert ages(other, 4) == want[2:]
-    hosts = [ages(rows_source.train_iterator(8, 1, shard_index=i, shard_count=2), 3)
-             for i in range(2)]
-    assert hosts == [want[0::2], want[1::2]]
     a, b = ([tuple(x["age"].tolist()) for x in rows_source.eval_batches(16)] for _ in range(2))
     assert a == b
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen import partitioning
 
+from music_diffusion.data.sharding import shard_batches
+
 IN, HIDDEN, OUT = 8, 16, 4
 
 
@@ -65,12 +67,12 @@ class ToySource:
     def train_iterator(self, batch_size, seed, *, shard_index=0, shard_count=1):
         x, y = self.table()
         data = grain.MapDataset.source(range(self.size)).seed(seed).shuffle().repeat()
-        data = data[shard_index::shard_count].map(lambda i: {"x": x[i], "y": y[i]})
-        data = data.batch(batch_size).map_with_index(self._spike)
-        return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+        data = data.map(lambda i: {"x": x[i], "y": y[i]}).map_with_index(
+            lambda i, example: self._spike(i // (batch_size * shard_count), example))
+        return shard_batches(data, batch_size, shard_index, shard_count)
 
-    def _spike(self, index, batch):
-        return {**batch, "x": batch["x"] + 1e4} if index == self.spike_at else batch
+    def _spike(self, batch, example):
+        return {**example, "x": example["x"] + 1e4} if batch == self.spike_at else example
 
     def eval_batches(self, batch_size):
         x, y = self.table()

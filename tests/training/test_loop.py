@@ -17,6 +17,7 @@ import pytest
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.errors import UserError
+from music_diffusion.training import loop
 from music_diffusion.training.checkpoints import Checkpoints, read_params
 from music_diffusion.training.loop import NonFiniteError, TrainConfig, train
 from music_diffusion.training.optimizers import adafactor, adamw
@@ -197,28 +198,143 @@ def test_eight_devices_have_the_losses_of_one(tmp_path):
         np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path):
-    # Eight examples and a batch of eight: every batch is the whole table, however it is sharded.
+def start_processes(code, count):
+    """Processes that JAX connects; `code` is what each runs then."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = [start_process(f"""
+    head = """
         import jax
-        jax.distributed.initialize("localhost:{port}", 2, {rank})
+        jax.distributed.initialize("localhost:{port}", {count}, {rank})
         from reference.toy_regression import ToyModel, ToySource
         from music_diffusion.training.loop import TrainConfig, train
         from music_diffusion.training.optimizers import adamw
+        """
+    return [start_process(textwrap.dedent(head.format(port=port, count=count, rank=rank))
+                          + textwrap.dedent(code)) for rank in range(count)]
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    processes = start_processes(f"""
         for total_steps in (3, 6):
-            train(model=ToyModel(), data=ToySource(size=8), optimizer=adamw(learning_rate=0.03),
+            train(model=ToyModel(noise=0.1), data=ToySource(), optimizer=adamw(learning_rate=0.03),
                   config=TrainConfig(total_steps=total_steps, batch_size=8, log_every=1,
-                                     eval_every=0), model_dir={str(tmp_path / "two")!r})
-        """) for rank in range(2)]
-    go(tmp_path / "one", data=ToySource(size=8), total_steps=6)
+                                     eval_every=2), model_dir={str(tmp_path / "two")!r})
+        """, 2)
+    for total_steps in (3, 6):
+        go(tmp_path / "one", model=ToyModel(noise=0.1), total_steps=total_steps, eval_every=2)
     assert [process.wait() for process in processes] == [0, 0]
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
+    evaluated = [[(r["step"], r["loss"]) for r in rows(tmp_path / name / "eval.csv")]
+                 for name in ("one", "two")]
+    np.testing.assert_allclose(*evaluated, rtol=1e-5)
+
+
+@pytest.mark.parametrize("eval_every", [0, 1])
+def test_all_processes_stop_when_one_is_told_to(tmp_path, eval_every):
+    processes = start_processes(f"""
+        result = train(
+            model=ToyModel(), data=ToySource(), optimizer=adamw(learning_rate=0.03),
+            config=TrainConfig(total_steps=10**6, batch_size=8, log_every=1, eval_every={eval_every}),
+            model_dir={str(tmp_path / "run")!r}, on_first_step=lambda: print("steps", flush=True))
+        print(int(result.state.step), result.step, result.reason, result.signal)
+        """, 2)
+    for process in processes:  # JAX prints lines of its own
+        assert "steps\n" in iter(process.stdout.readline, "")
+    processes[1].send_signal(signal.SIGTERM)
+    told = [p.communicate()[0].splitlines()[-1] for p in processes]
+    assert told[0] == told[1] and [p.returncode for p in processes] == [0, 0]
+    in_state, step, reason = told[0].split(" ", 2)
+    assert in_state == step and reason == "stopped by SIGTERM 15"
+    assert read_params(tmp_path / "run")[1] == int(step) == len(losses(tmp_path / "run"))
+
+
+def test_an_evaluation_that_a_signal_interrupts_is_made_up_for(tmp_path):
+    def leave(batch_size):  # the signal comes while the first batch is read
+        if interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from ToySource().eval_batches(batch_size)
+
+    class Source(ToySource):
+        eval_batches = staticmethod(leave)
+
+    interrupt = True
+    options = dict(model=ToyModel(noise=0.1), total_steps=7, eval_every=3)
+    halves = go(tmp_path / "halves", data=Source(), **options)
+    assert (halves.step, halves.signal, halves.metrics) == (3, signal.SIGTERM, {})
+    assert not (tmp_path / "halves" / "eval.csv").exists()
+    halves = go(tmp_path / "halves", data=Source(), **options)  # interrupted again, at the same step
+    assert (halves.step, halves.signal) == (3, signal.SIGTERM)
+    interrupt = False
+    go(tmp_path / "halves", data=Source(), **options)
+    go(tmp_path / "whole", **options)
+    evaluated = [[(r["step"], r["loss"]) for r in rows(tmp_path / run / "eval.csv")]
+                 for run in ("halves", "whole")]
+    assert evaluated[0] == evaluated[1] and [step for step, _ in evaluated[0]] == [3, 6, 7]
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
+
+
+def test_rows_tell_what_a_step_costs(tmp_path, capfd):
+    go(tmp_path, total_steps=3)
+    # Forward and twice backward, but the inputs need no gradient: x W [8, 8, 16], h U [8, 16, 4].
+    flops = 2 * (2 * 8 * 8 * 16 + 3 * 8 * 16 * 4)
+    logged = rows(tmp_path / "train.csv")
+    for row in logged:
+        assert row["flops_per_second"] == pytest.approx(flops * row["steps_per_second"], rel=1e-6)
+        assert row["memory_bytes"] > 1e6 and "peak_fraction" not in row  # a CPU's is not known
+    assert "TFLOP" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [(2, 3), (3, 99)])
+def test_a_trace_on_request(tmp_path, steps):
+    go(tmp_path, total_steps=4, profile_steps=steps)
+    assert list((tmp_path / "profile").glob("**/*.xplane.pb"))
+    assert not (go(tmp_path / "other", total_steps=2, profile_steps=(3, 4)) and
+                (tmp_path / "other" / "profile").exists())
+
+
+def test_too_little_memory_is_an_error_with_advice(tmp_path, monkeypatch):
+    def fill(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(loop._Step, "__call__", fill)
+    with pytest.raises(UserError, match="not enough device memory .*raise MICROBATCHES") as caught:
+        go(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_loses_no_checkpoint(tmp_path):
+    """On a file system of two megabytes, where only root may mount one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)],
+                             capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small file system")
+    try:
+        go(small / "run", total_steps=3)
+        (small / "ballast").write_bytes(b"0" * (os.statvfs(small).f_bavail
+                                                * os.statvfs(small).f_frsize - 20_000))
+        with pytest.raises(UserError, match="make room and run the same command again") as caught:
+            go(small / "run", total_steps=6)
+        assert "\n" not in str(caught.value) and "that of step 3 is good" in str(caught.value)
+        (small / "ballast").unlink()
+        resumed = go(small / "run", total_steps=6)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+    whole = go(tmp_path / "whole", total_steps=6)
+    np.testing.assert_array_equal(resumed.state.params["w"], whole.state.params["w"])
+
+
+def test_a_bucket_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://b/run: give a folder"):
+        go("gs://b/run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options, message", [
+    (dict(profile_steps=(3, 2)), r"profile_steps=\(3, 2\)"), (dict(profile_steps=(0, 2)), "counted from 1"),
     (dict(total_steps=0), "total_steps=0"), (dict(microbatches=3), "microbatches=3"),
     (dict(ema_decay=1.0), "ema_decay=1.0"), (dict(clip_norm=0.0), "clip_norm=0.0"),
     (dict(eval_every=-1), "eval_every=-1")])

@@ -29,6 +29,18 @@ def test_csv_continues_after_its_step_and_takes_new_columns(tmp_path):
     assert float(table[0]["loss"]) == pytest.approx(1 / 3, rel=1e-7)
 
 
+def test_a_half_written_row_is_dropped_and_a_step_stands_once(tmp_path):
+    path = tmp_path / "eval.csv"
+    log = CsvLog(path, 0)
+    for step in (10, 20):
+        log.write(step, {"loss": step / 4})
+    path.write_bytes(path.read_bytes() + b"1")  # of "100,25": the process was killed
+    log = CsvLog(path, 20)
+    log.write(20, {"loss": 9.0})
+    log.write(30, {"loss": 1.0})
+    assert [(r["step"], r["loss"]) for r in read(path)] == [("10", "2.5"), ("20", "9"), ("30", "1")]
+
+
 def test_tensorboard_file_holds_the_scalars(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
