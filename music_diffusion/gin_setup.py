@@ -11,8 +11,8 @@ import importlib
 import pathlib
 import re
 import tokenize
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
@@ -27,7 +27,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.audio.codec": ("MelCodec",),
     "music_diffusion.audio.spectral_loss": ("LinearSpectralLoss", "MelSpectralLoss"),
     "music_diffusion.notes.frames": ("FrameGrid",),
-    "music_diffusion.notes.vocabulary": ("EventConfig",),
+    "music_diffusion.notes.vocabulary": ("EventConfig", "vocabulary_rows"),
     "music_diffusion.networks.transformer": ("T5Config",),
     "music_diffusion.networks.unet1d": ("UNet1DConfig",),
     "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
@@ -59,7 +59,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.data.pipeline": ("RecordSource", "MixtureSource", "NoteRowSource"),
     "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
     "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
-    "music_diffusion.diffusion.schedules": ("CosineSchedule",),
+    "music_diffusion.diffusion.schedules": (
+        "CosineSchedule", "LinearLogSNRSchedule", "LinearBetaSchedule"),
     "music_diffusion.diffusion.parameterizations": ("Epsilon", "X0", "V"),
     "music_diffusion.diffusion.losses": ("l1", "squared", "uniform_times", "stratified_times"),
 }
@@ -68,6 +69,7 @@ TRAINING_ONLY = ("music_diffusion.training.", "music_diffusion.data.")
 EVALUATION_ONLY = ("music_diffusion.evaluation.",)
 # What gin raises for a file that it cannot use.
 GIN_ERRORS = (ValueError, TypeError, SyntaxError, ImportError, AttributeError, tokenize.TokenError)
+MACRO = "gin.macro"  # selector of macros, whose scope is their name
 
 _registered: set[tuple[str, str]] = set()
 
@@ -111,7 +113,7 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: b
 
     gin.clear_config()
     register_configurables(training=training)
-    _search_gin_root()
+    search_gin_root()
     for file in gin_files:
         if not pathlib.Path(file).is_file() and not (gin_root() / file).is_file():
             raise UserError(f"{file}: no such gin file, here or in {gin_root()}")
@@ -172,28 +174,69 @@ def require(*parameters: str) -> None:
             raise UserError(f"no gin file binds {parameter}; see recipes/tiny.gin") from error
 
 
-def unused_bindings() -> list[str]:
-    """Bindings that nothing has read so far, as 'scope/module.name.parameter'."""
+class Key(NamedTuple):
+    """A parameter of a configurable, in a scope. A macro is `value` of `gin.macro` in its name."""
+
+    scope: str  # '' outside of all
+    selector: str  # with modules
+    parameter: str
+
+    def __str__(self) -> str:
+        """As gin files write it."""
+        if self.selector == MACRO:
+            return self.scope
+        where = f"{self.scope}/" if self.scope else ""
+        return f"{where}{short(self.selector)}.{self.parameter}"
+
+    def bound_among(self, keys: Collection[Key]) -> Key | None:
+        """The one of `keys` whose binding counts here: the parameter's, in the innermost scope."""
+        scopes = self.scope.split("/") if self.scope else []
+        outwards = (self._replace(scope="/".join(scopes[:i])) for i in range(len(scopes), -1, -1))
+        return next((key for key in outwards if key in keys), None)
+
+
+def short(selector: str) -> str:
+    """'music_diffusion.training.loop.TrainConfig' → 'TrainConfig', where one is called so."""
     import gin
 
-    used = gin.config._OPERATIVE_CONFIG  # gin has no public way to ask
-    unused = []
-    for (scope, selector), parameters in gin.config._CONFIG.items():
-        read = used.get((scope, selector), {})
-        for name in parameters:
-            if name not in read and not _read_in_inner_scope(used, scope, selector, name):
-                where = f"{scope}/" if scope else ""
-                unused.append(where.rstrip("/") if selector == "gin.macro"
-                              else f"{where}{selector}.{name}")
-    return sorted(unused)
+    return gin.config._REGISTRY.minimal_selector(selector)
 
 
-def _read_in_inner_scope(used, scope: str, selector: str, name: str) -> bool:
-    return any(s == selector and name in read and (not scope or inner.startswith(f"{scope}/"))
-               for (inner, s), read in used.items())
+def key_of(name: str) -> Key:
+    """What a gin file binds by `name`: 'TOTAL_STEPS', 'adamw.b1' or 'scope/adamw.b1'."""
+    from gin import config, config_parser
+
+    scope, selector, parameter = config_parser.parse_binding_key(name)
+    if not parameter:
+        return Key(f"{scope}/{selector}" if scope else selector, MACRO, "value")
+    found = config.ParsedBindingKey.parse((scope, selector, parameter))
+    return Key(scope, found.complete_selector, parameter)
 
 
-def _search_gin_root() -> None:
+def bindings() -> dict[Key, Any]:
+    """All that is bound, gin's references unresolved."""
+    import gin  # which has no public way to ask, here and below
+
+    return {Key(scope, selector, name): value
+            for (scope, selector), parameters in gin.config._CONFIG.items()
+            for name, value in parameters.items()}
+
+
+def unused_bindings() -> list[str]:
+    """Bindings that nothing has read so far, such as 'scope/adamw.b1'.
+
+    What is bound again in all inner scopes that are read is not read itself.
+    """
+    import gin
+
+    bound = bindings()
+    calls = gin.config._OPERATIVE_CONFIG
+    used = {Key(scope, selector, name).bound_among(bound)
+            for (scope, selector), parameters in calls.items() for name in parameters}
+    return sorted(str(key) for key in bound if key not in used)
+
+
+def search_gin_root() -> None:
     """Adds the gin root to gin's search path, once, and mends its resource reader."""
     import gin
     from gin import config, resource_reader

@@ -1,27 +1,91 @@
-"""Every recipe is read, and its model is what its header says."""
+"""Every recipe is read to its last binding, and its model is what its header says."""
 
 import math
+import re
 
-import jax
 import pytest
+from reference.commands import Checker, commands, header
+from safetensors import safe_open
 
 import gin
 from music_diffusion import gin_setup
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.cli.evaluate_table import table_of
+from music_diffusion.configuration.origins import written
+from music_diffusion.configuration.print_config import GIVEN, parameter_count
+from music_diffusion.configuration.reads import build, reads, unread
+from music_diffusion.gin_setup import CONFIGURABLES, MACRO
+from music_diffusion.synthesis.hub import weights_root
+from music_diffusion.synthesis.release import released_config
 
-RECIPES = sorted(p.name for p in (gin_setup.gin_root() / "recipes").glob("*.gin"))
-PARAMETERS = {  # by the layout of the published checkpoints, and by the model card
+ROOT = gin_setup.gin_root()
+
+
+def names(pattern: str) -> list[str]:
+    return sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob(pattern))
+
+
+TRAINED = names("recipes/*.gin")
+FINE_TUNED = names("recipes/fine_tune/*.gin")  # read after the configuration of a released model
+EVALUATED = [n for n in names("recipes/evaluation/*.gin") if n != "recipes/evaluation/table.gin"]
+RECIPES = [*TRAINED, *FINE_TUNED, *EVALUATED]
+DEFAULT = weights_root() / "default"
+# What `runs/t5x*.gin` name is known to gin only in t5x's own programs: see tests/t5x.
+PARTS = [n for folder in ("sizes", "codecs", "runs") for n in names(f"{folder}/*.gin")
+         if not n.startswith("runs/t5x")]
+# Files that no recipe includes, but people add to one; each is tested here.
+ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin"]
+
+
+def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=256):
+    """Parameters of the published checkpoints, by their layout: 1536 ids, 128 bins, no biases."""
+    attention, gated = 4 * embed * heads * head, 3 * embed * mlp
+    encoder, decoder = layers
+    encoded = encoder * (2 * embed + attention + gated) + embed
+    notes = 1536 * embed + tokens * embed + encoded
+    before = 128 * embed + frames * embed + encoded if context else 0
+    film = 2 * (4 * embed) * (2 * embed)
+    block = 3 * embed + 2 * attention + film + gated
+    time = embed * 4 * embed + 4 * embed * 4 * embed
+    return (notes + before + time + 128 * embed + frames * embed + decoder * block + embed
+            + embed * 128)
+
+
+def shipped(name: str) -> int:
+    """Parameters in the weights that come with the package."""
+    with safe_open(weights_root() / name / "weights.safetensors", "numpy") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+
+
+def note_timbre(width=320, states=8 + 28 + 24, programs=129, keys=256, mels=128) -> int:
+    """An input layer, four tables, three residual blocks and an output layer."""
+    block = width + 2 * (width * width + width)
+    tables = 2 * (programs + keys) * width
+    return (states * width + width) + tables + 3 * block + (width + 1) * 2 * mels
+
+
+PARAMETERS = {
+    # As published.
+    "spectrogram_diffusion_small.gin": 84_956_160,
     "spectrogram_diffusion_small_context.gin": 104_035_840,
     "spectrogram_diffusion_base_context.gin": 411_665_664,
-    "default.gin": 11_863_424,
-    "inverter_paper.gin": 3_743_745 + 22_460_100,  # generator and discriminators, by the headers
+    "tiny.gin": t5_layout(embed=32, heads=2, head=16, mlp=64, layers=(1, 2), context=False,
+                          tokens=64, frames=32),
+    # As the weights that were trained with them.
+    "default.gin": shipped("default"),
+    "fine_tune/frame_diffusion.gin": shipped("default"),
+    "inverter.gin": shipped("inverter"),
+    "transcriber.gin": shipped("transcriber"),
+    "tagger.gin": shipped("tagger"),
+    # Generator and discriminators, by the headers.
+    "inverter_paper.gin": 3_743_745 + 22_460_100,
     "inverter_small.gin": 986_113 + 2_043_173,
     "inverter_istft.gin": 7_964_292 + 2_043_173,
     "inverter_istft_44k.gin": 3_601_414 + 2_043_813,
+    "inverter_44k.gin": 7_958_404,
+    "note_timbre.gin": note_timbre(),
 }
-INVERTERS = [r for r in PARAMETERS if r.startswith("inverter_")]  # by a generator
-PARAMETERS |= {"inverter.gin": 6_578_052, "inverter_44k.gin": 7_958_404,
-               "transcriber.gin": 7_263_560, "tagger.gin": 1_434_987}
+INVERTERS = [r for r in PARAMETERS if re.match("inverter_(paper|small|istft)", r)]  # by a generator
 
 
 @pytest.fixture(autouse=True)
@@ -30,42 +94,202 @@ def clean_gin():
     gin.clear_config()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def figures(file: str) -> list[int]:
+    """Numbers such as 7,964,292 in the header of a gin file."""
+    found = re.findall(r"\d{1,3}(?:,\d{3})+", " ".join(header((ROOT / file).read_text())))
+    return [int(number.replace(",", "")) for number in found]
+
+
+class Stopped(BaseException):
+    """Training would begin now. No Exception, lest anything on the way take it for a failure."""
+
+
+@pytest.fixture
+def call_train(monkeypatch, tmp_path):
+    """Calls `train` with gin's bindings, up to its first look at the data."""
+    import importlib
+
+    def stop(*_, **__):
+        raise Stopped
+
+    for module, classes in CONFIGURABLES.items():
+        for name in classes if module.startswith("music_diffusion.data.") else ():
+            source = getattr(importlib.import_module(module), name)
+            if hasattr(source, "train_iterator"):
+                monkeypatch.setattr(source, "train_iterator", stop)
+
+    def call():
+        with pytest.raises(Stopped):
+            gin.get_configurable("train")(model_dir=str(tmp_path / "run"))
+
+    return call
+
+
+def files_of(recipe: str) -> list[str]:
+    return [str(DEFAULT / "config.gin"), recipe] if recipe in FINE_TUNED else [recipe]
+
+
+def test_every_recipe_is_of_a_kind_that_is_tested():
+    assert sorted([*RECIPES, "recipes/evaluation/table.gin"]) == names("recipes/**/*.gin")
+    assert {f"recipes/{name}" for name in PARAMETERS} == {*TRAINED, *FINE_TUNED}
+
+
+def test_every_part_is_in_a_recipe_or_tested_alone():
+    def included(file: str) -> set[str]:
+        found = set(re.findall(r"^include '(.*)'", (ROOT / file).read_text(), re.MULTILINE))
+        return found.union(*map(included, found))
+
+    used = set().union(*map(included, RECIPES))
+    assert set(PARTS) - used == set(ADDED)
+    assert "recipes/evaluation/table.gin" in used
+
+
+@pytest.mark.parametrize("recipe", [*TRAINED, *FINE_TUNED])
+def test_training_reads_all_that_a_recipe_binds(recipe, call_train):
+    files = files_of(recipe)
+    gin_setup.parse(files)
+    call_train()
+    last = {str(w.key): w.origin for w in written(files)}
+    unused = gin_setup.unused_bindings()
+    # Of a released model only its own line is not for training.
+    assert unused == (["released.model"] if recipe in FINE_TUNED else []), [
+        f"{name} ({last[name]})" for name in unused]
+
+
+@pytest.mark.parametrize("recipe", [*TRAINED, *FINE_TUNED])
+def test_what_is_read_is_known_before_training(recipe, call_train):
+    gin_setup.parse(files_of(recipe))
+    found = reads("train", GIVEN)
+    call_train()
+    bound, defaults = set(), set()
+    every = gin_setup.bindings()
+    for (scope, selector), parameters in gin.config._OPERATIVE_CONFIG.items():
+        for name in parameters:
+            key = gin_setup.Key(scope, selector, name)
+            bound.add(key.bound_among(every))
+            if key.bound_among(every) is None:
+                defaults.add(key._replace(scope=""))
+    assert set(found.bound) == bound - {None}
+    # gin takes no note of the defaults that it could not write.
+    assert defaults <= set(found.defaults)
+    assert all(gin.config._format_value(value) is None
+               for key, value in found.defaults.items() if key not in defaults)
+    assert found.missing == ()
+
+
+@pytest.mark.parametrize("recipe", [*TRAINED, *FINE_TUNED])
 def test_a_recipe_builds_its_parts(recipe):
-    gin_setup.parse([f"recipes/{recipe}"])
-    gin_setup.require("train.model", "train.data", "train.optimizer", "train.config")
-    parts = {name: gin.query_parameter(f"train.{name}").scoped_configurable_fn()
-             for name in ("model", "data", "optimizer", "config")}
+    gin_setup.parse(files_of(recipe))
+    parts = build("train", GIVEN)
     assert parts["config"].batch_size >= 1 and parts["optimizer"].learning_rate(0) >= 0
-    if recipe in PARAMETERS:
-        model = parts["model"]
-        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))
-        assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[recipe]
-    model_bindings = [u for u in gin_setup.unused_bindings() if not u.startswith(
-        ("mesh", "MICROBATCHES"))]
-    assert not [u for u in model_bindings if "Config" in u or "Model" in u], model_bindings
+    assert callable(parts["data"].train_iterator) and parts["mesh"].make_mesh().size >= 1
+    model = parts["model"]
+    count = parameter_count(model)
+    assert count == PARAMETERS[recipe.removeprefix("recipes/")]
+    if hasattr(model, "codec") and hasattr(parts["data"], "codec"):
+        assert parts["data"].codec == model.codec
+    # The header's figures are those of the model, or of its generator.
+    stated = figures(recipe)
+    generator = _part(model, "generator") if hasattr(model, "generator") else count
+    assert not stated or stated[0] in (count, generator)
+
+
+def _part(model, name: str) -> int:
+    import jax
+
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes["params"][name]))
+
+
+@pytest.mark.parametrize("size, layers, embed, heads, mlp", [
+    ("small", (8, 8), 512, 6, 1024), ("base", (12, 12), 768, 12, 2048)])
+def test_sizes_state_their_parameters(size, layers, embed, heads, mlp):
+    assert figures(f"sizes/t5_{size}.gin") == [
+        t5_layout(embed=embed, heads=heads, head=64, mlp=mlp, layers=layers, context=context)
+        for context in (True, False)]
+
+
+@pytest.mark.parametrize("recipe", EVALUATED)
+def test_evaluation_reads_all_that_a_recipe_binds(recipe):
+    open_macros = [str(w.key) for w in written_after_parse([recipe])
+                   if w.key.selector == MACRO and w.value is None]
+    table = table_of(recipe, [f"{name} = 'x'" for name in open_macros])
+    assert open_macros and table.rows
+    assert not unread(reads("evaluated"))
+
+
+def written_after_parse(files: list[str]):
+    gin_setup.parse(files, training=False)
+    return written(files)
+
+
+@pytest.mark.parametrize("file", [*RECIPES, *PARTS])
+def test_a_header_says_what_it_is_and_its_commands_are_right(file):
+    lines = header((ROOT / file).read_text())
+    assert lines, "a gin file opens with what it is; a recipe with its command and what to expect"
+    shown = list(commands(lines))
+    if file in TRAINED:
+        assert any(f"--gin_file={file}" in words for words in shown)
+    if file in EVALUATED:
+        assert any(file in words for words in shown)
+    checker = Checker()
+    for words in shown:
+        checker.check(words)
 
 
 @pytest.mark.parametrize("recipe", INVERTERS)
 def test_inverters_compare_a_second(recipe):
     gin_setup.parse([f"recipes/{recipe}"])
-    model, data = (gin.query_parameter(f"train.{name}").scoped_configurable_fn()
-                   for name in ("model", "data"))
-    assert data.codec == model.codec
+    parts = build("train", GIVEN)
+    model, data = parts["model"], parts["data"]
     frames = (data.samples - model.codec.window) / model.codec.hop + 1 - 2 * model.trim
     assert frames == model.codec.frame_rate == 50
 
 
 @pytest.mark.parametrize("name", ["24k", "44k", "48k"])
-def test_codecs_are_a_file(name):
-    gin_setup.parse(["recipes/inverter_istft_44k.gin", f"codecs/{name}.gin"])
-    model = gin.query_parameter("train.model").scoped_configurable_fn()
-    codec = model.codec
+@pytest.mark.parametrize("recipe", ["inverter_istft_44k.gin", "spectrogram_diffusion_small.gin",
+                                    "default.gin"])
+def test_codecs_are_a_file(recipe, name):
+    gin_setup.parse([f"recipes/{recipe}", f"codecs/{name}.gin"])
+    parts = build("train", GIVEN)
+    codec = parts["model"].codec
+    assert parts["data"].codec == codec
     assert codec.sample_rate // 1000 == int(name[:2]) and codec.frame_rate == 50
     assert codec.mel_matrix.any(axis=0).all()  # no bin is empty
     assert codec.log_max == pytest.approx(4.0 + math.log(codec.window / 640), abs=0.05)
+    assert not [key for key in unread(reads("train", GIVEN)) if "MelCodec" in key.selector]
 
 
 def test_the_16k_file_is_the_default_codec():
     gin_setup.parse(["recipes/inverter_istft.gin"])
-    assert gin.query_parameter("train.model").scoped_configurable_fn().codec == MelCodec()
+    assert build("train", GIVEN)["model"].codec == MelCodec()
+
+
+@pytest.mark.parametrize("recipe", ["spectrogram_diffusion_small.gin", "default.gin"])
+def test_an_accelerator_computes_in_bfloat16(recipe):
+    gin_setup.parse([f"recipes/{recipe}", "runs/accelerator.gin"],
+                    ["MICROBATCHES = 2", "FSDP = 4", "MODEL_PARALLEL = 2"])
+    parts = build("train", GIVEN)
+    model = parts["model"].config
+    network = getattr(model, "unet", model)
+    assert network.dtype == "bfloat16"
+    assert parts["config"].microbatches == 2
+    assert (parts["mesh"].fsdp, parts["mesh"].model) == (4, 2)
+    assert parameter_count(parts["model"]) == PARAMETERS[recipe]
+    assert not unread(reads("train", GIVEN))
+    # As the file says, a model for CPUs.
+    released = released_config(gin.config_str(), ["DTYPE = 'float32'"])
+    assert "DTYPE = 'float32'" in released and "bfloat16" not in released
+
+
+def test_one_setting_of_the_notes_reaches_tokens_network_and_rendering():
+    gin_setup.parse(["recipes/spectrogram_diffusion_small.gin"],
+                    ["VELOCITY_BINS = 127", "GRANULARITY = 'slakh'", "TOKENS = 1024"])
+    parts = build("train", GIVEN)
+    model, features = parts["model"], parts["data"].features
+    assert model.events == features.config
+    assert (model.events.velocity_bins, model.events.granularity) == (127, "slakh")
+    assert features.tokens == model.config.max_tokens == 1024
+    # 3 special ids, 1001 shifts, 128 pitches, velocities 0..127, tie, 128 programs, 128 drums, 100.
+    assert model.config.vocab_size == 1664 == 128 * math.ceil(
+        (3 + 1001 + 128 + 128 + 1 + 128 + 128 + 100) / 128)

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from music_diffusion.errors import UserError
@@ -50,6 +50,11 @@ class Request:
     repeats: int  # runs that count, after one that does not
     soundfont: str | None = None  # for `render`
     data: str | None = None  # folder of records, for `input`
+    gin_file: Sequence[str] | None = None  # of a recipe, for `train_step`; with `binding`s
+    binding: Sequence[str] = ()
+    batch: int | None = None  # examples of a training step; None: the smallest
+    memory: float | None = None  # GB (1e9 bytes) that a device has; None: what it tells itself
+    fits: bool = False  # whether `train_step` is to find out if its batch fits into the memory
     told: Callable[[float], None] = lambda share: None  # takes the share of the part that is done
 
     def repeated(self, run: Callable[[], Speed], row: int = 0, rows: int = 1) -> Repeated:
@@ -168,10 +173,18 @@ def input_pipeline(request: Request) -> list[Row]:
     return rows
 
 
+def train_step(request: Request) -> list[Row]:
+    """One training step of a recipe, on made-up batches."""
+    from music_diffusion.cli import benchmark_step
+
+    return benchmark_step.train_step(request)
+
+
 PARTS: dict[str, Callable[[Request], list[Row]]] = {
     "start_up": start_up, "synthesize": synthesize, "reconstruct": reconstruct, "render": render,
-    "input": input_pipeline}
-NEEDS = {"render": "soundfont", "input": "data"}  # parts that run where this option is given
+    "input": input_pipeline, "train_step": train_step}
+# Parts that run where this option is given.
+NEEDS = {"render": "soundfont", "input": "data", "train_step": "gin_file"}
 BATCH, BATCHES = 8, 20  # of `input`
 
 
@@ -179,6 +192,10 @@ def interpreter(code: str) -> list[str]:
     """The command that runs code (with `sys` imported) in a new interpreter like this one."""
     # The same folders in the same order: else another installed version might be measured.
     return [sys.executable, "-c", f"import sys\nsys.path[:] = {sys.path!r}\n{code}"]
+
+
+class EndedBySignalError(UserError):
+    """A part's process was killed, as it is when it takes more memory than there is."""
 
 
 def how_it_ended(code: int, stderr: str) -> str:
@@ -224,7 +241,8 @@ def run_part(name: str, options: dict[str, Any], told: Callable[[float], None]) 
             raise
         if process.wait():
             errors.seek(0)
-            raise UserError(how_it_ended(process.returncode, errors.read()))
+            kind = EndedBySignalError if process.returncode < 0 else UserError
+            raise kind(how_it_ended(process.returncode, errors.read()))
     if "rows" not in message:
         raise UserError(message.get("error", "its process told nothing"))
     return message["rows"]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from music_diffusion import __version__
-from music_diffusion.errors import UserError
+from music_diffusion.errors import StoppedError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
                   pretty_exceptions_enable=False,
@@ -124,18 +124,29 @@ def benchmark(
     repeats: Annotated[int, typer.Option(
         help="Runs that count, after one that does not.", min=1)] = 3,
     only: Annotated[list[str] | None, typer.Option(
-        metavar="PART", help="start_up, synthesize, reconstruct, render or input; repeatable.")] = None,
+        metavar="PART",
+        help="start_up, synthesize, reconstruct, render, input or train_step; repeatable.")] = None,
     soundfont: Annotated[str | None, typer.Option(
         metavar="FILE.sf2", help="Measure rendering with it, too.")] = None,
     data: Annotated[str | None, typer.Option(
         metavar="FOLDER", help="Measure training input from it, too; what prepare wrote.")] = None,
+    gin_file: Annotated[list[str] | None, typer.Option("--gin_file", "--gin-file", metavar="FILE", help=(
+        "Measure a training step of this recipe, too, on made-up data; repeatable."))] = None,
+    binding: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", help="Changes the recipe; repeatable.")] = None,
+    batch: Annotated[int, typer.Option(help="Examples of a training step.", min=1)] = 2,
+    largest_batch: Annotated[bool, typer.Option("--largest-batch", "--largest_batch", help=(
+        "Find the largest batch that fits into a device's memory instead."))] = False,
+    memory: Annotated[float | None, typer.Option(metavar="GB", min=0.1, help=(
+        "The memory that it must fit into; a device's own by default."))] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure speed, memory and start-up on this machine."""
     from music_diffusion.cli import benchmark as command
 
     command.run(model=model, inverter=inverter, seconds=seconds, repeats=repeats, only=only or [],
-                soundfont=soundfont, data=data, json=json)
+                soundfont=soundfont, data=data, gin_file=gin_file, binding=binding or [], batch=batch,
+                largest_batch=largest_batch, memory=memory, json=json)
 
 
 @app.command(epilog="Example: music-diffusion evaluate --generated renders/ --reference recordings/ "
@@ -226,8 +237,17 @@ def train(
     model_dir: Annotated[str | None, typer.Option(
         "--model_dir", "--model-dir", metavar="DIR", rich_help_panel=RECIPE,
         help="Checkpoints and metrics go here.")] = None,
+    print_config: Annotated[bool, typer.Option(
+        "--print_config", "--print-config", rich_help_panel=RECIPE,
+        help="Show the configuration and where each value comes from; do not train.")] = False,
     distributed: Annotated[bool, typer.Option("--distributed", rich_help_panel=RECIPE, help=(
-        "One of several processes, which JAX finds by itself."))] = False,
+        "One of several processes, which JAX finds by itself (Slurm, TPU, Open MPI)."))] = False,
+    coordinator: Annotated[str | None, typer.Option(metavar="HOST:PORT", rich_help_panel=RECIPE, help=(
+        "Where JAX cannot: an address of process 0, for all of them."))] = None,
+    processes: Annotated[int | None, typer.Option(min=1, rich_help_panel=RECIPE,
+                                                  help="How many there are.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, rich_help_panel=RECIPE,
+                                                help="Which one this is, from 0.")] = None,
 ) -> None:
     """Train on your own recordings (--data), or what a gin recipe describes (--gin_file).
 
@@ -235,14 +255,23 @@ def train(
     """
     if (data is None) == (gin_file is None):
         raise UserError("give --data FOLDER for your own recordings, or --gin_file FILE for a recipe")
+    given = {"model_dir": model_dir, "coordinator": coordinator, "processes": processes,
+             "process": process}
+    switches = {"print_config": print_config, "distributed": distributed}
     if data is None:
         from music_diffusion import train as command
+        from music_diffusion.training.stopping import end_process
 
-        files = [f"--gin_file={file}" for file in gin_file or ()]
-        if model_dir is None:
+        if model_dir is None and not print_config:
             raise UserError("--model_dir is missing: give a folder for checkpoints and metrics")
-        flags = ["--distributed"] if distributed else []
-        raise typer.Exit(command.main([*files, f"--model_dir={model_dir}", *flags, *context.args]))
+        end_process(command.main([
+            *(f"--gin_file={file}" for file in gin_file or ()),
+            *(f"--{name}={value}" for name, value in given.items() if value is not None),
+            *(f"--{name}" for name, on in (switches | {"json": json}).items() if on),
+            *context.args]))
+    for name, value in (given | switches).items():
+        if value is not None and value is not False:  # process 0 is one
+            raise UserError(f"--{name} is for recipes: give it with --gin_file, or leave it out")
     if output is None:
         raise UserError("--output is missing: give a folder for the new model")
     from music_diffusion.cli import train_data
@@ -369,12 +398,17 @@ def dump(
 
 
 def main() -> None:
-    """Exit codes: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C (by typer)."""
+    """Exit codes: 0, 2 for bad input (one line on stderr), 128 + the number of a signal."""
     try:
         app()
+    except StoppedError as error:  # training may have left threads behind
+        from music_diffusion.training.stopping import end_process
+
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        end_process(error.exit_code)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a name that the file system refuses
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {' '.join(reason.split())}", file=sys.stderr)

@@ -211,11 +211,21 @@ class NoteTimbreModel:
                 ) -> tuple[Float[Array, ""], Metrics]:
         """Mean absolute error in nat; what both put below the codec's floor is right."""
         del rng
-        mel = NoteTimbre(self.config).apply(
-            {"params": params}, *(jnp.asarray(batch[f]) for f in SLOT_FIELDS), one_hot=True)
+        mel = self._mel(params, batch, one_hot=True)
         target, floor = jnp.asarray(batch["mel"]), self.config.codec.log_min
         silent = (mel < floor) & (target < floor + 0.02)
         loss = jnp.mean(jnp.where(silent, 0.0, jnp.abs(mel - target)))
         return loss, {"loss": loss}
 
     eval_fn = loss_fn
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: Progress | None = None) -> Float[Array, "B F"]:
+        """Log-mel in nat of every frame."""
+        del rng, progress
+        require_features(batch, SLOT_FIELDS)
+        return self._mel(params, batch, one_hot=False)
+
+    def _mel(self, params: Params, batch: Batch, one_hot: bool) -> Float[Array, "B F"]:
+        fields = (jnp.asarray(batch[f]) for f in SLOT_FIELDS)
+        return NoteTimbre(self.config).apply({"params": params}, *fields, one_hot=one_hot)

@@ -26,15 +26,17 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.guidance import Guidance
-from music_diffusion.diffusion.losses import diffusion_loss, l1
+from music_diffusion.diffusion.losses import diffusion_loss, l1, uniform_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon, Parameterization
 from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
 from music_diffusion.diffusion.schedules import CosineSchedule, Schedule
 from music_diffusion.diffusion.solvers import DDPM, Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.buckets import Loss, bucket_of, switch_loss
 from music_diffusion.networks.positions import TABLE
 from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
+from music_diffusion.notes.vocabulary import EventConfig
 from music_diffusion.types import Batch, Params
 
 CONDITIONS = ("inputs", "targets_context", "targets_context_mask")
@@ -57,10 +59,15 @@ class SpectrogramDiffusionModel:
 
     config: T5Config  # sizes; its `context` decides which features a batch has
     codec: MelCodec = MelCodec()  # of the spectrograms
+    events: EventConfig = EventConfig()  # of the note tokens
     schedule: Schedule = CosineSchedule()
     parameterization: Parameterization = Epsilon()
     distance: Callable[[Array, Array], Array] = l1  # elementwise, between output and target
+    training_times: Callable[[PRNGKeyArray, int], Array] = uniform_times  # noise times of a batch
     condition_dropout: float = 0.1  # share of training examples that see no condition; in [0, 1]
+    # Ascending lengths below that of `inputs`: a training step cuts off the padding that all of its
+    # examples have beyond one of them. Each length is compiled by itself.
+    token_buckets: tuple[int, ...] = ()
     solver: Solver = DDPM(log_variance=1.0)
     times: TimeGrid = UniformTime()  # where the sampler evaluates the network
     num_steps: int = 1000  # sampling steps, from 1
@@ -71,6 +78,8 @@ class SpectrogramDiffusionModel:
             raise UserError(f"{self.condition_dropout=} must be from 0 to 1")
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
+        if list(self.token_buckets) != sorted({n for n in self.token_buckets if n >= 1}):
+            raise UserError(f"{self.token_buckets=} must be ascending lengths from 1")
         Guidance(weights=(self.guidance_weight,))  # checks it
         if self.codec.mels != self.config.mel_bins:
             raise UserError(f"{self.config.mel_bins=} must be the codec's {self.codec.mels}")
@@ -139,8 +148,29 @@ class SpectrogramDiffusionModel:
     def _loss(
         self, params: Params, batch: Batch, rng: PRNGKeyArray, rng_dropout: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], Metrics]:
+        """At the shortest length of `token_buckets` that holds all note tokens."""
         require_features(batch, (*self._condition_names, "targets"))
+        tokens = jnp.asarray(batch["inputs"])
+        size = tokens.shape[1]
+        lengths = (*(n for n in self.token_buckets if n < size), size)
 
+        def at(length: int) -> Loss:
+            def loss(params, data):
+                batch, rng, rng_dropout = data
+                cut = {**batch, "inputs": batch["inputs"][:, :length]}
+                return self._loss_of_all(params, cut, rng, rng_dropout)
+            return loss
+
+        data = ({**batch, "inputs": tokens}, rng, rng_dropout)
+        if len(lengths) == 1:
+            return at(size)(params, data)
+        place = jnp.arange(1, size + 1, dtype=jnp.int32)
+        longest = jnp.max(jnp.where(tokens > 0, place[None], 0))
+        return switch_loss(tuple(map(at, lengths)), bucket_of(longest, lengths), params, data)
+
+    def _loss_of_all(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, rng_dropout: PRNGKeyArray | None
+    ) -> tuple[Float[Array, ""], Metrics]:
         def denoise(z, logsnr):
             return self.network.apply(
                 {"params": params},
@@ -158,6 +188,7 @@ class SpectrogramDiffusionModel:
             schedule=self.schedule,
             parameterization=self.parameterization,
             distance=self.distance,
+            times=self.training_times,
         )
 
     def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:

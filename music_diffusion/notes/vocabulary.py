@@ -49,6 +49,11 @@ class EventConfig:
         return Vocabulary(max_shift_steps=self.max_shift_steps, velocity_bins=self.velocity_bins)
 
 
+def vocabulary_rows(*, config: EventConfig) -> int:
+    """Rows that an embedding of such tokens needs, for gin files."""
+    return config.vocabulary.rows
+
+
 class Event(typing.NamedTuple):
     kind: str  # shift, pitch, velocity, tie, program or drum
     value: int

@@ -18,7 +18,6 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.notes.events import encode_segment, pad
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.vocabulary import EventConfig
 from music_diffusion.synthesis.joining import Progress
 from music_diffusion.types import Params
 
@@ -29,8 +28,6 @@ class ContextJoining:
 
     A model without context renders its segments independently.
     """
-
-    events: EventConfig = EventConfig()  # must be that of the training
 
     def stream(self, model: SpectrogramDiffusionModel, params: Params, notes: Notes, frames: int,
                seed: int, progress: Progress | None = None) -> Iterator[np.ndarray]:
@@ -57,7 +54,7 @@ class ContextJoining:
         """Token ids [1, N] of one segment."""
         seconds = model.config.frames / model.codec.frame_rate
         start = segment * seconds
-        ids = encode_segment(notes, start, start + seconds, config=self.events)
+        ids = encode_segment(notes, start, start + seconds, config=model.events)
         if len(ids) > model.config.max_tokens:
             raise UserError(f"{len(ids)} events between {start:.2f} and {start + seconds:.2f} s; this "
                             f"model takes {model.config.max_tokens}: thin out the notes there")

@@ -224,7 +224,7 @@ def test_without_only_all_parts_are_measured_with_the_options(cli, stub):
     code, out, err = cli("--model", "mine", "--seconds", "5", "--json")
     assert (code, err) == (0, "")
     options = {"model": "mine", "inverter": None, "seconds": 5.0, "repeats": 3, "soundfont": None,
-               "data": None}
+               "data": None, "gin_file": None, "binding": [], "batch": 2, "memory": None}
     plain = [name for name in PARTS if name not in NEEDS]
     assert stub == [(name, options) for name in plain]
     report = json.loads(out)
@@ -235,10 +235,11 @@ def test_without_only_all_parts_are_measured_with_the_options(cli, stub):
 
 def test_parts_that_need_something_run_where_it_is_given(cli, stub):
     assert cli("--soundfont", "a.sf2", "--json")[0] == 0
-    assert [name for name, _ in stub] == [name for name in PARTS if name != "input"]
+    assert [name for name, _ in stub] == [name for name in PARTS if name not in ("input", "train_step")]
     assert stub[-1][1]["soundfont"] == "a.sf2"
     code, out, err = cli("--only", "input")
     assert code == 2 and not out and err == "error: --only input: needs --data\n"
+    assert cli("--only", "train_step")[2] == "error: --only train_step: needs --gin_file\n"
 
 
 def test_the_input_pipeline_is_measured_by_its_examples(tmp_path):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import music_diffusion
 from music_diffusion.cli import main as module
 from music_diffusion.cli import train_data
-from music_diffusion.errors import UserError
+from music_diffusion.errors import StoppedError, UserError
 
 COMMANDS = ["synthesize", "reconstruct", "transcribe", "evaluate", "benchmark", "models", "prepare",
             "train", "dump"]
@@ -65,6 +65,7 @@ def test_wrong_usage_is_code_2_without_a_traceback(cli, arguments):
 
 @pytest.mark.parametrize("error, code, text", [
     (UserError("song.mid: two\nlines"), 2, "error: song.mid: two lines\n"),
+    (StoppedError("stopped; run it again", 15), 143, "error: stopped; run it again\n"),
     (OSError(28, "No space left on device", "/tmp/x"), 2, "error: /tmp/x: No space left on device\n"),
     (OSError("disk"), 2, "error: disk\n"),
     (KeyboardInterrupt(), 130, None)], ids=lambda x: type(x).__name__)
@@ -94,6 +95,14 @@ def test_train_passes_a_recipe_on_with_its_exit_code(cli, monkeypatch):
     arguments = ["--gin_file=recipes/tiny.gin", "--gin.TOTAL_STEPS=3", "--model_dir", "runs/x"]
     assert cli("train", *arguments)[0] == 2
     assert seen == [["--gin_file=recipes/tiny.gin", "--model_dir=runs/x", "--gin.TOTAL_STEPS=3"]]
+    assert cli("train", "--gin_file=a.gin", "--gin_file=b.gin", "--print_config", "--json")[0] == 2
+    assert cli("train", "--gin_file=a.gin", "--model_dir=m", "--distributed")[0] == 2
+    assert cli("train", "--gin_file=a.gin", "--model_dir=m", "--coordinator=a:1", "--processes=2",
+               "--process=0")[0] == 2
+    assert seen[1:] == [
+        ["--gin_file=a.gin", "--gin_file=b.gin", "--print_config", "--json"],
+        ["--gin_file=a.gin", "--model_dir=m", "--distributed"],
+        ["--gin_file=a.gin", "--model_dir=m", "--coordinator=a:1", "--processes=2", "--process=0"]]
 
 
 def test_train_on_data_hands_on_every_option(cli, monkeypatch):
@@ -116,6 +125,8 @@ def test_train_on_data_hands_on_every_option(cli, monkeypatch):
 @pytest.mark.parametrize("arguments, reason", [
     ([], "give --data FOLDER"), (["--data", "a", "--gin_file", "b"], "give --data FOLDER"),
     (["--data", "a"], "--output is missing"), (["--gin_file", "b"], "--model_dir is missing"),
+    (["--data", "a", "-o", "b", "--print_config"], "--print_config is for recipes"),
+    (["--data", "a", "-o", "b", "--process", "0"], "--process is for recipes"),
     (["--data", "a", "-o", "b", "--nothing"], "unknown argument --nothing")])
 def test_train_says_what_is_missing(cli, arguments, reason):
     code, out, err = cli("train", *arguments)

@@ -116,6 +116,28 @@ def test_the_loss_is_l1_on_the_noise_at_the_time_of_the_schedule(params, batch):
     np.testing.assert_allclose(seen["z"], alpha * batch["targets"] + sigma * seen["eps"], atol=1e-5)
 
 
+def test_noise_times_are_drawn_as_injected(params, batch):
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Spy:
+        def target(self, x0, eps, logsnr):
+            seen.append(np.float64(logsnr))
+            return eps
+
+        def to_x0(self, output, z, logsnr):
+            return output
+
+    times = np.linspace(0.1, 0.9, B)
+    model = dataclasses.replace(MODEL, parameterization=Spy(),
+                                training_times=lambda rng, size: jnp.asarray(times[:size]))
+    model.loss_fn(params, batch, jax.random.key(0))
+    # λ = −2 ln tan(a t + b)
+    b = np.arctan(np.exp(-10.0))
+    a = np.arctan(np.exp(10.0)) - b
+    np.testing.assert_allclose(seen[0], -2 * np.log(np.tan(a * times + b)), rtol=1e-4)
+
+
 def test_dropping_the_condition_zeroes_ids_context_and_mask_per_example(batch):
     keep = jnp.asarray([True, False, True, False])
     dropped = drop_conditions(batch, keep)

@@ -1,5 +1,7 @@
 """Context chaining: which tokens and which context every segment of a piece gets."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -51,6 +53,14 @@ def test_the_segments_tokens_are_those_of_the_piece():
         assert tokens.shape == (64,) and not tokens[len(segment.ids):].any()
         np.testing.assert_array_equal(tokens[:len(segment.ids)], segment.ids)
     assert len(decode(encode(notes, EventConfig()), EventConfig()).notes) == len(notes)
+
+
+def test_tokens_are_written_as_the_model_has_learned_them():
+    events = EventConfig(velocity_bins=127, granularity="flat")
+    model = dataclasses.replace(MODEL, events=events)
+    ids = encode(melody(), events)[0].ids
+    np.testing.assert_array_equal(ContextJoining().tokens(model, melody(), 0)[0][:len(ids)], ids)
+    assert len(ids) != len(encode(melody(), EventConfig())[0].ids)
 
 
 def test_a_crowded_segment_is_reported_not_cut():

@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -33,6 +34,27 @@ def test_unknown_arguments_exit_with_2(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--gin_file=recipes/tiny.gin", "--model_dir=m", *flags])
     assert caught.value.code == 2 and flags[0].split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--processes=2", "--process=0"], "together"), (["--coordinator=a:1"], "together"),
+    (["--coordinator=a:1", "--processes=2", "--process=2"], "--process 2 must be"), ([], "--model_dir")])
+def test_flags_that_do_not_fit_together(flags, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--gin_file=recipes/tiny.gin", *(["--model_dir=m"] if flags else []), *flags])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_signal_is_told_by_the_exit_code(tmp_path):
+    command = [sys.executable, "-m", "music_diffusion.train", "--gin_file=recipes/tiny.gin",
+               f"--model_dir={tmp_path / 'run'}", "--gin.TOTAL_STEPS=1000000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                               env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.stderr.readline().startswith("starting: ")  # it compiles now
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate()
+    assert process.returncode == 143
+    assert error == "stopped by SIGTERM before step 1; run the same command to go on\n"
 
 
 @pytest.mark.parametrize("flags, message", [
