@@ -266,13 +266,13 @@ def test_the_16k_file_is_the_default_codec():
 
 
 @pytest.mark.parametrize("recipe", ["spectrogram_diffusion_small.gin", "default.gin"])
-def test_an_accelerator_computes_in_bfloat16(recipe):
+def test_an_accelerator_computes_in_bfloat16_and_anew(recipe):
     gin_setup.parse([f"recipes/{recipe}", "runs/accelerator.gin"],
                     ["MICROBATCHES = 2", "FSDP = 4", "MODEL_PARALLEL = 2"])
     parts = build("train", GIVEN)
     model = parts["model"].config
     network = getattr(model, "unet", model)
-    assert network.dtype == "bfloat16"
+    assert (network.dtype, network.remat) == ("bfloat16", "dots")
     assert parts["config"].microbatches == 2
     assert (parts["mesh"].fsdp, parts["mesh"].model) == (4, 2)
     assert parameter_count(parts["model"]) == PARAMETERS[recipe]

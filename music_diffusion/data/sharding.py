@@ -25,10 +25,10 @@ def shard_rows(batch_size: int, shard_index: int, shard_count: int) -> slice:
 
 def shard_batches(data: grain.MapDataset, batch_size: int, shard_index: int, shard_count: int
                   ) -> grain.DatasetIterator:
-    """Batches of `batch_size` examples of one shard of an endless data set, read ahead.
+    """Batches of `batch_size` examples of one shard, read ahead.
 
     Args:
-      data: examples at random access. Those of other shards are never made.
+      data: examples at random access, as a rule without end. Those of other shards are never made.
 
     Raises:
       ValueError: there is no such shard.

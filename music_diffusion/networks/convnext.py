@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from flax.linen.partitioning import param_with_axes
 from jaxtyping import Array, Float
 
-from music_diffusion.networks.layers import Dense, match_rank
+from music_diffusion.networks.layers import DTYPES, Dense, check_choice, match_rank
+from music_diffusion.networks.remat import POLICIES, rematerialized
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,12 @@ class ConvNeXtConfig:
     blocks: int = 8
     kernel: int = 7  # frames, odd
     scale: float = 0.1  # initial scale of every block's contribution
+    dtype: str = "float32"  # of the blocks' matrix products; what they add up to is float32
+    remat: str = "none"  # what a block computes again for its gradient: none, dots or full
 
     def __post_init__(self):
+        check_choice(self, "dtype", DTYPES)
+        check_choice(self, "remat", POLICIES)
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"{self.kernel=} must be odd")
         if min(self.dim, self.hidden, self.blocks) < 1:
@@ -87,10 +92,12 @@ class ConvNeXtBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         c = self.config
+        dtype = DTYPES[c.dtype]
         y = DepthwiseConv(c.kernel, name="conv")(x)
         y = LayerNorm(name="norm")(y)
-        y = Dense(c.hidden, ("embed", "mlp"), use_bias=True, name="expand")(y)
-        y = Dense(c.dim, ("mlp", "embed"), use_bias=True, name="project")(nn.gelu(y, approximate=True))
+        y = Dense(c.hidden, ("embed", "mlp"), use_bias=True, dtype=dtype, name="expand")(y)
+        y = nn.gelu(y, approximate=True)
+        y = Dense(c.dim, ("mlp", "embed"), use_bias=True, dtype=dtype, name="project")(y)
         scale = param_with_axes("scale", nn.initializers.constant(c.scale), (c.dim,), axes=("embed",))
         return x + y * match_rank(scale.astype(x.dtype), x)
 
@@ -110,5 +117,5 @@ class ConvNeXt(nn.Module):
         x = Dense(c.dim, ("mel", "embed"), use_bias=True, name="embed")(seen)
         x = LayerNorm(name="norm_in")(x)
         for i in range(c.blocks):
-            x = ConvNeXtBlock(c, name=f"block_{i}")(x)
+            x = rematerialized(c.remat, ConvNeXtBlock(c, name=f"block_{i}"), x)
         return LayerNorm(name="norm_out")(x)

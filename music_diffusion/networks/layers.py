@@ -3,13 +3,15 @@
 Names of axes follow T5X: embed, mlp, joined_kv (heads × head_dim, flattened),
 vocab, length, and mel for mel bins. The layers are those of T5.1.1 (arXiv
 2002.05202 for the gated MLP, 1910.07467 for RMS norm). Parameters are float32;
-`dtype` is the dtype of the matrix products.
+`dtype` is the dtype of the matrix products and of what lies between them;
+norms, softmax and the sums of gradients are float32.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,15 +19,53 @@ import jax.numpy as jnp
 from flax.linen.partitioning import param_with_axes
 from jaxtyping import Array, Bool, Float, Int
 
+from music_diffusion.errors import UserError
+from music_diffusion.networks.attention import attention
+
 Initializer = Callable[..., jax.Array]
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 fan_in_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-NEVER = -1e30  # a logit that no softmax notices; finite, so that gradients stay finite
+
+
+def check_choice(config: Any, field: str, choices: Collection[str]) -> None:
+    """Raises UserError where `field` of a configuration is none of `choices`."""
+    value = getattr(config, field)
+    if value not in choices:
+        raise UserError(
+            f"{type(config).__name__}.{field} = {value!r}: give one of {', '.join(choices)}"
+        )
 
 
 def match_rank(vector: jax.Array, x: jax.Array) -> jax.Array:
     """[D] → [1, …, 1, D] with the rank of `x`: broadcasting is spelled out, never implied."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
+
+
+@jax.custom_vjp
+def linear(x: Float[Array, "... D"], kernel: Float[Array, "D E"]) -> Float[Array, "... E"]:
+    """x · kernel in the dtype of `x`; differentiable in reverse mode.
+
+    The kernel's gradient is a sum in the kernel's own dtype.
+    """
+    return jnp.einsum("...D,DE->...E", x, kernel.astype(x.dtype))
+
+
+def _linear_forward(x, kernel):
+    return linear(x, kernel), (x, kernel)
+
+
+def _linear_backward(residuals, y_bar):
+    x, kernel = residuals
+    x_bar = jnp.einsum("...E,DE->...D", y_bar, kernel.astype(x.dtype))
+    product = functools.partial(jnp.einsum, preferred_element_type=kernel.dtype)
+    if x.dtype == kernel.dtype and x.shape[-1] > y_bar.shape[-1]:
+        # XLA:CPU transposes the first factor, as slowly as it multiplies: here the narrower one.
+        return x_bar, product("...E,...D->ED", y_bar, x).T
+    return x_bar, product("...D,...E->DE", x, y_bar)
+
+
+linear.defvjp(_linear_forward, _linear_backward)
 
 
 class Dense(nn.Module):
@@ -42,12 +82,12 @@ class Dense(nn.Module):
         kernel = param_with_axes(
             "kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32, axes=self.axes
         )
-        y = jnp.einsum("...D,DE->...E", x.astype(self.dtype), kernel.astype(self.dtype))
+        y = linear(x.astype(self.dtype), kernel)
         if self.use_bias:
             bias = param_with_axes(
                 "bias", nn.initializers.zeros, (self.features,), jnp.float32, axes=self.axes[1:]
             )
-            y = y + match_rank(bias.astype(self.dtype), y)
+            y = (y + match_rank(bias, y)).astype(self.dtype)
         return y
 
 
@@ -89,11 +129,10 @@ class Embed(nn.Module):
             (self.rows, self.features),
             jnp.float32,
             axes=("vocab", "embed"),
-        ).astype(self.dtype)
+        )
         if one_hot:
-            rows = jax.nn.one_hot(ids, self.rows, dtype=self.dtype)
-            return jnp.einsum("BNV,VD->BND", rows, table)
-        return jnp.take(table, ids, axis=0)
+            return linear(jax.nn.one_hot(ids, self.rows, dtype=self.dtype), table)
+        return jnp.take(table, ids, axis=0).astype(self.dtype)
 
 
 class GatedMLP(nn.Module):
@@ -112,28 +151,6 @@ class GatedMLP(nn.Module):
         h = nn.gelu(gate, approximate=True) * linear
         h = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(h, deterministic=deterministic)
         return Dense(x.shape[-1], axes=("mlp", "embed"), dtype=self.dtype, name="wo")(h)
-
-
-def attention_weights(
-    query: Float[Array, "B Q H D"],
-    key: Float[Array, "B N H D"],
-    mask: Bool[Array, "B N"] | None = None,
-) -> Float[Array, "B H Q N"]:
-    """softmax(q·k) over the keys that `mask` allows, in float32.
-
-    There is no division by sqrt(D): `MultiHeadAttention` folds it into the
-    query's initialisation, as T5 does. Where `mask` allows no key at all, the
-    weights are exactly zero (a softmax would spread them evenly).
-    """
-    logits = jnp.einsum("BQHD,BNHD->BHQN", query, key, preferred_element_type=jnp.float32)
-    if mask is None:
-        return jax.nn.softmax(logits)
-    allowed = mask.astype(bool)[:, None, None, :]
-    logits = jnp.where(allowed, logits, NEVER)
-    peak = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
-    weights = jnp.where(allowed, jnp.exp(logits - peak), 0.0)
-    # The sum is at least 1 (the peak's own term), or 0 where no key is allowed.
-    return weights / jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1.0)
 
 
 class MultiHeadAttention(nn.Module):
@@ -159,8 +176,9 @@ class MultiHeadAttention(nn.Module):
         self.out = Dense(
             self.features, axes=("joined_kv", "embed"), kernel_init=normal(1.0), dtype=self.dtype
         )
-        # One mask for all queries of a head, as T5X has it.
-        self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))
+        # Of attention weights, one mask for all queries of a head as T5X has it: a key without its
+        # weight is a key without its value.
+        self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-1,))
 
     def _projection(self, kernel_init: Initializer) -> Dense:
         return Dense(
@@ -187,9 +205,8 @@ class MultiHeadAttention(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B Q E"]:
         """Attends from x; exactly zero in batch rows whose mask allows nothing."""
-        weights = attention_weights(self._heads(self.query(x)), keys, mask)
-        weights = self.dropout(weights.astype(self.dtype), deterministic=deterministic)
-        y = jnp.einsum("BHQN,BNHD->BQHD", weights, values)
+        values = self.dropout(values, deterministic=deterministic)
+        y = attention(self._heads(self.query(x)), keys, values, mask)
         return self.out(y.reshape(*x.shape[:2], -1))
 
     def __call__(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.networks.layers import Dense, Embed, RMSNorm
+from music_diffusion.networks.layers import DTYPES, Dense, Embed, RMSNorm, check_choice
 
 PROGRAMS = 129  # General MIDI and the drum kit
 KEYS = 256  # melodic pitches, then drum keys
@@ -31,6 +31,10 @@ class NoteTimbreConfig:
     width: int = 320  # features
     layers: int = 3  # residual blocks
     codec: MelCodec = MelCodec()
+    dtype: str = "float32"  # of the blocks' matrix products; what they add up to is float32
+
+    def __post_init__(self):
+        check_choice(self, "dtype", DTYPES)
 
 
 @functools.cache  # every compilation asks for it
@@ -98,10 +102,12 @@ class NoteTimbre(nn.Module):
         x = x + rows(PROGRAMS, program, "input_program") + rows(KEYS, key, "input_key")
         gate = rows(PROGRAMS, program, "gate_program") + rows(KEYS, key, "gate_key")
         x = nn.gelu(x) * (1 + 0.25 * gate)
+        dtype = DTYPES[c.dtype]
         for i in range(c.layers):
-            h = RMSNorm(name=f"norm_{i}")(x)
-            h = nn.gelu(Dense(c.width, axes=("embed", "mlp"), use_bias=True, name=f"wi_{i}")(h))
-            x = x + Dense(c.width, axes=("mlp", "embed"), use_bias=True, name=f"wo_{i}")(h)
+            h = RMSNorm(dtype=dtype, name=f"norm_{i}")(x)
+            h = Dense(c.width, ("embed", "mlp"), use_bias=True, dtype=dtype, name=f"wi_{i}")(h)
+            h = Dense(c.width, ("mlp", "embed"), use_bias=True, dtype=dtype, name=f"wo_{i}")(nn.gelu(h))
+            x = x + h
         out = Dense(2 * c.codec.mels, axes=("embed", "mel"), use_bias=True, name="output")(x)
         harmonic, noise = jnp.split(4.0 * out - 6.0, 2, -1)  # starts in the codec's mid range
         comb = jnp.asarray(harmonic_comb(c.codec))

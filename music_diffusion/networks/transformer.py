@@ -21,9 +21,16 @@ from jaxtyping import Array, Bool, Float, Int
 from music_diffusion.errors import UserError
 from music_diffusion.networks import positions
 from music_diffusion.networks.film import FiLMLayer, embed_time
-from music_diffusion.networks.layers import Dense, Embed, GatedMLP, MultiHeadAttention, RMSNorm
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+from music_diffusion.networks.layers import (
+    DTYPES,
+    Dense,
+    Embed,
+    GatedMLP,
+    MultiHeadAttention,
+    RMSNorm,
+    check_choice,
+)
+from music_diffusion.networks.remat import POLICIES, rematerialized
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,7 @@ class T5Config:
     max_time: float = 20_000.0  # factor on noise time in [0, 1], and largest timescale
     dropout_rate: float = 0.1  # in [0, 1); active in training only
     dtype: str = "float32"  # of the matrix products: float32 or bfloat16
+    remat: str = "none"  # what a layer computes again for its gradient: none, dots or full
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -57,8 +65,8 @@ class T5Config:
             raise UserError(f"T5Config.dropout_rate = {self.dropout_rate}: give one in [0, 1)")
         if not self.max_time > 1:
             raise UserError(f"T5Config.max_time = {self.max_time}: give a number above 1")
-        if self.dtype not in DTYPES:
-            raise UserError(f"T5Config.dtype = {self.dtype!r}: give one of {', '.join(DTYPES)}")
+        check_choice(self, "dtype", DTYPES)
+        check_choice(self, "remat", POLICIES)
 
 
 @flax.struct.dataclass
@@ -127,7 +135,7 @@ class _Encoder(nn.Module):
     ) -> Float[Array, "B N E"]:
         x = self.dropout(x, deterministic=deterministic)
         for layer in self.layers:
-            x = layer(x, mask, deterministic=deterministic)
+            x = rematerialized(self.config.remat, layer, x, mask, deterministic=deterministic)
         return self.dropout(self.encoder_norm(x), deterministic=deterministic)
 
 
@@ -223,8 +231,9 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         c = self.config
         dtype = DTYPES[c.dtype]
-        self.time_emb_dense0 = Dense(4 * c.embed_dim, axes=("embed", "mlp"), dtype=dtype)
-        self.time_emb_dense1 = Dense(4 * c.embed_dim, axes=("mlp", "embed"), dtype=dtype)
+        # One row an example, and the noise level decides how much of the output to believe: float32.
+        self.time_emb_dense0 = Dense(4 * c.embed_dim, axes=("embed", "mlp"))
+        self.time_emb_dense1 = Dense(4 * c.embed_dim, axes=("mlp", "embed"))
         self.continuous_inputs_projection = Dense(c.embed_dim, axes=("mel", "embed"), dtype=dtype)
         self.positions = positions.FixedPositions(
             c.frames, c.embed_dim, dtype, name=positions.TABLE
@@ -263,7 +272,7 @@ class Decoder(nn.Module):
         x = self.dropout(x, deterministic=deterministic)
         for i, layer in enumerate(self.layers):
             kv, mask = (None, None) if encoded is None else (encoded.keys_values[i], encoded.mask)
-            x = layer(x, film, kv, mask, deterministic=deterministic)
+            x = rematerialized(c.remat, layer, x, film, kv, mask, deterministic=deterministic)
         x = self.dropout(self.decoder_norm(x), deterministic=deterministic)
         return self.spec_out_dense(x)
 

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from music_diffusion.networks.film import FiLMLayer, embed_time
-from music_diffusion.networks.layers import Dense, MultiHeadAttention, RMSNorm
+from music_diffusion.networks.layers import (
+    DTYPES,
+    Dense,
+    MultiHeadAttention,
+    RMSNorm,
+    check_choice,
+)
+from music_diffusion.networks.remat import POLICIES, rematerialized
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +35,13 @@ class UNet1DConfig:
     head_dim: int = 64
     output: int = 128  # F
     dtype: str = "float32"  # of the matrix products; "bfloat16" on accelerators
+    remat: str = "none"  # what a residual block computes again for its gradient: none, dots or full
 
     def __post_init__(self):
         if not self.widths or self.blocks < 1:
             raise ValueError(f"{self.widths=} must not be empty and {self.blocks=} at least 1")
+        check_choice(self, "dtype", DTYPES)
+        check_choice(self, "remat", POLICIES)
 
     @property
     def frame_multiple(self) -> int:
@@ -87,8 +97,8 @@ class AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         c = self.config
-        h = RMSNorm(dtype=jnp.dtype(c.dtype), name="norm")(x)
-        return x + MultiHeadAttention(x.shape[-1], c.heads, c.head_dim, dtype=jnp.dtype(c.dtype),
+        h = RMSNorm(dtype=DTYPES[c.dtype], name="norm")(x)
+        return x + MultiHeadAttention(x.shape[-1], c.heads, c.head_dim, dtype=DTYPES[c.dtype],
                                       name="attention")(h)
 
 
@@ -109,11 +119,11 @@ class UNet1D(nn.Module):
     ) -> Float[Array, "B T O"]:
         """`time` in [0, 1] is the schedule's time; T a multiple of `config.frame_multiple`."""
         c = self.config
-        dtype = jnp.dtype(c.dtype)
+        dtype = DTYPES[c.dtype]
         if z.shape[1] % c.frame_multiple:
             raise ValueError(f"{z.shape[1]} frames are not a multiple of {c.frame_multiple}")
         k = 4 * c.time_features
-        dense = [Dense(k, axes=("embed", "mlp"), dtype=dtype, name=f"time_{i}") for i in range(2)]
+        dense = [Dense(k, axes=("embed", "mlp"), name=f"time_{i}") for i in range(2)]
         t = embed_time(time, *dense, features=c.time_features, max_time=2e4)
 
         x = jnp.concatenate([z, condition], -1)
@@ -123,7 +133,8 @@ class UNet1D(nn.Module):
             if level:
                 x = 0.5 * (x[:, 0::2] + x[:, 1::2])
             for i in range(c.blocks):
-                x = ResidualBlock(width, dtype=dtype, name=f"down_{level}_{i}")(x, t)
+                block = ResidualBlock(width, dtype=dtype, name=f"down_{level}_{i}")
+                x = rematerialized(c.remat, block, x, t)
             skips.append(x)
         x = AttentionBlock(c, name="middle")(x)
         for level, width in reversed(list(enumerate(c.widths))):
@@ -131,7 +142,8 @@ class UNet1D(nn.Module):
                 x = Dense(width, axes=("embed", "mlp"), dtype=dtype, name=f"raise_{level}")(x)
                 x = jnp.repeat(x, 2, axis=1) + skips[level]
             for i in range(c.blocks):
-                x = ResidualBlock(width, dtype=dtype, name=f"up_{level}_{i}")(x, t)
+                block = ResidualBlock(width, dtype=dtype, name=f"up_{level}_{i}")
+                x = rematerialized(c.remat, block, x, t)
         x = nn.swish(RMSNorm(dtype=dtype, name="output_norm")(x))
         return Dense(c.output, axes=("embed", "mel"), use_bias=True, kernel_init=nn.initializers.zeros,
                      name="output")(x)

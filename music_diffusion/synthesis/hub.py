@@ -10,7 +10,7 @@ import difflib
 import os
 import pathlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
@@ -28,8 +28,9 @@ from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.synthesis.context import ContextJoining
 from music_diffusion.synthesis.joining import Joining
 from music_diffusion.synthesis.overlap import OverlapJoining
-from music_diffusion.synthesis.release import released_model
+from music_diffusion.synthesis.release import released_model, trained_model
 from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.training.runs import is_run
 from music_diffusion.types import Params
 
 Trained = TypeVar("Trained")
@@ -76,14 +77,13 @@ def load(name_or_path: str | os.PathLike = "default", inverter: str | None = Non
       UserError: no such model or inverter, broken weights, or a configuration of
         another version.
     """
-    folder = find(name_or_path)
-    model = released_model(folder / CONFIG)
+    folder, model, read_params = _open(name_or_path)
     joining = JOININGS.get(type(model))
     if type(model) in INVERTERS:
         raise UserError(f"{folder}: this is an inverter; use it with --inverter, or with reconstruct")
     if joining is None:
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
-    params = _params(model, folder)
+    params = read_params()
     chosen = (load_inverter(inverter, model.codec) if inverter is not None
               else default_inverter(model.codec))
     return Synthesizer(name=folder.name, model=model, params=params, joining=joining, inverter=chosen)
@@ -132,12 +132,11 @@ def _inverter(spec: str, codec: MelCodec | None) -> Inverter:
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(f"{spec}: no such inverter; {hint}There are {', '.join(names)} "
                         "and the folders of trained inverters")
-    folder = find(spec)
-    model = released_model(folder / CONFIG)
+    folder, model, read_params = _open(spec)
     if type(model) not in INVERTERS:
         raise UserError(f"{folder}: {type(model).__name__} is no inverter; "
                         f"give the folder of one, or {', '.join(names)}")
-    return INVERTERS[type(model)](model, _params(model, folder))
+    return INVERTERS[type(model)](model, read_params())
 
 
 def load_trained(name_or_path: str | os.PathLike, kind: type[Trained], what: str
@@ -152,11 +151,10 @@ def load_trained(name_or_path: str | os.PathLike, kind: type[Trained], what: str
     Raises:
       UserError: no such model, one of another kind, or broken weights.
     """
-    folder = find(name_or_path)
-    model = released_model(folder / CONFIG)
+    folder, model, read_params = _open(name_or_path)
     if not isinstance(model, kind):
         raise UserError(f"{folder}: {type(model).__name__} is no {what}; give the folder of one")
-    return folder, model, _params(model, folder)
+    return folder, model, read_params()
 
 
 def load_transcriber(name_or_path: str | os.PathLike = DEFAULT_TRANSCRIBER) -> Transcriber:
@@ -171,6 +169,31 @@ def load_transcriber(name_or_path: str | os.PathLike = DEFAULT_TRANSCRIBER) -> T
         if tagger.front.sample_rate == model.spectrum.sample_rate:
             presence = Presence(model=tagger, params=its_params)
     return Transcriber(model=model, params=params, name=folder.name, presence=presence)
+
+
+def _open(name_or_path: str | os.PathLike
+          ) -> tuple[pathlib.Path, Any, Callable[[], Params]]:
+    """(folder, model, what reads its parameters) of a released model or of a training run."""
+    path = pathlib.Path(name_or_path)
+    if str(name_or_path) not in available() and not (path / WEIGHTS).is_file() and is_run(path):
+        return _open_run(path)
+    folder = find(name_or_path)
+    model = released_model(folder / CONFIG)
+    return folder, model, lambda: _params(model, folder)
+
+
+def _open_run(folder: pathlib.Path) -> tuple[pathlib.Path, Any, Callable[[], Params]]:
+    try:
+        model, params, _, _ = trained_model(folder)
+    except ModuleNotFoundError as e:
+        raise UserError(f"{folder}: a training run; to open it install {e.name}, by pip install "
+                        "'music-diffusion[train]', or release it where it was trained") from e
+
+    def checked() -> Params:
+        check_params(model, params, folder)
+        return params
+
+    return folder, model, checked
 
 
 def _params(model, folder: pathlib.Path) -> Params:

@@ -13,6 +13,7 @@ from typing import Any
 
 from music_diffusion import gin_setup
 from music_diffusion.errors import UserError
+from music_diffusion.types import Params
 
 # Models whose training has parts that rendering does not: the bindings that leave them out.
 WITHOUT_TRAINING = {
@@ -62,8 +63,10 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
     with gin_setup.private_gin() as gin:
         gin_setup.register_configurables()
         try:
-            gin.parse_config(training_config)
+            _parse_training(gin, training_config)
             model = gin.query_parameter("train.model")
+            if not isinstance(model, gin.config.ConfigurableReference):
+                raise ValueError(f"train.model is {type(model).__name__}")
         except gin_setup.GIN_ERRORS as e:
             raise UserError("the training configuration binds no train.model that this version "
                             f"knows ({_reason(e)})") from e
@@ -78,25 +81,47 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
         return gin.operative_config_str()
 
 
+def _parse_training(gin: Any, config: str) -> None:
+    """Reads a training run's configuration; of t5x's, what is the recipe's and not t5x's own."""
+    lines = config.splitlines()
+    ours = [line for line in lines if not line.startswith("import ")]
+    gin.parse_config("\n".join(ours), skip_unknown=len(ours) < len(lines))
+
+
+def trained_model(model_dir: str | os.PathLike, *, step: int | None = None,
+                  bindings: Sequence[str] = ()) -> tuple[Any, Params, int, str]:
+    """(model, its parameters, step, released configuration) of a run of either trainer.
+
+    A model with `released_params(params)` says itself which parameters are its.
+
+    Args:
+      model_dir: of the run.
+      step: which checkpoint; None for the newest.
+      bindings: see `released_config`.
+    """
+    from music_diffusion.training.runs import read_run
+
+    params, step, training_config = read_run(model_dir, step)
+    text = released_config(training_config, bindings)
+    model = _model_of(text)
+    choose = getattr(model, "released_params", None)
+    return model, params if choose is None else choose(params), step, text
+
+
 def release(model_dir: str, out_dir: str, *, step: int | None = None,
             bindings: Sequence[str] = ()) -> None:
     """Writes a released model (fp16 weights and configuration) of a training run.
 
-    A model with `released_params(params)` says itself which of its parameters those are.
-
     Args:
-      model_dir: of the run.
+      model_dir: of the run, of the built-in trainer or of t5x.
       out_dir: folder of the model.
       step: which checkpoint; None for the newest.
       bindings: see `released_config`.
     """
     from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
-    from music_diffusion.training.checkpoints import read_params
 
-    params, step, training_config = read_params(model_dir, step)
-    text = released_config(training_config, bindings)  # before anything is written
-    choose = getattr(_model_of(text), "released_params", None)
-    params = choose(params) if choose is not None else params
+    # Before anything is written.
+    _, params, step, text = trained_model(model_dir, step=step, bindings=bindings)
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     save_safetensors(out / WEIGHTS, params, facts={"step": step})

@@ -24,11 +24,11 @@ def export(
     Returns the path of the weights. Raises UserError where there is no such
     checkpoint or a weight does not fit into float16.
     """
-    from music_diffusion.training.checkpoints import read_params
+    from music_diffusion.training.runs import read_run
 
     if dtype not in ("float16", "float32"):
         raise UserError(f"dtype={dtype!r} must be 'float16' or 'float32'")
-    params, step, config = read_params(model_dir, step)
+    params, step, config = read_run(model_dir, step)
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})

@@ -33,10 +33,7 @@ DEFAULT_RULES: Rules = (
     ("mel", "model"),
     ("embed", "fsdp"),
     ("taps", "fsdp"),
-    # Second choices, for what has no such axis, or one that does not divide.
-    ("mlp", "fsdp"),
-    ("vocab", "fsdp"),
-    ("mel", "fsdp"),
+    ("mlp", "fsdp"),  # where neither is there or divides
 )
 
 
@@ -171,8 +168,7 @@ def batch_shard(mesh: Mesh, process_index: int | None = None) -> tuple[int, int]
     Where processes share some of their blocks but not all, every process reads the whole batch.
     """
     process_index = jax.process_index() if process_index is None else process_index
-    axes = [mesh.axis_names.index(name) for name in BATCH_AXES]
-    blocks = np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(batch_parts(mesh), -1)
+    blocks = mesh.devices.reshape(batch_parts(mesh), -1)  # the data axes come first
     held: dict[int, list[int]] = {}
     for block, devices in enumerate(blocks):
         for process in {d.process_index for d in devices}:

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.training.checkpoints import read_params
+from music_diffusion.training.t5x_checkpoints import is_t5x, read_t5x
 from music_diffusion.types import Params
 
 
@@ -22,7 +23,7 @@ def stored_params(path: str | os.PathLike) -> Params:
     Raises UserError where there are none.
     """
     if pathlib.Path(path).is_dir():
-        return read_params(path)[0]
+        return read_t5x(path)[0] if is_t5x(path) else read_params(path)[0]
     return load_safetensors(path)
 
 

@@ -25,6 +25,11 @@ def test_a_shard_of_an_endless_set_goes_on_into_the_next_epoch():
         [0, 1, 2], [3, 4, 0], [1, 2, 3]]
 
 
+def test_a_finite_set_ends_with_the_last_whole_batch_of_all_shards():
+    batches = shard_batches(grain.MapDataset.range(20), 2, 1, 3)
+    assert [b.tolist() for b in batches] == [[2, 3], [8, 9], [14, 15]]
+
+
 def test_a_shard_never_makes_the_examples_of_others():
     made = []
     data = grain.MapDataset.range(1000).map(lambda i: made.append(int(i)) or i)

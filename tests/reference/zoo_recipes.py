@@ -108,6 +108,7 @@ TINY_TRUNK = ("ConvNeXtConfig.dim = 8", "ConvNeXtConfig.hidden = 8", "ConvNeXtCo
               "ConvNeXtConfig.kernel = 3")
 AUDIO_CODEC = ("HOP = 160", "WINDOW = 320", "MELS = 32", "MelCodec.sample_rate = 8000",
                "MelCodec.fft = 512", "MelCodec.fmax = 4000.0")
+SHORT_LOSS = ("LinearSpectralLoss.windows = (64, 256)",)
 TINY_T5 = ("T5Config.embed_dim = 32", "T5Config.num_heads = 2", "T5Config.head_dim = 16",
            "T5Config.mlp_dim = 64", "T5Config.encoder_layers = 1", "T5Config.decoder_layers = 1")
 TWO_STEPS = ("SpectrogramDiffusionModel.num_steps=2",)
@@ -140,12 +141,12 @@ ZOO = {
             "NoteRowSource.holdout = 4")),
     "inverter_gan": ZooMember(
         recipe="inverter_istft.gin", data=functools.partial(audio_folder, rate=8000), predicts="wav",
-        bindings=(*STEPS, *AUDIO_CODEC, *WARM, *TINY_TRUNK, *TINY_JUDGES, "SAMPLES = 4000",
+        bindings=(*STEPS, *AUDIO_CODEC, *WARM, *TINY_TRUNK, *TINY_JUDGES, *SHORT_LOSS, "SAMPLES = 4000",
                   "AudioSource.eval_batch_count = 2", "ISTFTHeadConfig.upsample = 1",
                   "ISTFTHeadConfig.fft = 320", "generator/PartOptimizer.every = 2")),
     "inverter": ZooMember(
         recipe="inverter_small.gin", data=functools.partial(audio_folder, rate=8000), predicts="wav",
-        bindings=(*STEPS, *AUDIO_CODEC, *WARM, "DISCRIMINATORS = None", "SAMPLES = 4000",
+        bindings=(*STEPS, *AUDIO_CODEC, *WARM, *SHORT_LOSS, "DISCRIMINATORS = None", "SAMPLES = 4000",
                   "AudioSource.eval_batch_count = 2", "SEANetConfig.channels = 16",
                   "SEANetConfig.strides = (5, 4, 4, 2)")),
     "phase_vocoder": ZooMember(
@@ -153,7 +154,8 @@ ZOO = {
         bindings=(*STEPS, *AUDIO_CODEC, *WARM, *TINY_TRUNK, "SAMPLES = 4000", "BATCH_SIZE = 8",
                   "AudioSource.eval_batch_count = 2", "PhaseVocoderModel.window = 512",
                   "PhaseVocoderModel.fft = 512", "SpectrumNetConfig.bins = 257",
-                  "SpectrumNetConfig.features = 8", "PhaseVocoderModel.corrections = 1")),
+                  "SpectrumNetConfig.features = 8", "PhaseVocoderModel.corrections = 1",
+                  "ConvNeXtConfig.kernel = 7")),
     "transcriber": ZooMember(
         recipe="transcriber.gin", data=functools.partial(recordings, rate=8000), bindings=(
             *STEPS, *WARM, *TINY_TRUNK, "SAMPLES = 8000", "LogFrequencyConfig.sample_rate = 8000",

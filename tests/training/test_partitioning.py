@@ -2,6 +2,10 @@
 
 import dataclasses
 import math
+import os
+import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -56,7 +60,7 @@ def test_a_mesh_axis_of_one_device_leaves_the_array_to_another_rule():
 
 
 def test_the_first_rule_that_fits_wins_and_none_means_whole():
-    rules = (("embed", None), ("mlp", "fsdp"), ("embed", "fsdp"), ("mlp", "model"))
+    rules = (("embed", None), ("embed", "fsdp"), ("mlp", "fsdp"), ("mlp", "model"))
     assert partition_spec(("embed", "mlp"), (8, 8), MESH, rules) == PartitionSpec(None, "fsdp")
 
 
@@ -202,6 +206,18 @@ def test_shards_hold_what_the_devices_need(data):
             assert len(needed[p]) * count == blocks
             assert (shards[p] == shards[q]) == (needed[p] == needed[q])
             assert needed[p] == needed[q] or not needed[p] & needed[q]
+
+
+def test_a_step_gathers_every_parameter_once_and_no_activations():
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    program = subprocess.run([sys.executable, "-m", "reference.sharded_step"], env=environment,
+                             capture_output=True, text=True, check=True).stdout
+    gathered = re.findall(r"= f32\[([\d,]+)\]\S* (?:all-gather|all-to-all)\(", program)
+    # Positions, ids, two norms, the gated MLP and the output.
+    assert sorted(gathered) == sorted(["4,16", "32,16", "16", "16", "16,24", "16,24", "24,16", "16,8"])
+    assert not [line for line in program.splitlines() if "all-reduce(" in line and "[64," in line]
 
 
 def test_batches_keep_their_values_on_one_process():

@@ -1,0 +1,157 @@
+"""Runs of two processes with four devices each have the losses of one process and of one device.
+
+What differs is the order of sums alone; measured 7e-7 for the zoo's members.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from reference import tiny_zoo
+
+from music_diffusion.training.checkpoints import read_params
+
+ROOT = pathlib.Path(__file__).parents[2]
+MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "model": (1, 1, 8), "all": (2, 2, 2)}
+MORE_MESHES = {"data_fsdp": (2, 4, 1), "data_model": (4, 1, 2), "fsdp_model": (1, 2, 4)}
+# Compiles faster; all runs that are compared with each other round alike anyway.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+class Processes:
+    """Connected processes that do the same training runs, one after the other."""
+
+    def __init__(self, folder, name, jobs, count, devices):
+        (folder / f"{name}.jobs").write_text(json.dumps(jobs, default=str))
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        environment = os.environ | {
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FLAGS}"}
+        self._logs = [folder / f"{name}-{i}.log" for i in range(count)]
+        self._running = []
+        for i, log in enumerate(self._logs):
+            connection = [address, str(count), str(i)] if count > 1 else []
+            with log.open("w") as file:
+                self._running.append(subprocess.Popen(
+                    [sys.executable, "-m", "reference.tiny_zoo", folder / f"{name}.jobs", *connection],
+                    env=environment, stdout=file, stderr=file))
+
+    def wait(self):
+        """Returns when all are done; where one has failed, the others would wait for it forever."""
+        while None in (codes := [p.poll() for p in self._running]) and not any(codes):
+            time.sleep(0.1)
+        for process in self._running:
+            process.kill()
+        told = "".join(log.read_text()[-3000:] for log in self._logs)
+        assert not any(codes), told
+
+
+def table(folder, name):
+    with open(folder / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(folder, other, name="train.csv", columns=("step", "loss", "grad_norm")):
+    found, expected = ([[float(row[c]) for c in columns] for row in table(f, name)]
+                       for f in (folder, other))
+    assert len({row[1] for row in found}) == len(found) > 1
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def assert_same_evaluation(folder, other):
+    assert_same(folder, other, "eval.csv", ("step", "loss"))
+
+
+def job(member, model_dir, mesh=(-1, 1, 1), **config):
+    return {"member": member, "model_dir": str(model_dir), "mesh": mesh} | config
+
+
+def told(folder, name):
+    """What the two processes of a run have asked of its data source."""
+    return [json.loads((folder / f"{name}.{i}.json").read_text()) for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder of runs: on one device, and of two processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    toy = {"total_steps": 6, "eval_every": 3, "microbatches": 2}
+    member = {"member": "spectrogram_diffusion", "total_steps": 3}
+    tiny_zoo.run(**job("toy", folder / "begun_by_one", **toy | {"total_steps": 3}))
+    pair = Processes(folder, "pair", count=2, devices=4, jobs=[
+        *(job("toy", folder / name, mesh, **toy) for name, mesh in MESHES.items()),
+        job("toy", folder / "begun_by_two", MESHES["all"], **toy | {"total_steps": 3}),
+        job("toy", folder / "begun_by_one", MESHES["fsdp"], **toy),
+        job(model_dir=folder / "member", mesh=MESHES["all"], **member)])
+    one = Processes(folder, "one", count=1, devices=1,
+                    jobs=[job(model_dir=folder / "member_one", **member)])
+    tiny_zoo.run(**job("toy", folder / "one", **toy))
+    pair.wait()
+    one.wait()
+    tiny_zoo.run(**job("toy", folder / "begun_by_two", **toy))
+    return folder
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_two_processes_have_the_losses_of_one_device(runs, mesh):
+    assert_same(runs / mesh, runs / "one")
+    assert_same_evaluation(runs / mesh, runs / "one")
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_process_reads_the_rows_of_its_devices(runs, mesh):
+    shards = [found["shard"] for found in told(runs, mesh)]
+    assert shards == ([[16, 0, 1]] * 2 if mesh == "model" else [[8, 0, 2], [8, 1, 2]])
+
+
+def test_a_zoo_member_has_the_losses_of_one_device(runs):
+    """Spectrogram diffusion with context and dropout."""
+    assert_same(runs / "member", runs / "member_one")
+
+
+def test_no_segment_is_made_by_both_processes(runs):
+    first, second = (found["made"] for found in told(runs, "member"))
+    assert not set(first) & set(second)
+    assert len(first) == len(set(first)) and len(second) == len(set(second))
+    assert min(len(first), len(second)) >= 3 * 8
+
+
+@pytest.mark.parametrize("begun", ["begun_by_one", "begun_by_two"])
+def test_a_run_goes_on_with_another_number_of_processes(runs, begun):
+    assert_same(runs / begun, runs / "one")
+    assert_same_evaluation(runs / begun, runs / "one")
+    assert read_params(runs / begun)[1] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", ["spectrogram_diffusion", "frame_diffusion"])
+def test_zoo_members_have_the_losses_of_one_device_on_all_meshes(tmp_path, member):
+    """Two processes and one, on all meshes; and each goes on with what the other has begun."""
+    whole, half = ({"member": member, "total_steps": n, "eval_every": 2} for n in (4, 2))
+    meshes = MESHES | MORE_MESHES
+
+    def all_meshes(name):
+        return [job(model_dir=tmp_path / f"{name}_{m}", mesh=axes, **whole)
+                for m, axes in meshes.items()]
+
+    Processes(tmp_path, "one", count=1, devices=1, jobs=[
+        job(model_dir=tmp_path / "one", **whole),
+        job(model_dir=tmp_path / "begun_by_one", **half)]).wait()
+    Processes(tmp_path, "two", count=2, devices=4, jobs=[
+        *all_meshes("two"), job(model_dir=tmp_path / "begun_by_two", mesh=meshes["fsdp"], **half),
+        job(model_dir=tmp_path / "begun_by_one", mesh=meshes["all"], **whole)]).wait()
+    Processes(tmp_path, "eight", count=1, devices=8, jobs=[
+        *all_meshes("eight"),
+        job(model_dir=tmp_path / "begun_by_two", mesh=meshes["data_model"], **whole)]).wait()
+    for run in sorted(p.parent.name for p in tmp_path.glob("*/train.csv")):
+        assert_same(tmp_path / run, tmp_path / "one")
+        assert_same_evaluation(tmp_path / run, tmp_path / "one")
