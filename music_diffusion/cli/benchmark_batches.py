@@ -14,7 +14,7 @@ from music_diffusion.data.pipeline import MixtureSource, NoteRowSource, RecordSo
 from music_diffusion.data.recording_source import RecordingSource
 from music_diffusion.data.synthetic import SyntheticSource
 from music_diffusion.notes.notes import Notes
-from music_diffusion.training.loop import DataSource
+from music_diffusion.training.config import DataSource
 from music_diffusion.types import Batch
 
 DISTINCT = 16  # examples, which come again in larger batches

@@ -20,6 +20,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.base import Model
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.training import partitioning
+from music_diffusion.training.config import DataSource, TrainConfig
 from music_diffusion.training.cost import (
     Flops,
     device_peak_bytes,
@@ -27,7 +28,6 @@ from music_diffusion.training.cost import (
     peak_flops,
     step_cost,
 )
-from music_diffusion.training.loop import DataSource, TrainConfig
 from music_diffusion.training.optimizers import Optimizer
 from music_diffusion.training.partitioning import MeshConfig
 from music_diffusion.training.state import TrainState, init_state, make_train_step

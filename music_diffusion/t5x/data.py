@@ -14,7 +14,7 @@ from etils import epath
 
 from music_diffusion.errors import UserError
 from music_diffusion.t5x.adapter import NUMBER
-from music_diffusion.training.loop import DataSource
+from music_diffusion.training.config import DataSource
 from music_diffusion.types import Batch
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Model
-from music_diffusion.training.loop import DataSource, TrainConfig
+from music_diffusion.training.config import DataSource, TrainConfig
 from music_diffusion.training.optimizers import Optimizer
 from music_diffusion.training.partitioning import MeshConfig
 

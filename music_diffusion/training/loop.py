@@ -2,96 +2,32 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import os
 import pathlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Model
+from music_diffusion.models.base import Model
 from music_diffusion.training import partitioning
 from music_diffusion.training.checkpoints import Checkpoints
-from music_diffusion.training.cost import flops_by_dtype, seconds_at_peak, step_cost
+from music_diffusion.training.config import DataSource, TrainConfig
 from music_diffusion.training.optimizers import Optimizer
 from music_diffusion.training.partitioning import MeshConfig
+from music_diffusion.training.profiling import Profiler
 from music_diffusion.training.report import Report
-from music_diffusion.training.state import (
-    TrainState,
-    init_state,
-    make_eval_step,
-    make_train_step,
-)
-from music_diffusion.training.stopping import FINISHED, Ending, Stop, Stopped, by_signal
+from music_diffusion.training.state import TrainState, init_state
+from music_diffusion.training.steps import Evaluator, Step, Wishes
+from music_diffusion.training.stopping import FINISHED, Stop, Stopped
 from music_diffusion.training.warm_start import stored_params, warm_start
-from music_diffusion.types import Batch
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long, how much at once, how often."""
-
-    total_steps: int  # updates, counted from the very first run, >= 1
-    batch_size: int  # examples an update, over all devices and processes, >= 1
-    microbatches: int = 1  # parts of a batch that are computed one after the other, to save memory
-    seed: int = 0  # of initial parameters, data order and every step's randomness
-    clip_norm: float | None = 1.0  # global norm above which gradients are scaled down; None: never
-    ema_decay: float = 0.999  # of the parameters' moving average, 0..1; 0: no average
-    ema_warmup: bool = True  # decay from 0.1 upwards at first: min(ema_decay, (1+t)/(10+t))
-    log_every: int = 50  # updates; metrics are means over them, and non-finite losses are noticed
-    eval_every: int = 1000  # updates; 0: never
-    checkpoint_every: int = 1000  # updates; also at the end of every run
-    keep: int = 2  # newest checkpoints that stay on disk
-    time_limit_minutes: float | None = None  # of this run; then checkpoint and stop; None: no limit
-    # First and last update of a profiler trace, which goes to model_dir/profile; None: no trace.
-    profile_steps: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        for name in ("total_steps", "batch_size", "microbatches", "log_every", "checkpoint_every",
-                     "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"TrainConfig.{name}={getattr(self, name)} must be at least 1")
-        if self.batch_size % self.microbatches:
-            raise UserError(f"TrainConfig.batch_size={self.batch_size} must be a multiple of "
-                            f"microbatches={self.microbatches}")
-        if self.eval_every < 0:
-            raise UserError(f"TrainConfig.eval_every={self.eval_every} must be at least 0")
-        for name in ("clip_norm", "time_limit_minutes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"TrainConfig.{name}={value} must be positive or None")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"TrainConfig.ema_decay={self.ema_decay} must be in 0..1, below 1")
-        if self.profile_steps is not None and not (
-                len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]):
-            raise UserError(f"TrainConfig.profile_steps={self.profile_steps} must be (first, last), "
-                            "counted from 1, or None")
-
-
-class DataSource(Protocol):
-    """What the trainer sees of a data set. Batches are dicts of NumPy arrays [B, ...]."""
-
-    def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
-                       shard_count: int = 1) -> Any:
-        """Endless batches of `batch_size` examples; has get_state and set_state.
-
-        The k-th batches of all shards, one after the other, are the k-th batch of
-        `batch_size * shard_count` examples that a single shard would be. The state
-        is the same in all shards: a run may go on with another number of them.
-        """
-        ...
-
-    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
-        """The same batches on every call and in every process."""
-        ...
 
 
 class NonFiniteError(UserError):
@@ -157,61 +93,91 @@ def train(
                                             checkpoints, init_from, init_parts))
             report = stack.enter_context(Report(folder, config.total_steps, start.step))
             report.say(_summary(start, config, folder, devices))
-            wishes = _Wishes(stop, devices)
+            wishes = Wishes(stop, devices)
             finished = start.step >= config.total_steps
             advance = None if finished else wait_for(
-                lambda: _Step(model, optimizer, config, start, devices, wishes))
+                lambda: Step(model, optimizer, config, start.state, start.shardings, start.batch, wishes))
         except Stopped:
             step, ending = checkpoints.latest_step() or 0, stop.ending or FINISHED
             if report is not None:
                 report.say(f"{ending.reason} before step {step + 1}; run the same command to go on")
             return TrainResult(state=None, step=step, reason=ending.reason, metrics={},
                                signal=ending.signal)
+        evaluate = Evaluator(model, data, config, wishes, wait_for)
+        run = _Run(start, config, folder, checkpoints, evaluate, wishes, report)
         if advance is not None:
             report.costs(advance.cost)
-        state, step, iterator, batch = start.state, start.step, start.iterator, start.batch
-        evaluate = _Evaluator(model, data, config, devices, wishes, wait_for)
-        profiler = stack.enter_context(_Profiler(config.profile_steps, folder))
+            profiler = stack.enter_context(Profiler(config.profile_steps, folder))
+            run.go(advance, start, profiler, on_first_step)
+        return run.result()
 
-        metrics: dict[str, float] | None = {}
-        wish: jax.Array | None = None
-        evaluated = start.evaluated
-        ending = FINISHED if advance is None else None
-        if step and _due(step, config.eval_every, ending is not None) and not evaluated:
-            metrics = evaluate(state)  # a signal came before this was done
-            evaluated = report.write_eval(step, metrics)
-            ending = ending if evaluated else wishes.ending
-        while advance is not None and ending is None:
-            profiler.before(step + 1)
+
+class _Run:
+    """Steps, evaluations and checkpoints, until all is done or something ends it."""
+
+    def __init__(self, start: _Start, config: TrainConfig, folder: pathlib.Path,
+                 checkpoints: Checkpoints, evaluate: Evaluator, wishes: Wishes, report: Report):
+        self._config, self._folder, self._checkpoints = config, folder, checkpoints
+        self._evaluator, self._wishes, self._report = evaluate, wishes, report
+        self._state, self._step, self._evaluated = start.state, start.step, start.evaluated
+        self._metrics: dict[str, float] = {}
+        self._ending = FINISHED if start.step >= config.total_steps else None
+        if self._step and not self._evaluated:  # a signal came before that
+            self._evaluate_if_due()
+
+    def go(self, advance: Step, start: _Start, profiler: Profiler,
+           on_first_step: Callable[[], None]) -> None:
+        """Goes on from `start` to the end."""
+        batch, wish = start.batch, None
+        while self._ending is None:
+            profiler.before(self._step + 1)
             before = wish
-            state, step_metrics, wish = advance(state, batch)
-            step += 1
-            evaluated = False
-            if step == start.step + 1:
+            self._state, metrics, wish = advance(self._state, batch)
+            self._step += 1
+            self._evaluated = False
+            if self._step == start.step + 1:
                 on_first_step()
-            report.add(step, step_metrics)  # the step before is done
-            profiler.after(step, step_metrics)
+            self._report.add(self._step, metrics)  # the step before is done
+            profiler.after(self._step, metrics)
             if before is not None:
-                wishes.hear(before)
-            ending = FINISHED if step == config.total_steps else wishes.ending
-            if _due(step, config.log_every, ending is not None):
-                report.write(step)
-                _check_finite(state, checkpoints)
-            if _due(step, config.eval_every, ending is FINISHED):
-                metrics = evaluate(state)
-                evaluated = report.write_eval(step, metrics)
-                ending = ending if evaluated else wishes.ending
-            if _due(step, config.checkpoint_every, ending is not None):
-                _check_finite(state, checkpoints)
-                checkpoints.save(step, state, iterator, _write_config(folder), evaluated)
-                ending = ending or wishes.ending
-            if ending is None:  # read while the devices still work on the step
-                batch = next(iterator)
-        assert ending is not None
-        report.say(f"{ending.reason} at step {step}; checkpoint in {checkpoints.folder}"
-                   + ("" if ending is FINISHED else "; run the same command to resume"))
-    return TrainResult(state=state, step=step, reason=ending.reason, metrics=metrics or {},
-                       signal=ending.signal)
+                self._wishes.hear(before)
+            last = self._step == self._config.total_steps
+            self._ending = FINISHED if last else self._wishes.ending
+            self._look_after(start.iterator)
+            if self._ending is None:  # read while the devices still work on the step
+                batch = next(start.iterator)
+
+    def _look_after(self, iterator: Any) -> None:
+        """Writes, evaluates and saves, where one of them is due."""
+        c = self._config
+        if _due(self._step, c.log_every, self._ending is not None):
+            self._report.write(self._step)
+            _check_finite(self._state, self._checkpoints)
+        self._evaluate_if_due()
+        if _due(self._step, c.checkpoint_every, self._ending is not None):
+            _check_finite(self._state, self._checkpoints)
+            self._checkpoints.save(self._step, self._state, iterator, _write_config(self._folder),
+                                   self._evaluated)
+            self._ending = self._ending or self._wishes.ending
+
+    def _evaluate_if_due(self) -> None:
+        if _due(self._step, self._config.eval_every, self._ending is FINISHED):
+            metrics = self._evaluator(self._state)
+            self._evaluated = metrics is not None
+            if metrics is None:
+                self._ending = self._wishes.ending
+            else:
+                self._metrics = metrics
+                self._report.write_eval(self._step, metrics)
+
+    def result(self) -> TrainResult:
+        """Says how it ended."""
+        assert self._ending is not None
+        self._report.say(f"{self._ending.reason} at step {self._step}; checkpoint in "
+                         f"{self._checkpoints.folder}"
+                         + ("" if self._ending is FINISHED else "; run the same command to resume"))
+        return TrainResult(state=self._state, step=self._step, reason=self._ending.reason,
+                           metrics=self._metrics, signal=self._ending.signal)
 
 
 def _on_mesh(devices: Mesh, mesh: MeshConfig, function: Callable[[], Any]) -> Any:
@@ -254,146 +220,6 @@ def _warm(state: TrainState, init_from: str, init_parts: Sequence[str]) -> Train
     # A copy, as in `init_state`.
     ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return dataclasses.replace(state, params=params, ema_params=ema_params)
-
-
-class _Wishes:
-    """All processes stop at the same step, if one of them has to.
-
-    Every step and evaluation takes one number a device, in which its process says
-    whether it wants to stop, and gives the greatest: so all know, at no cost.
-    """
-
-    LIMIT = 1  # at the time limit; the greater numbers are those of signals
-
-    def __init__(self, stop: Stop, devices: Mesh):
-        self._stop = stop
-        self._alone = jax.process_count() == 1
-        self._shape = (devices.size,)
-        self._heard = 0
-        self.sharding = NamedSharding(devices, PartitionSpec(devices.axis_names))
-
-    def array(self) -> jax.Array:
-        """Of this process: int32 [devices]."""
-        ending = self._stop.ending
-        number = 0 if ending is None else int(ending.signal or self.LIMIT)
-        wish = np.full(self._shape, number, np.int32)
-        return jax.make_array_from_callback(self._shape, self.sharding, lambda index: wish[index])
-
-    def hear(self, greatest: jax.Array) -> None:
-        """Takes the greatest number of a step or evaluation that is done."""
-        self._heard = max(self._heard, int(greatest))
-
-    @property
-    def ending(self) -> Ending | None:
-        """Why all processes stop, by what has been heard; a single one needs to hear nothing."""
-        if self._alone:
-            return self._stop.ending
-        if self._heard == self.LIMIT:
-            return self._stop.ending or Ending("time limit of another process reached")
-        return by_signal(self._heard) if self._heard else None
-
-
-class _Step:
-    """The compiled training step."""
-
-    def __init__(self, model: Model, optimizer: Optimizer, config: TrainConfig, start: _Start,
-                 devices: Mesh, wishes: _Wishes):
-        step = make_train_step(
-            model, optimizer, seed=config.seed, microbatches=config.microbatches,
-            clip_norm=config.clip_norm, ema_decay=config.ema_decay, ema_warmup=config.ema_warmup)
-
-        def with_wishes(state, batch, wish):
-            return *step(state, batch), jnp.max(wish)
-
-        self._devices, self._wishes = devices, wishes
-        batch = partitioning.put_local_batch(start.batch, devices)
-        everywhere = NamedSharding(devices, PartitionSpec())
-        traced = jax.jit(
-            with_wishes, donate_argnums=0,
-            in_shardings=(start.shardings, partitioning.batch_sharding(devices), wishes.sharding),
-            out_shardings=(start.shardings, everywhere, everywhere),
-        ).trace(start.state, batch, wishes.array())
-        self._compiled = traced.lower().compile()
-        flops = flops_by_dtype(traced.jaxpr)
-        self.cost = step_cost(self._compiled, sum(flops.values()),
-                              seconds_at_peak=seconds_at_peak(flops, list(devices.devices.flat)))
-
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
-        """(state, metrics, greatest wish) after a step with this process's rows of a batch."""
-        batch = partitioning.put_local_batch(batch, self._devices)
-        return self._compiled(state, batch, self._wishes.array())
-
-
-class _Evaluator:
-    """Means of `model.eval_fn` over the evaluation batches, with the same noise every time."""
-
-    def __init__(self, model: Model, data: DataSource, config: TrainConfig, devices: Mesh,
-                 wishes: _Wishes, wait_for: Callable):
-        self._data, self._config, self._devices = data, config, devices
-        self._wishes, self._wait_for = wishes, wait_for
-        step = make_eval_step(model)
-
-        def with_wishes(params, batch, rng, wish):
-            return step(params, batch, rng), jnp.max(wish)
-
-        self._eval_fn = jax.jit(with_wishes)
-
-    def __call__(self, state: TrainState) -> dict[str, float] | None:
-        """None where a process had to stop first."""
-        params = state.params if state.ema_params is None else state.ema_params
-        sums: dict[str, float] = collections.defaultdict(float)
-        total, key = 0, jax.random.key(self._config.seed)
-        for i, batch in enumerate(self._data.eval_batches(self._config.batch_size)):
-            size = len(next(iter(batch.values())))
-            rng = jax.random.fold_in(key, i)
-            try:
-                metrics = self._metrics(params, batch, rng)
-            except Stopped:
-                return None
-            total += size
-            for name, value in metrics.items():
-                sums[name] += size * float(value)
-        return {name: value / total for name, value in sums.items()}
-
-    def _metrics(self, params, batch, rng) -> dict[str, np.ndarray]:
-        def compute():
-            placed = partitioning.put_global_batch(batch, self._devices)
-            return jax.device_get(self._eval_fn(params, placed, rng, self._wishes.array()))
-
-        if jax.process_count() == 1:
-            return self._wait_for(compute)[0]
-        metrics, greatest = compute()  # no process leaves the others alone with what all compute
-        self._wishes.hear(greatest)
-        if self._wishes.ending is not None:
-            raise Stopped
-        return metrics
-
-
-class _Profiler:
-    """Traces some steps for TensorBoard and Perfetto."""
-
-    def __init__(self, steps: tuple[int, int] | None, folder: pathlib.Path):
-        self._first, self._last = steps or (0, 0)
-        self._folder = folder / "profile"
-        self._tracing = False
-
-    def __enter__(self) -> _Profiler:
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._tracing:
-            jax.profiler.stop_trace()
-
-    def before(self, step: int) -> None:
-        if not self._tracing and self._first <= step <= self._last:
-            jax.profiler.start_trace(str(self._folder))
-            self._tracing = True
-
-    def after(self, step: int, metrics: Metrics) -> None:
-        if self._tracing and step >= self._last:
-            jax.block_until_ready(metrics)
-            jax.profiler.stop_trace()
-            self._tracing = False
 
 
 @contextlib.contextmanager

@@ -73,12 +73,11 @@ class Report:
             self._writer.write("train", step, means)
             self._progress.update(step, means["loss"])
 
-    def write_eval(self, step: int, metrics: Mapping[str, float] | None) -> bool:
-        """Writes and shows an evaluation; False where it was not finished (None)."""
+    def write_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes and shows an evaluation."""
         if self._writer and metrics:
             self._writer.write("eval", step, metrics)
             values = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
             self.say(f"step {step}  eval  {values}")
         if not self._pending:  # evaluation is no part of the training speed
             self._logged = time.monotonic()
-        return metrics is not None

@@ -1,8 +1,9 @@
 """Runs of two processes with four devices each have the losses of one process and of one device.
 
-What differs is the order of sums alone; measured 7e-7 for the zoo's members.
+What differs is the order of sums alone; measured at most 9e-7.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -21,38 +22,37 @@ from music_diffusion.training.checkpoints import read_params
 ROOT = pathlib.Path(__file__).parents[2]
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "model": (1, 1, 8), "all": (2, 2, 2)}
 MORE_MESHES = {"data_fsdp": (2, 4, 1), "data_model": (4, 1, 2), "fsdp_model": (1, 2, 4)}
-# Compiles faster; all runs that are compared with each other round alike anyway.
+# Half of the compiler's time; what it rounds otherwise is far below the tolerance.
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-class Processes:
-    """Connected processes that do the same training runs, one after the other."""
-
-    def __init__(self, folder, name, jobs, count, devices):
-        (folder / f"{name}.jobs").write_text(json.dumps(jobs, default=str))
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
-        environment = os.environ | {
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FLAGS}"}
-        self._logs = [folder / f"{name}-{i}.log" for i in range(count)]
-        self._running = []
-        for i, log in enumerate(self._logs):
+@contextlib.contextmanager
+def processes(folder, name, jobs, count, devices):
+    """Connected processes do the same training runs in turn, beside the body; waits for them."""
+    (folder / f"{name}.jobs").write_text(json.dumps(jobs, default=str))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FLAGS}"}
+    running, logs = [], [folder / f"{name}-{i}.log" for i in range(count)]
+    try:
+        for i, log in enumerate(logs):
             connection = [address, str(count), str(i)] if count > 1 else []
             with log.open("w") as file:
-                self._running.append(subprocess.Popen(
+                running.append(subprocess.Popen(
                     [sys.executable, "-m", "reference.tiny_zoo", folder / f"{name}.jobs", *connection],
                     env=environment, stdout=file, stderr=file))
-
-    def wait(self):
-        """Returns when all are done; where one has failed, the others would wait for it forever."""
-        while None in (codes := [p.poll() for p in self._running]) and not any(codes):
+        yield
+        # Where one fails, the others would wait for it forever.
+        while None in (codes := [p.poll() for p in running]) and not any(codes):
             time.sleep(0.1)
-        for process in self._running:
+        assert not any(codes), "".join(log.read_text()[-3000:] for log in logs)
+    finally:
+        for process in running:
             process.kill()
-        told = "".join(log.read_text()[-3000:] for log in self._logs)
-        assert not any(codes), told
+            process.wait()
 
 
 def table(folder, name):
@@ -82,21 +82,18 @@ def told(folder, name):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder of runs: on one device, and of two processes."""
+    """A folder of runs: of one device, and of two processes with four each."""
     folder = tmp_path_factory.mktemp("runs")
     toy = {"total_steps": 6, "eval_every": 3, "microbatches": 2}
     member = {"member": "spectrogram_diffusion", "total_steps": 3}
     tiny_zoo.run(**job("toy", folder / "begun_by_one", **toy | {"total_steps": 3}))
-    pair = Processes(folder, "pair", count=2, devices=4, jobs=[
-        *(job("toy", folder / name, mesh, **toy) for name, mesh in MESHES.items()),
-        job("toy", folder / "begun_by_two", MESHES["all"], **toy | {"total_steps": 3}),
-        job("toy", folder / "begun_by_one", MESHES["fsdp"], **toy),
-        job(model_dir=folder / "member", mesh=MESHES["all"], **member)])
-    one = Processes(folder, "one", count=1, devices=1,
-                    jobs=[job(model_dir=folder / "member_one", **member)])
-    tiny_zoo.run(**job("toy", folder / "one", **toy))
-    pair.wait()
-    one.wait()
+    pair = [*(job("toy", folder / name, mesh, **toy) for name, mesh in MESHES.items()),
+            job("toy", folder / "begun_by_two", MESHES["all"], **toy | {"total_steps": 3}),
+            job("toy", folder / "begun_by_one", MESHES["fsdp"], **toy),
+            job(model_dir=folder / "member", mesh=MESHES["all"], **member)]
+    one = [job(model_dir=folder / "member_one", **member)]
+    with processes(folder, "pair", pair, 2, 4), processes(folder, "single", one, 1, 1):
+        tiny_zoo.run(**job("toy", folder / "one", **toy))
     tiny_zoo.run(**job("toy", folder / "begun_by_two", **toy))
     return folder
 
@@ -143,15 +140,15 @@ def test_zoo_members_have_the_losses_of_one_device_on_all_meshes(tmp_path, membe
         return [job(model_dir=tmp_path / f"{name}_{m}", mesh=axes, **whole)
                 for m, axes in meshes.items()]
 
-    Processes(tmp_path, "one", count=1, devices=1, jobs=[
-        job(model_dir=tmp_path / "one", **whole),
-        job(model_dir=tmp_path / "begun_by_one", **half)]).wait()
-    Processes(tmp_path, "two", count=2, devices=4, jobs=[
-        *all_meshes("two"), job(model_dir=tmp_path / "begun_by_two", mesh=meshes["fsdp"], **half),
-        job(model_dir=tmp_path / "begun_by_one", mesh=meshes["all"], **whole)]).wait()
-    Processes(tmp_path, "eight", count=1, devices=8, jobs=[
-        *all_meshes("eight"),
-        job(model_dir=tmp_path / "begun_by_two", mesh=meshes["data_model"], **whole)]).wait()
+    one = [job(model_dir=tmp_path / "one", **whole), job(model_dir=tmp_path / "begun_by_one", **half)]
+    two = [*all_meshes("two"), job(model_dir=tmp_path / "begun_by_two", mesh=meshes["fsdp"], **half),
+           job(model_dir=tmp_path / "begun_by_one", mesh=meshes["all"], **whole)]
+    eight = [*all_meshes("eight"),
+             job(model_dir=tmp_path / "begun_by_two", mesh=meshes["data_model"], **whole)]
+    for name, jobs, count, devices in (("single", one, 1, 1), ("pair", two, 2, 4),
+                                       ("eight", eight, 1, 8)):
+        with processes(tmp_path, name, jobs, count, devices):
+            pass
     for run in sorted(p.parent.name for p in tmp_path.glob("*/train.csv")):
         assert_same(tmp_path / run, tmp_path / "one")
         assert_same_evaluation(tmp_path / run, tmp_path / "one")

@@ -17,7 +17,7 @@ import pytest
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.errors import UserError
-from music_diffusion.training import loop
+from music_diffusion.training import steps
 from music_diffusion.training.checkpoints import Checkpoints, read_params
 from music_diffusion.training.loop import NonFiniteError, TrainConfig, train
 from music_diffusion.training.optimizers import adafactor, adamw
@@ -297,7 +297,7 @@ def test_too_little_memory_is_an_error_with_advice(tmp_path, monkeypatch):
     def fill(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr(loop._Step, "__call__", fill)
+    monkeypatch.setattr(steps.Step, "__call__", fill)
     with pytest.raises(UserError, match="not enough device memory .*raise MICROBATCHES") as caught:
         go(tmp_path)
     assert "\n" not in str(caught.value)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from reference.toy_regression import ToyModel, ToySource
 
-from music_diffusion.training import loop
+from music_diffusion.training import steps
 from music_diffusion.training.checkpoints import Checkpoints, read_params
 from music_diffusion.training.loop import TrainConfig, train
 from music_diffusion.training.optimizers import adamw
@@ -43,9 +43,9 @@ def live(folder, total_steps, pipe):
             return function(*args, **kwargs)
         return told
 
-    loop._Step.__init__ = telling("compile", loop._Step.__init__)
-    loop._Step.__call__ = telling("step", loop._Step.__call__)
-    loop._Evaluator._metrics = telling("eval", loop._Evaluator._metrics)
+    steps.Step.__init__ = telling("compile", steps.Step.__init__)
+    steps.Step.__call__ = telling("step", steps.Step.__call__)
+    steps.Evaluator._metrics = telling("eval", steps.Evaluator._metrics)
     Checkpoints.save = telling("save", Checkpoints.save)
     result = run(folder, total_steps)
     pipe.send("end")

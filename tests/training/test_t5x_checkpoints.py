@@ -159,6 +159,11 @@ def test_damage_is_a_one_line_error(tmp_path, what):
 
 def test_other_folders_are_no_runs(tmp_path):
     (tmp_path / "checkpoint_x").mkdir()
+    for name in ("export", "tensorflow"):  # whose files happen to be called so
+        (tmp_path / name).mkdir()
+    (tmp_path / "export" / "state").mkdir()
+    (tmp_path / "tensorflow" / "checkpoint").write_text("model_checkpoint_path: 'x'")
+    assert not is_t5x(tmp_path / "export") and not is_t5x(tmp_path / "tensorflow")
     assert not is_t5x(tmp_path) and not is_t5x(tmp_path / "nowhere") and not is_run(tmp_path)
     with pytest.raises(UserError, match="no checkpoint_STEP there; there are none"):
         read_t5x(tmp_path)
