@@ -48,11 +48,12 @@ def linear(x: Float[Array, "... D"], kernel: Float[Array, "D E"]) -> Float[Array
 
     The kernel's gradient is a sum in the kernel's own dtype.
     """
-    return jnp.einsum("...D,DE->...E", x, kernel.astype(x.dtype))
+    return _linear_forward(x, kernel)[0]
 
 
 def _linear_forward(x, kernel):
-    return linear(x, kernel), (x, kernel)
+    # A plain product, which rematerialisation recognizes.
+    return jnp.einsum("...D,DE->...E", x, kernel.astype(x.dtype)), (x, kernel)
 
 
 def _linear_backward(residuals, y_bar):
