@@ -1,6 +1,6 @@
 """Runs of two processes with four devices each have the losses of one process and of one device.
 
-What differs is the order of sums alone; measured at most 9e-7.
+What differs is the order of sums alone; measured at most 1e-6.
 """
 
 import contextlib
