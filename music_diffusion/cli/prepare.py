@@ -15,7 +15,8 @@ from music_diffusion.data.sets.transposed import Transposed
 from music_diffusion.data.splits import Assigned
 from music_diffusion.errors import UserError
 
-KINDS = ("sets", "renders", "audio_folder", "note_rows", "note_maps", "release")  # beside data sets
+KINDS = ("sets", "renders", "audio_folder", "note_rows", "note_maps", "performances",
+         "release")  # beside data sets
 SOUNDFONT = "soundfont"
 HELD_OUT = 0.05  # share for validation; of renders, hours of it (and of test) for each hour of training
 
@@ -174,6 +175,22 @@ def _release(request: Request, source: str, destination: str, progress: Progress
     return {}
 
 
+def _performances(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.data.performances import add_performances, read_told
+    from music_diffusion.models.performances import write_performances
+
+    options = dict(request.options)
+    told, default = options.pop("table", None), options.pop("default", None)
+    if options:
+        raise UserError(f"prepare performances has no option {min(options)!r}; there are table and default")
+    listed = add_performances(source, destination, None if told is None else read_told(told), default)
+    write_performances(destination, listed)
+    progress(1, 1)
+    return {"performances": list(listed.names),
+            "summary": f"{len(listed.names)} performances: {', '.join(listed.names)}"}
+
+
 _MAKERS: dict[str, Callable[[Request, str, str, Progress], dict]] = {
     "renders": _renders, "audio_folder": _audio_folder, "note_rows": _note_rows,
-    "note_maps": _note_maps, "release": _release}
+    "note_maps": _note_maps, "performances": _performances,
+    "release": _release}

@@ -20,6 +20,7 @@ from music_diffusion.data import records
 from music_diffusion.data.note_features import Example, NoteFeatures, TooManyEventsError
 from music_diffusion.data.shards import ShardFacts, read_facts
 from music_diffusion.errors import UserError
+from music_diffusion.models.performances import read_performances
 
 EXTRAS = ("performance", "source", "style")
 TRIES = 32  # crops of a record, or segments in a row, of which the first whose events fit is taken
@@ -40,7 +41,7 @@ class Examples:
     targets_context      T F          scaled mel of the T frames before; zeros where the
                                       record does not hold them all
     targets_context_mask T            1, or all 0 there
-    performance          int32        its number among the manifest's classes
+    performance          int32        its number in `performances`, or among the manifest's classes
     source               T F          scaled mel of the same notes in another timbre
     style                T F          scaled mel of another record of the same style
     style_label          int32        the style's number among the manifest's classes
@@ -60,11 +61,12 @@ class Examples:
     features: NoteFeatures | None = None  # None: of the spectrogram alone
     context: bool = False
     extras: tuple[str, ...] = ()  # of EXTRAS
+    performances: str | None = None  # a file that numbers them (`data.performances`), not the manifest
 
     def __post_init__(self):
         if self.frames < 1:
             raise UserError(f"segments of {self.frames} frames: give 1 or more")
-        classes = self._manifest.get("classes", {})
+        classes = self._classes
         hop = self.codec.hop / self.codec.sample_rate
         its_hop = getattr(self.features, "hop", hop)
         if abs(its_hop - hop) > 1e-9:
@@ -205,10 +207,23 @@ class Examples:
         return {"style": self._of_style(number, record, rng), "style_label": np.array(number, np.int32)}
 
     def _number(self, kind: str, label: str | None, record: int) -> int:
-        classes = self._manifest["classes"][kind]
+        classes = self._classes[kind]
         if label not in classes:
             raise UserError(f"{self.folder}: record {record} of {self.split} has no {kind}")
         return classes.index(label)
+
+    @functools.cached_property
+    def _classes(self) -> dict[str, Sequence[str]]:
+        """Names of performances and styles, in the order of their numbers."""
+        classes = dict(self._manifest.get("classes", {}))
+        if self.performances is not None:
+            names = read_performances(self.performances).names
+            strange = sorted(set(classes.get("performance", ())) - set(names))
+            if strange:
+                raise UserError(f"{self.folder}: {strange[0]!r} is no performance of {self.performances}; "
+                                "make that file of this folder too (`prepare performances`)")
+            classes["performance"] = names
+        return classes
 
     @functools.cached_property
     def _styles(self) -> dict[int, np.ndarray]:

@@ -29,7 +29,8 @@ class RecordSource:
     frames: int = 256  # T
     features: NoteFeatures | None = FrameFeatures()  # of the notes; None: of the spectrogram alone
     context: bool = False  # whether examples hold the segment before (`targets_context`, its mask)
-    performance: bool = False  # … the number of their performance (`performance`)
+    # … the number of their performance (`performance`): in the manifest, or in this file of them.
+    performance: bool | str = False
     source: bool = False  # … the same notes in another timbre (`source`)
     style: bool = False  # … a segment of another record of their style (`style`, `style_label`)
     shuffle: bool = True  # random crops in random order; False: all segments, in order
@@ -39,7 +40,8 @@ class RecordSource:
         """Random access to the examples of a split."""
         kinds = [k for k in ("performance", "source", "style") if getattr(self, k)]
         return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
-                        features=self.features, context=self.context, extras=tuple(kinds))
+                        features=self.features, context=self.context, extras=tuple(kinds),
+                        performances=self.performance if isinstance(self.performance, str) else None)
 
     def dataset(self, split: str, seed: int) -> grain.MapDataset:
         """Endless examples of a split, for mixing and batching."""

@@ -12,6 +12,7 @@ slot_program … (5)   B T P     note slots, for the map
 roll                 B T C     onset, sounding and instrument class rolls
 maps                 B T 2 F   the maps of `note_maps`, if made beforehand; then
                                the slots are not needed
+performance          B         with `config.performances`: see `models.performance`
 ==================== ========= ==================================================
 """
 
@@ -33,6 +34,7 @@ from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_
 from music_diffusion.diffusion.solvers import DDIM, Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.performance import FEATURE, performance_weights, widened
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.score_denoiser import (
@@ -55,25 +57,29 @@ class FrameDiffusionModel:
     # lies at that noise (e^-5/2) and not at the data's.
     schedule: Schedule = CosineSchedule(shift=5.0)
     distance: Callable[[Array, Array], Array] = squared  # elementwise, at unit variance
+    training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
     condition_dropout: float = 0.1  # share of training examples without notes; in [0, 1]
+    performance_dropout: float = 0.1  # … without their performance, drawn independently
     timbre_weights: str | None = None  # safetensors of a trained NoteTimbreModel, to begin with
     train_timbre: bool = False  # whether the note timbre network is trained too
     solver: Solver = DDIM(eta=0.0)
     times: TimeGrid = UniformTime()
     num_steps: int = 12  # sampling steps, from 1
     guidance_weight: float = 1.0  # 1: as learned; above: follows the notes more closely
+    performance_guidance: float = 1.0  # … the performance
     # Deviation of the starting noise, from 0. 1 samples what was learned. A deterministic solver
     # carries less noise to less of what the notes leave open: below 1 is closer to their mean.
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.condition_dropout <= 1.0:
-            raise UserError(f"{self.condition_dropout=} must be from 0 to 1")
+        for name in ("condition_dropout", "performance_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
         if not self.temperature >= 0:
             raise UserError(f"{self.temperature=} must be at least 0")
-        Guidance(weights=(self.guidance_weight,))  # checks it
+        Guidance(weights=(self.guidance_weight, self.performance_guidance))  # checks them
 
     @property
     def network(self) -> ScoreDenoiser:
@@ -102,7 +108,9 @@ class FrameDiffusionModel:
         slots = {f: jnp.zeros((1, t, 1), jnp.int32 if i < 3 else jnp.float32)
                  for i, f in enumerate(SLOT_FIELDS)}
         arguments = (jnp.zeros((1, t, self.codec.mels)), jnp.zeros((1,)), jnp.zeros((1,)),
-                     slots, jnp.zeros((1, t, ROLL_CHANNELS)), jnp.ones((1,)))
+                     slots, jnp.zeros((1, t, ROLL_CHANNELS)), jnp.ones((1,)),
+                     performance_weights({FEATURE: jnp.zeros((1,), jnp.int32)},
+                                         self.config.performances))
         variables = dict(jax.jit(self.network.init)(rng, *arguments))
         if self.timbre_weights is not None:
             timbre = load_safetensors(self.timbre_weights)
@@ -121,29 +129,49 @@ class FrameDiffusionModel:
         return self.network.apply({"params": params}, slots, one_hot=self.train_timbre,
                                   method="note_maps")
 
-    def condition(self, params: Params, batch: Batch, keep: Float[Array, " B"]) -> Condition:
-        """What the denoiser needs of the notes, once a segment; `keep` 0 drops them."""
+    def adopt(self, params: Params, stored: Params) -> Params:
+        """Parameters of a model with fewer performances, or without, as this one's; see `widened`."""
+        return widened(params, stored)
+
+    def condition(self, params: Params, batch: Batch, keep: Float[Array, " B"],
+                  keep_performance: Float[Array, " B"] | None = None) -> Condition:
+        """What the denoiser needs of its conditions, once a segment.
+
+        Args:
+          params, batch: as in `loss_fn`; targets are not needed.
+          keep: 0 drops an example's notes.
+          keep_performance: 0 drops an example's performance; None keeps all.
+        """
         require_features(batch, ("roll",))
-        return self.network.apply({"params": params}, self.note_maps(params, batch),
-                                  jnp.asarray(batch["roll"], jnp.float32), keep, method="condition")
+        return self.network.apply(
+            {"params": params}, self.note_maps(params, batch), jnp.asarray(batch["roll"], jnp.float32),
+            keep, performance_weights(batch, self.config.performances, keep_performance),
+            method="condition")
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Training loss, with dropout of the notes."""
+        """Training loss, with dropout of the notes and of the performance."""
         require_features(batch, ("targets",))
         rng_loss, rng_keep = jax.random.split(rng)
         size = jnp.shape(batch["targets"])[0]
-        keep = jax.random.bernoulli(rng_keep, 1.0 - self.condition_dropout, (size,))
-        return self._loss(params, batch, rng_loss, keep.astype(jnp.float32))
+
+        def kept(rng, dropout):
+            return jax.random.bernoulli(rng, 1.0 - dropout, (size,)).astype(jnp.float32)
+
+        keep = kept(rng_keep, self.condition_dropout)
+        keep_performance = None
+        if self.config.performances is not None:
+            keep_performance = kept(jax.random.fold_in(rng_keep, 1), self.performance_dropout)
+        return self._loss(params, batch, rng_loss, keep, keep_performance)
 
     def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss with all notes, and `map_l1`, the map's error in nat."""
+        """The loss with all conditions, and `map_l1`, the map's error in nat."""
         require_features(batch, ("targets",))
         return self._loss(params, batch, rng, jnp.ones((jnp.shape(batch["targets"])[0],)))
 
-    def _loss(self, params, batch, rng, keep):
-        cond = self.condition(params, batch, keep)
+    def _loss(self, params, batch, rng, keep, keep_performance=None):
+        cond = self.condition(params, batch, keep, keep_performance)
         targets = jnp.asarray(batch["targets"])
         c = self.config
         s = keep * c.residual_std + (1 - keep) * c.data_std
@@ -157,7 +185,7 @@ class FrameDiffusionModel:
 
         loss, metrics = diffusion_loss(
             denoise, targets, rng, schedule=self.schedule, parameterization=V(),
-            distance=self.distance, times=stratified_times, output_scale=unit_scale)
+            distance=self.distance, times=self.training_times, output_scale=unit_scale)
         error = jnp.abs(cond["map"] - targets) * keep[:, None, None]
         nat = 0.5 * (self.codec.log_max - self.codec.log_min)
         return loss, {**metrics, "map_l1": nat * jnp.mean(error) / jnp.maximum(keep.mean(), 1e-6)}
@@ -167,15 +195,18 @@ class FrameDiffusionModel:
                                   cond, method="denoise")
 
     def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:
-        """(z [B, T, F], logsnr [B]) → guided v for the batch's notes."""
+        """(z [B, T, F], logsnr [B]) → guided v for the batch's conditions."""
         require_features(batch, ("roll",))
-        size = jnp.shape(batch["roll"])[0]
-        full = self.condition(params, batch, jnp.ones((size,)))
-        if self.guidance_weight == 1.0:
-            return lambda z, logsnr: self._denoise(params, z, logsnr, full)
-        without = self.condition(params, batch, jnp.zeros((size,)))
-        return Guidance(weights=(self.guidance_weight,))(
-            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (full, without))
+        on, off = (jnp.full(jnp.shape(batch["roll"])[:1], x, jnp.float32) for x in (1, 0))
+        full = self.condition(params, batch, on)
+        weights = [self.guidance_weight]
+        without = [full if self.guidance_weight == 1.0 else self.condition(params, batch, off)]
+        if self.config.performances is not None:
+            weights.append(self.performance_guidance)
+            without.append(full if self.performance_guidance == 1.0
+                           else self.condition(params, batch, on, off))
+        return Guidance(weights=tuple(weights))(
+            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (full, *without))
 
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from music_diffusion.networks.layers import Dense
+from music_diffusion.networks.layers import Dense, Initializer, fan_in_init
 
 
 def sinusoid(
@@ -59,13 +59,15 @@ class FiLMLayer(nn.Module):
     """
 
     dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = fan_in_init  # zeros: begins as the identity
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T E"], conditioning: Float[Array, "B K"]
     ) -> Float[Array, "B T E"]:
         dense = Dense(
-            2 * x.shape[-1], axes=("embed", "mlp"), dtype=self.dtype, name="DenseGeneral_0"
+            2 * x.shape[-1], axes=("embed", "mlp"), dtype=self.dtype, kernel_init=self.kernel_init,
+            name="DenseGeneral_0",
         )
         scale, shift = jnp.split(dense(conditioning)[:, None, :], 2, axis=-1)
         return x * (1.0 + scale) + shift

@@ -10,6 +10,7 @@ norms, softmax and the sums of gradients are float32.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -106,6 +107,29 @@ class RMSNorm(nn.Module):
         x = x.astype(jnp.float32)
         y = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + self.epsilon)
         return (y * match_rank(scale, y)).astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Over all positions and the features of a group; scale and bias by feature. In float32.
+
+    Wu & He 2018, https://arxiv.org/abs/1803.08494.
+    """
+
+    groups: int = 32  # at most; as many as divide the features
+    epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        features = x.shape[-1]
+        scale = param_with_axes("scale", nn.initializers.ones, (features,), jnp.float32, axes=("embed",))
+        bias = param_with_axes("bias", nn.initializers.zeros, (features,), jnp.float32, axes=("embed",))
+        groups = math.gcd(self.groups, features)
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, features // groups)
+        grouped = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
+        grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped**2, (1, 3), keepdims=True) + self.epsilon)
+        y = grouped.reshape(x.shape)
+        return (y * match_rank(scale, y) + match_rank(bias, y)).astype(self.dtype)
 
 
 class Embed(nn.Module):

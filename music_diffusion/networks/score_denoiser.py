@@ -14,6 +14,9 @@ v, around a mean):
     v = α σ (1 − s²) / n · u − σ map − (s / n) F                           (2)
 
 Without its condition the map is the mean of all data and s their deviation.
+
+With performances (`networks.performance`), FiLM with the mel bins as features
+gives the map a performance's tone, and FiLM in every block of the U-Net the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ from jaxtyping import Array, Float
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.schedules import alpha_sigma, per_example
+from music_diffusion.errors import UserError
+from music_diffusion.networks.film import FiLMLayer
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
+from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
 
 SLOT_FIELDS = ("program", "pitch", "velocity", "age", "release")
@@ -40,6 +46,7 @@ class ScoreDenoiserConfig:
 
     timbre: NoteTimbreConfig = NoteTimbreConfig()
     unet: UNet1DConfig = UNet1DConfig()
+    performances: PerformanceConfig | None = None  # None: one sound
     residual_std: float = 0.08  # s: deviation of the data from the map
     data_mean: float = -0.45  # the map of the dropped condition
     data_std: float = 0.45  # s of the dropped condition
@@ -63,6 +70,9 @@ class ScoreDenoiser(nn.Module):
     def setup(self) -> None:
         self.timbre = NoteTimbre(self.config.timbre)
         self.unet = UNet1D(self.config.unet)
+        if self.config.performances is not None:
+            self.performances = PerformanceTable(self.config.performances)
+            self.map_film = FiLMLayer(kernel_init=nn.initializers.zeros)
 
     def note_maps(self, slots: dict[str, jax.Array], *, one_hot: bool = False) -> jax.Array:
         """Slots [B, T, P] (see `notes.frames.slot_features`) → scaled maps [B, T, 2, F].
@@ -77,15 +87,33 @@ class ScoreDenoiser(nn.Module):
         return jnp.stack([codec.scale(power_sum(mel, w, codec.clip_min)) for w in (used, new)], -2)
 
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
-                  keep: Float[Array, " B"]) -> dict[str, jax.Array]:
-        """What `denoise` needs of the notes; `keep` 0 drops them, 1 keeps them."""
+                  keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None
+                  ) -> dict[str, jax.Array]:
+        """What `denoise` needs of its conditions.
+
+        Args:
+          maps, roll: of the notes.
+          keep: 0 drops the notes, 1 keeps them.
+          performance: weights of the performances, all 0 to drop it; with `config.performances` only.
+        """
         c = self.config
+        given = {}
+        if (performance is None) != (c.performances is None):
+            verb = "takes no" if c.performances is None else "needs a"
+            raise UserError(f"ScoreDenoiserConfig.performances = {c.performances}: the network {verb} "
+                            "performance")
+        if performance is not None:
+            given["performance"] = self.performances(performance)
+            size, frames = maps.shape[:2]
+            both = jnp.swapaxes(maps, 1, 2).reshape(size, 2 * frames, -1)  # B 2T F
+            both = self.map_film(both, given["performance"])
+            maps = jnp.swapaxes(both.reshape(size, 2, frames, -1), 1, 2)
         keep_Bx1x1 = keep[:, None, None]
         note_map = keep_Bx1x1 * maps[:, :, 0] + (1 - keep_Bx1x1) * c.data_mean
         features = jnp.concatenate([
             note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
             jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1))], -1)
-        return {"map": note_map, "features": features, "keep": keep}
+        return {"map": note_map, "features": features, "keep": keep, **given}
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
                 time: Float[Array, " B"], cond: dict[str, jax.Array]) -> Float[Array, "B T F"]:
@@ -96,9 +124,10 @@ class ScoreDenoiser(nn.Module):
         alpha, sigma = alpha_sigma(per_example(logsnr, 3))
         n = jnp.sqrt(alpha**2 * s**2 + sigma**2)
         u = (z - alpha * cond["map"]) / n
-        f = self.unet(u, time, cond["features"])
+        f = self.unet(u, time, cond["features"], cond.get("performance"))
         return alpha * sigma * (1 - s**2) / n * u - sigma * cond["map"] - s / n * f
 
-    def __call__(self, z, logsnr, time, slots, roll, keep):
+    def __call__(self, z, logsnr, time, slots, roll, keep, performance=None):
         """All at once; creates every parameter."""
-        return self.denoise(z, logsnr, time, self.condition(self.note_maps(slots), roll, keep))
+        cond = self.condition(self.note_maps(slots), roll, keep, performance)
+        return self.denoise(z, logsnr, time, cond)

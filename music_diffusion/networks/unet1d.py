@@ -1,13 +1,15 @@
 """A 1-D U-Net over frames, mel bins as channels (Maman et al. 2024, section 3.1).
 
-Frame-aligned conditions enter at the input layer. Norms act within a frame, so
-that a frame's result depends on its surroundings only through convolution and
-the attention of the coarsest level.
+Frame-aligned conditions enter at the input layer. The noise level, and a
+performance if there is one, modulate every block. RMS norms act within a frame,
+so that a frame's result depends on its surroundings only through convolution
+and the attention of the coarsest level; group norms, the paper's, see all frames.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,11 +19,15 @@ from music_diffusion.networks.film import FiLMLayer, embed_time
 from music_diffusion.networks.layers import (
     DTYPES,
     Dense,
+    GroupNorm,
     MultiHeadAttention,
     RMSNorm,
     check_choice,
 )
 from music_diffusion.networks.remat import POLICIES, rematerialized
+
+
+NORMS = {"rms": RMSNorm, "group": GroupNorm}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +40,14 @@ class UNet1DConfig:
     heads: int = 5  # of the attention at the coarsest level
     head_dim: int = 64
     output: int = 128  # F
+    norm: str = "rms"  # rms or group
     dtype: str = "float32"  # of the matrix products; "bfloat16" on accelerators
     remat: str = "none"  # what a residual block computes again for its gradient: none, dots or full
 
     def __post_init__(self):
         if not self.widths or self.blocks < 1:
             raise ValueError(f"{self.widths=} must not be empty and {self.blocks=} at least 1")
+        check_choice(self, "norm", NORMS)
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", POLICIES)
 
@@ -73,14 +81,16 @@ class ResidualBlock(nn.Module):
     """norm → FiLM → swish → conv → norm → swish → conv, plus a linear shortcut if widths differ."""
 
     features: int
+    norm: str = "rms"  # of NORMS
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], conditioning: Float[Array, "B K"]):
-        h = RMSNorm(dtype=self.dtype, name="norm_0")(x)
+        norm = functools.partial(NORMS[self.norm], dtype=self.dtype)
+        h = norm(name="norm_0")(x)
         h = FiLMLayer(dtype=self.dtype, name="film")(h, conditioning)
         h = Conv3(self.features, dtype=self.dtype, name="conv_0")(nn.swish(h))
-        h = RMSNorm(dtype=self.dtype, name="norm_1")(h)
+        h = norm(name="norm_1")(h)
         # Zero: a new block begins as the identity.
         h = Conv3(self.features, dtype=self.dtype, kernel_init=nn.initializers.zeros,
                   name="conv_1")(nn.swish(h))
@@ -90,14 +100,18 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + attention(norm(x)) over all frames."""
+    """x + attention(FiLM(norm(x))) over all frames; without FiLM where there is no conditioning."""
 
     config: UNet1DConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B T D"], conditioning: Float[Array, "B K"] | None
+                 ) -> Float[Array, "B T D"]:
         c = self.config
-        h = RMSNorm(dtype=DTYPES[c.dtype], name="norm")(x)
+        h = NORMS[c.norm](dtype=DTYPES[c.dtype], name="norm")(x)
+        if conditioning is not None:
+            h = FiLMLayer(dtype=DTYPES[c.dtype], kernel_init=nn.initializers.zeros, name="film")(
+                h, conditioning)
         return x + MultiHeadAttention(x.shape[-1], c.heads, c.head_dim, dtype=DTYPES[c.dtype],
                                       name="attention")(h)
 
@@ -116,8 +130,16 @@ class UNet1D(nn.Module):
         z: Float[Array, "B T F"],
         time: Float[Array, " B"],
         condition: Float[Array, "B T C"],
+        performance: Float[Array, "B D"] | None = None,
     ) -> Float[Array, "B T O"]:
-        """`time` in [0, 1] is the schedule's time; T a multiple of `config.frame_multiple`."""
+        """One prediction.
+
+        Args:
+          z: noisy data; T a multiple of `config.frame_multiple`.
+          time: the schedule's time, in [0, 1].
+          condition: frame-aligned.
+          performance: beside the time in the FiLM of every block, and then of the attention too.
+        """
         c = self.config
         dtype = DTYPES[c.dtype]
         if z.shape[1] % c.frame_multiple:
@@ -125,6 +147,8 @@ class UNet1D(nn.Module):
         k = 4 * c.time_features
         dense = [Dense(k, axes=("embed", "mlp"), name=f"time_{i}") for i in range(2)]
         t = embed_time(time, *dense, features=c.time_features, max_time=2e4)
+        if performance is not None:
+            t = jnp.concatenate([t, performance], -1)
 
         x = jnp.concatenate([z, condition], -1)
         x = Conv3(c.widths[0], dtype=dtype, name="input")(x)
@@ -133,18 +157,18 @@ class UNet1D(nn.Module):
             if level:
                 x = 0.5 * (x[:, 0::2] + x[:, 1::2])
             for i in range(c.blocks):
-                block = ResidualBlock(width, dtype=dtype, name=f"down_{level}_{i}")
+                block = ResidualBlock(width, norm=c.norm, dtype=dtype, name=f"down_{level}_{i}")
                 x = rematerialized(c.remat, block, x, t)
             skips.append(x)
-        x = AttentionBlock(c, name="middle")(x)
+        x = AttentionBlock(c, name="middle")(x, None if performance is None else t)
         for level, width in reversed(list(enumerate(c.widths))):
             if level < len(c.widths) - 1:
                 x = Dense(width, axes=("embed", "mlp"), dtype=dtype, name=f"raise_{level}")(x)
                 x = jnp.repeat(x, 2, axis=1) + skips[level]
             for i in range(c.blocks):
-                block = ResidualBlock(width, dtype=dtype, name=f"up_{level}_{i}")
+                block = ResidualBlock(width, norm=c.norm, dtype=dtype, name=f"up_{level}_{i}")
                 x = rematerialized(c.remat, block, x, t)
-        x = nn.swish(RMSNorm(dtype=dtype, name="output_norm")(x))
+        x = nn.swish(NORMS[c.norm](dtype=dtype, name="output_norm")(x))
         return Dense(c.output, axes=("embed", "mel"), use_bias=True, kernel_init=nn.initializers.zeros,
                      name="output")(x)
 

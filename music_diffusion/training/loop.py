@@ -27,7 +27,7 @@ from music_diffusion.training.report import Report
 from music_diffusion.training.state import TrainState, init_state
 from music_diffusion.training.steps import Evaluator, Step, Wishes
 from music_diffusion.training.stopping import FINISHED, Stop, Stopped
-from music_diffusion.training.warm_start import stored_params, warm_start
+from music_diffusion.training.warm_start import adopted, stored_params, warm_start
 
 
 class NonFiniteError(UserError):
@@ -205,7 +205,7 @@ class _Start:
         self.evaluated = False  # whether the step that it begins with has been evaluated
         if checkpoints.latest_step() is None:
             state = jax.jit(lambda: init()[0], out_shardings=self.shardings)()
-            self.state = state if init_from is None else _warm(state, init_from, init_parts)
+            self.state = state if init_from is None else _warm(state, model, init_from, init_parts)
         else:
             abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                                     abstract, self.shardings)
@@ -214,9 +214,10 @@ class _Start:
         self.step = int(self.state.step)
 
 
-def _warm(state: TrainState, init_from: str, init_parts: Sequence[str]) -> TrainState:
+def _warm(state: TrainState, model: Model, init_from: str, init_parts: Sequence[str]) -> TrainState:
     """A fresh state whose parameters, and their average, begin with stored ones."""
-    params = warm_start(state.params, stored_params(init_from), init_parts, init_from)
+    stored = adopted(model, state.params, stored_params(init_from))
+    params = warm_start(state.params, stored, init_parts, init_from)
     # A copy, as in `init_state`.
     ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
     return dataclasses.replace(state, params=params, ema_params=ema_params)

@@ -21,6 +21,7 @@ from music_diffusion.data.sets.soundfont_excerpts import (
     RenderedSound,
     forget,
 )
+from music_diffusion.data.sets.soundfont_performances import read_performances
 from music_diffusion.data.sets.soundfont_scores import Sources, find_scores, of_split
 from music_diffusion.data.soundfont import SoundFontRenderer, check_library
 from music_diffusion.data.sounds import read_sound
@@ -64,6 +65,7 @@ class SoundFontRenders:
     peak_db: tuple[float, ...] = ()  # dBFS, range of the peaks; (): the synthesizer's level
     # So many fixed recordings (font, room, tone) rather than ever new ones, and their names as labels.
     performances: int = 0
+    recordings_table: str = ""  # … these, with their names: a CSV table (`soundfont_performances`)
     # What is played. Timbres are programs (0..127), or Slakh classes, for each of which its first
     # program stands (`notes.programs`).
     solo: float = 0.0  # share of which one part plays alone, on an instrument of any class; style labels
@@ -93,6 +95,10 @@ class SoundFontRenders:
         _ = self.augmentation, self._playing  # their checks
 
     def _check_performances(self) -> None:
+        if self.recordings_table:
+            if self.performances or self.room or self.shelf:
+                raise UserError("recordings_table names the recordings: leave performances, room and shelf out")
+            _ = self.recordings  # reads the table
         fonts, several = len(self.soundfonts), self.room or self.shelf
         if self.performances and not (fonts <= self.performances and (
                 several or self.performances == fonts)):
@@ -113,6 +119,8 @@ class SoundFontRenders:
     @functools.cached_property
     def recordings(self) -> tuple[tuple[str, Recording], ...]:
         """The fixed recordings with their names, without levels; () if they are ever new."""
+        if self.recordings_table:
+            return read_performances(self.recordings_table, self.soundfonts)
         result = []
         for i in range(self.performances):
             rng = np.random.default_rng([self.seed, PERFORMANCES, i])
@@ -148,8 +156,8 @@ class SoundFontRenders:
         origin = sorted(sources)[rng.integers(len(sources))]
         piece = sources[origin][rng.integers(len(sources[origin]))]
         performance = None
-        if self.performances:
-            performance, recording = self.recordings[rng.integers(self.performances)]
+        if self.recordings:
+            performance, recording = self.recordings[rng.integers(len(self.recordings))]
         else:
             recording = self._draw_recording(self.soundfonts[rng.integers(len(self.soundfonts))], rng)
         if self.peak_db:
@@ -192,8 +200,12 @@ class SoundFontRenders:
     def identity(self) -> dict[str, object]:
         """See `data.items.DataSet`. Longer renders begin with the shorter ones: hours do not count."""
         options = dataclasses.asdict(self)
-        for name in ("folder", "train_hours", "validation_hours", "test_hours"):
+        for name in ("folder", "train_hours", "validation_hours", "test_hours", "recordings_table"):
             del options[name]
+        if self.recordings_table:
+            options["recordings"] = [[name, dataclasses.asdict(recording)] for name, recording in (
+                (n, dataclasses.replace(r, soundfont=os.path.basename(r.soundfont)))
+                for n, r in self.recordings)]
         return options | {"soundfonts": [os.path.basename(path) for path in self.soundfonts]}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,17 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
 MOST = 12  # semitones
+SUFFIX = re.compile(r"[+-][0-9]+$")
+
+
+def copy_name(name: str, semitones: int) -> str:
+    """Of the transposed copy of an item."""
+    return f"{name}{semitones:+d}"
+
+
+def is_copy(name: str, names: Collection[str]) -> bool:
+    """Whether an item of these names is a transposed copy of another one."""
+    return SUFFIX.sub("", name) in set(names) - {name}
 
 
 def speed(semitones: int) -> float:
@@ -85,7 +97,7 @@ def _copy(item: Item, semitones: int) -> Item:
         return TransposedSound(sound=sound, semitones=semitones)
 
     return dataclasses.replace(
-        item, name=f"{item.name}{semitones:+d}", audio=moved(item.audio),
+        item, name=copy_name(item.name, semitones), audio=moved(item.audio),
         source=None if item.source is None else moved(item.source),
         notes=None if item.notes is None else functools.partial(transposed_notes, item.notes, semitones),
         stems=tuple(Stem(program=s.program, audio=moved(s.audio)) for s in item.stems))

@@ -1,0 +1,86 @@
+"""The performances of folders of records, as the list that a model's table follows."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from music_diffusion.data import records
+from music_diffusion.data.sets.transposed import is_copy
+from music_diffusion.errors import UserError
+from music_diffusion.models.performances import Performance, Performances, read_performances
+from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
+
+Told = Mapping[str, Mapping[str, str]]  # of performances: their rows of a table
+
+
+def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tuple[Performance, ...]:
+    """What the training records of a folder have of each performance, in the manifest's order.
+
+    Args:
+      folder: of `data.build`.
+      told: what is known of performances beside: columns source or soundfont, and room.
+
+    Raises:
+      UserError: the folder cannot be read, or its records have no performances.
+    """
+    manifest = records.read_manifest(folder)
+    names = manifest.get("classes", {}).get("performance", ())
+    if not names:
+        raise UserError(f"{folder}: its records have no performance; prepare a data set that tells it "
+                        "(see `prepare sets`)")
+    hop = manifest["codec"]["hop"] / manifest["codec"]["sample_rate"]
+    found = [records.Record.from_bytes(message, path.suffix)
+             for path in records.find_shards(folder, "train") for message in records.read_shard(path)]
+    items = {record.labels.get("name", "") for record in found}
+    minutes: dict[str, float] = collections.defaultdict(float)
+    sounding: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(DRUM_CLASS + 1))
+    for record in found:
+        name, notes = record.labels.get("performance", ""), record.notes
+        if not is_copy(record.labels.get("name", ""), items):
+            minutes[name] += len(record.mel) * hop / 60
+        kind = np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
+        sounding[name] += np.bincount(kind, notes.end - notes.start, DRUM_CLASS + 1)
+    result = []
+    for name in names:
+        row = (told or {}).get(name, {})
+        heard = [k for k in np.argsort(-sounding[name], kind="stable") if sounding[name][k] > 0]
+        result.append(Performance(
+            name=name, source=row.get("source") or row.get("soundfont") or "", room=row.get("room") or "",
+            instruments=tuple("Drums" if k == DRUM_CLASS else SLAKH_CLASSES[k].name for k in heard),
+            minutes=round(minutes[name], 1)))
+    return tuple(result)
+
+
+def add_performances(folder: str | os.PathLike, path: str | os.PathLike, told: Told | None = None,
+                     default: str | None = None) -> Performances:
+    """The list in a file, if it is there, with those of a folder after it.
+
+    Args:
+      folder, told: see `performances_of`.
+      path: of the file, which is not written.
+      default: name of the one that is taken where none is asked for; None: the list's, or its first.
+    """
+    before = read_performances(path) if pathlib.Path(path).exists() else None
+    known = {} if before is None else {p.name: p for p in before.performances}
+    known |= {p.name: p for p in performances_of(folder, told)}  # those known already in their place
+    listed = tuple(known.values())
+    first = listed[0].name if before is None else before.default
+    return Performances(performances=listed, default=default or first)
+
+
+def read_told(path: str | os.PathLike) -> dict[str, dict[str, str]]:
+    """A CSV table about performances, by the column `name`. Raises UserError where it has none."""
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); give a CSV file") from e
+    if not rows or not all(row.get("name") for row in rows):
+        raise UserError(f"{path}: needs rows with a column `name`")
+    return {row["name"]: row for row in rows}

@@ -1,0 +1,74 @@
+"""Named recordings of SoundFonts: font, room and tone, from a table."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import os
+from collections.abc import Sequence
+
+from music_diffusion.data.rooms import Room, Shelf
+from music_diffusion.data.sets.soundfont_excerpts import Recording
+from music_diffusion.errors import UserError
+
+# Columns beside name and soundfont. Empty cells take the default of `Room` and `Shelf`.
+ROOM = ("rt60", "pre_delay", "wet_db", "damping", "early")
+SHELF = ("hertz", "low_db", "high_db")
+
+
+def read_performances(table: str, soundfonts: Sequence[str]) -> tuple[tuple[str, Recording], ...]:
+    """The recordings of a CSV table with their names, in its order.
+
+        name, soundfont, rt60, pre_delay, wet_db, damping, early, hertz, low_db, high_db
+
+    A row is one recording: a SoundFont (by file name), in the room of `data.rooms.Room` if it has an
+    `rt60`, dry otherwise, and through the tone control of `data.rooms.Shelf` if it has `hertz`. Other
+    columns are for people. Two rows have different random reflections.
+
+    Raises:
+      UserError: no such table, a row without name or with that of another, a SoundFont that is not
+        among `soundfonts`, or a value that is no number.
+    """
+    try:
+        with open(table, newline="", encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+    except OSError as e:
+        raise UserError(f"{table}: cannot be read ({e.strerror}); give a CSV file") from e
+    fonts = {os.path.basename(path): path for path in soundfonts}
+    result: dict[str, Recording] = {}
+    for line, row in enumerate(rows, start=2):
+        where = f"{table}, line {line}"
+        name = (row.get("name") or "").strip()
+        if not name or name in result:
+            raise UserError(f"{where}: needs a name that no other row has")
+        font = (row.get("soundfont") or "").strip()
+        if font not in fonts:
+            close = difflib.get_close_matches(font, fonts, 1) or sorted(fonts)
+            raise UserError(f"{where}: {font!r} is none of the SoundFonts given; did you mean {close[0]}?")
+        room, shelf = _numbers(row, ROOM, where), _numbers(row, SHELF, where)
+        try:
+            result[name] = Recording(
+                soundfont=fonts[font],
+                room=Room(**room, seed=len(result)) if "rt60" in room else None,
+                shelf=Shelf(**shelf) if "hertz" in shelf else None)
+        except UserError as e:
+            raise UserError(f"{where}: {e}") from e
+    if not result:
+        raise UserError(f"{table}: has no rows; give one for each recording")
+    return tuple(result.items())
+
+
+def _numbers(row: dict[str, str], columns: Sequence[str], where: str) -> dict[str, float]:
+    """What is given of some columns."""
+    result = {}
+    for column in columns:
+        text = (row.get(column) or "").strip()
+        if text:
+            try:
+                result[column] = float(text)
+            except ValueError:
+                result[column] = math.nan
+            if not math.isfinite(result[column]):
+                raise UserError(f"{where}: {column} {text!r} is no number; leave it empty or give one")
+    return result
