@@ -98,7 +98,7 @@ class Performances:
             raise UserError(f"{where}: names {len(self.performances)} performances of a model that has "
                             f"{rows}; take the {FILE} that came with the weights")
         if self.table is not None and self.table != table_digest(params):
-            raise UserError(f"{where}: is of another checkpoint; take the {FILE} that came with the weights")
+            raise UserError(f"{where}: is of another checkpoint; take the {FILE} beside its weights")
 
 
 def table_of(params: Params) -> Float[np.ndarray, "R D"]:

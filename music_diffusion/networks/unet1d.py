@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -26,8 +27,7 @@ from music_diffusion.networks.layers import (
 )
 from music_diffusion.networks.remat import POLICIES, rematerialized
 
-
-NORMS = {"rms": RMSNorm, "group": GroupNorm}
+NORMS: dict[str, Callable[..., nn.Module]] = {"rms": RMSNorm, "group": GroupNorm}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import difflib
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from music_diffusion.data.rooms import Room, Shelf
 from music_diffusion.data.sets.soundfont_excerpts import Recording
@@ -46,7 +47,8 @@ def read_performances(table: str, soundfonts: Sequence[str]) -> tuple[tuple[str,
         if font not in fonts:
             close = difflib.get_close_matches(font, fonts, 1) or sorted(fonts)
             raise UserError(f"{where}: {font!r} is none of the SoundFonts given; did you mean {close[0]}?")
-        room, shelf = _numbers(row, ROOM, where), _numbers(row, SHELF, where)
+        room: dict[str, Any] = _numbers(row, ROOM, where)
+        shelf = _numbers(row, SHELF, where)
         try:
             result[name] = Recording(
                 soundfont=fonts[font],

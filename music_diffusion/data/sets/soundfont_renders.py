@@ -97,7 +97,7 @@ class SoundFontRenders:
     def _check_performances(self) -> None:
         if self.recordings_table:
             if self.performances or self.room or self.shelf:
-                raise UserError("recordings_table names the recordings: leave performances, room and shelf out")
+                raise UserError("recordings_table names all: leave performances, room and shelf out")
             _ = self.recordings  # reads the table
         fonts, several = len(self.soundfonts), self.room or self.shelf
         if self.performances and not (fonts <= self.performances and (
