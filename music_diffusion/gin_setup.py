@@ -31,6 +31,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.transformer": ("T5Config",),
     "music_diffusion.networks.unet1d": ("UNet1DConfig",),
     "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
+    "music_diffusion.networks.performance": ("PerformanceConfig",),
     "music_diffusion.networks.score_denoiser": ("ScoreDenoiserConfig",),
     "music_diffusion.networks.convnext": ("ConvNeXtConfig",),
     "music_diffusion.networks.spectrum_net": ("SpectrumNetConfig",),

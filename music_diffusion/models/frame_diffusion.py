@@ -60,7 +60,7 @@ class FrameDiffusionModel:
     training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
     condition_dropout: float = 0.1  # share of training examples without notes; in [0, 1]
     performance_dropout: float = 0.1  # … without their performance, drawn independently
-    timbre_weights: str | None = None  # safetensors of a trained NoteTimbreModel, to begin with
+    timbre_weights: str | None = None  # safetensors of a note timbre or frame diffusion model, to begin with
     train_timbre: bool = False  # whether the note timbre network is trained too
     solver: Solver = DDIM(eta=0.0)
     times: TimeGrid = UniformTime()
@@ -113,7 +113,8 @@ class FrameDiffusionModel:
                                          self.config.performances))
         variables = dict(jax.jit(self.network.init)(rng, *arguments))
         if self.timbre_weights is not None:
-            timbre = load_safetensors(self.timbre_weights)
+            stored = load_safetensors(self.timbre_weights)
+            timbre = stored.get("timbre", stored)  # a frame diffusion model has one, too
             shapes = [jax.tree.map(jnp.shape, dict(t)) for t in (timbre, variables["params"]["timbre"])]
             if shapes[0] != shapes[1]:
                 raise UserError(f"{self.timbre_weights}: not the weights of {self.config.timbre}")
