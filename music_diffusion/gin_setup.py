@@ -28,6 +28,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.audio.spectral_loss": ("LinearSpectralLoss", "MelSpectralLoss"),
     "music_diffusion.notes.frames": ("FrameGrid",),
     "music_diffusion.notes.vocabulary": ("EventConfig", "vocabulary_rows"),
+    "music_diffusion.networks.performance": ("PerformanceConfig",),
     "music_diffusion.networks.transformer": ("T5Config",),
     "music_diffusion.networks.unet1d": ("UNet1DConfig",),
     "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
@@ -63,7 +64,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.diffusion.schedules": (
         "CosineSchedule", "LinearLogSNRSchedule", "LinearBetaSchedule"),
     "music_diffusion.diffusion.parameterizations": ("Epsilon", "X0", "V"),
-    "music_diffusion.diffusion.losses": ("l1", "squared", "uniform_times", "stratified_times"),
+    "music_diffusion.diffusion.losses": (
+        "l1", "squared", "uniform_times", "stratified_times", "DiscreteTimes"),
 }
 
 TRAINING_ONLY = ("music_diffusion.training.", "music_diffusion.data.")

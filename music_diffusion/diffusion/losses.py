@@ -9,6 +9,7 @@ the network predicts, the distance d, and how t is drawn.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from music_diffusion.diffusion.parameterizations import DenoiseFn, Parameterization
 from music_diffusion.diffusion.schedules import Schedule, alpha_sigma, per_example
+from music_diffusion.errors import UserError
 
 
 def l1(pred: Float[Array, "..."], target: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -47,6 +49,27 @@ def stratified_times(rng: PRNGKeyArray, batch_size: int) -> Float[Array, " B"]:
     return (jax.random.uniform(rng, ()) + jnp.arange(batch_size) / batch_size) % 1.0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscreteTimes:
+    """B independent times i / T with i uniform on 1, ..., T: DDPM's T training steps.
+
+    Ho et al. 2020 (https://arxiv.org/abs/2006.11239, algorithm 1). Step T is the noisiest,
+    and step 0, the data, is not drawn. These are the points where a sampler of T steps
+    evaluates the network with ``sampling.UniformTime``; one of N steps does so at some of
+    them where N divides T (250 of 1000 in Maman et al. 2024).
+    """
+
+    steps: int = 1000  # T, from 1
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise UserError(f"DiscreteTimes: {self.steps=} must be at least 1")
+
+    def __call__(self, rng: PRNGKeyArray, batch_size: int) -> Float[Array, " B"]:
+        """Draws them, in (0, 1]."""
+        return jax.random.randint(rng, (batch_size,), 1, self.steps + 1) / self.steps
+
+
 def diffusion_loss(
     denoise: DenoiseFn,
     x0: Float[Array, "B ..."],
@@ -72,7 +95,7 @@ def diffusion_loss(
       mask: weights >= 0 (or booleans) of the rank of ``x0``, broadcast to it, e.g.
         [B, T, 1] with 0 for padding. The loss is the weighted mean, and 0 where
         nothing is valid.
-      times: draws B times; ``uniform_times`` or ``stratified_times``.
+      times: draws B times; ``uniform_times``, ``stratified_times`` or ``DiscreteTimes``.
       clip_x0: range to which the metric's x0 is clipped, as a sampler would;
         without it the ε-parameterization magnifies errors at low log-SNR until
         nothing else is seen. It does not touch the loss.
