@@ -28,7 +28,6 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.audio.spectral_loss": ("LinearSpectralLoss", "MelSpectralLoss"),
     "music_diffusion.notes.frames": ("FrameGrid",),
     "music_diffusion.notes.vocabulary": ("EventConfig", "vocabulary_rows"),
-    "music_diffusion.networks.performance": ("PerformanceConfig",),
     "music_diffusion.networks.transformer": ("T5Config",),
     "music_diffusion.networks.unet1d": ("UNet1DConfig",),
     "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
