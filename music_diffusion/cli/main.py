@@ -46,6 +46,18 @@ def synthesize(
     solver: Annotated[str | None, typer.Option(help="ddim, ddpm or dpm++2m.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance weight; 1 is none.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed is another take.")] = 0,
+    performance: Annotated[str | None, typer.Option(metavar="TEXT", help=(
+        "Of a model with performances (see `models show NAME --performances`): NAME, a mixture "
+        "NAME:0.7+NAME:0.3, for each instrument violin=NAME,rest=NAME, or none."))] = None,
+    performance_guidance: Annotated[float | None, typer.Option(
+        "--performance-guidance", "--performance_guidance",
+        help="Guidance weight of the performance; 1 is none.")] = None,
+    joining: Annotated[str | None, typer.Option(help=(
+        "How segments become a piece: overlap, or context where a model reads it."))] = None,
+    overlap: Annotated[float | None, typer.Option(metavar="SECONDS", help=(
+        "That neighbouring segments share, for overlap; rounded to what the model can do."))] = None,
+    segment: Annotated[float | None, typer.Option(metavar="SECONDS", help=(
+        "Length of a segment, where the model leaves it open."))] = None,
     plot: Annotated[str | None, typer.Option(metavar="OUT.png",
                                              help="Picture: piano roll over spectrogram.")] = None,
     normalize: Annotated[bool, typer.Option(help="To -14 LUFS, peak at most -1 dBTP.")] = True,
@@ -55,7 +67,9 @@ def synthesize(
     from music_diffusion.cli import synthesize as command
 
     command.run(midi=midi, output=output, model=model, inverter=inverter, steps=steps, solver=solver,
-                guidance=guidance, seed=seed, plot=plot, normalize=normalize, json=json)
+                guidance=guidance, seed=seed, performance=performance,
+                performance_guidance=performance_guidance, joining=joining, overlap=overlap,
+                segment=segment, plot=plot, normalize=normalize, json=json)
 
 
 @app.command(epilog="Example: music-diffusion reconstruct song.wav -o again.wav --plot again.png")
@@ -103,16 +117,45 @@ def transcribe(
                 frame=frame, json=json)
 
 
+@app.command(epilog="Example: music-diffusion adapt --audio take.wav --midi take.mid --name mine -o my_model")
+def adapt(
+    audio: Annotated[list[str], typer.Option(metavar="IN.wav", help=(
+        "A recording of the performance, a minute or more; repeatable."))],
+    midi: Annotated[list[str], typer.Option(metavar="IN.mid", help=(
+        "Its notes, in time with it; as often as --audio, in the same order."))],
+    name: Annotated[str, typer.Option(help="What the performance will be called.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="MODEL",
+                                        help="Folder of the model that knows it, too.")],
+    base: Annotated[str, typer.Option("--from", metavar="MODEL", help=(
+        "Name or folder of a model with performances."))] = "default",
+    room: Annotated[str, typer.Option(help="What to note of the room and the microphone.")] = "",
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; 600 by default.")] = None,
+    binding: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", help="Changes recipes/fine_tune/adapt.gin; repeatable.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Of training.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Teach a model one more performance, from recordings with their notes; the others stay as they are."""
+    from music_diffusion.cli import adapt as command
+
+    command.run(command.Settings(audio=tuple(audio), midi=tuple(midi), name=name, output=output, base=base,
+                                 room=room, steps=steps, bindings=tuple(binding or ()), workers=workers,
+                                 seed=seed), json=json)
+
+
 @app.command(epilog="Example: music-diffusion models show default")
 def models(
     action: Annotated[str, typer.Argument(help="list or show")] = "list",
     name: Annotated[str, typer.Argument(help="Name or folder, for show.")] = "default",
+    performances: Annotated[bool, typer.Option("--performances", help=(
+        "Show the performances that the model knows instead."))] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the models that come with the package, or show a model's card."""
+    """List the models that come with the package, or show a model's card or performances."""
     from music_diffusion.cli import models as command
 
-    command.run(action=action, name=name, json=json)
+    command.run(action=action, name=name, performances=performances, json=json)
 
 
 @app.command(epilog="Example: music-diffusion benchmark --only synthesize --seconds 30 --json")
@@ -350,6 +393,8 @@ def prepare(
         help="note_timbre.safetensors, for note_maps.")] = None,
     binding: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="gin binding of the released model, for release; repeatable.")] = None,
+    performances: Annotated[str | None, typer.Option(metavar="FILE.json", help=(
+        "Names of the model's performances, for release."))] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     seed: Annotated[int, typer.Option(help="Another seed draws other excerpts and splits.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -374,7 +419,7 @@ def prepare(
         runner_options=tuple(runner_option or ()),
         soundfonts=tuple(soundfont or ()), hours=hours, test=test, solo=solo, midi=midi, rate=rate,
         mono=mono, notes_per_program=notes_per_program, weights=weights, bindings=tuple(binding or ()),
-        workers=workers, seed=seed, json=json))
+        performances=performances, workers=workers, seed=seed, json=json))
 
 
 @app.command(epilog="Example: music-diffusion dump paired_folder_frame_diffusion data/ -o shown/")

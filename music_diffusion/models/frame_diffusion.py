@@ -60,7 +60,7 @@ class FrameDiffusionModel:
     training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
     condition_dropout: float = 0.1  # share of training examples without notes; in [0, 1]
     performance_dropout: float = 0.1  # … without their performance, drawn independently
-    timbre_weights: str | None = None  # safetensors of a note timbre or frame diffusion model, to begin with
+    timbre_weights: str | None = None  # safetensors with a note timbre network, to begin with
     train_timbre: bool = False  # whether the note timbre network is trained too
     solver: Solver = DDIM(eta=0.0)
     times: TimeGrid = UniformTime()

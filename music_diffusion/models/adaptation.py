@@ -1,0 +1,125 @@
+"""Learns one more performance, and nothing else: a model is left as it was for the others.
+
+A model with R performances of D features becomes one of R + 1 and D + 1. The new feature is 1 for the
+new performance and 0 for all others, so that the rows of FiLM's kernels which it meets are the new
+performance's own: its FiLM is learned, not only its place among the others', and whatever these rows
+become, the others do not see them.
+
+Parameters of training: `base`, which is frozen, and `adapter`, the new row of the table and the new
+row of each kernel. `merged` makes one model of the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen.partitioning import AxisMetadata
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Metrics, Model, Progress, Variables
+from music_diffusion.models.performance import FILM, TABLE, widened
+from music_diffusion.networks.performance import PerformanceConfig
+from music_diffusion.types import Batch, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptationModel:
+    """Trains the adapter of `model`; implements `models.base.Model`."""
+
+    model: Any  # of R + 1 performances (`grown`)
+    begin_with: int = 0  # row of the performance whose features the new one begins with
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of parameters that training leaves alone."""
+        return ("base/.*",)
+
+    @property
+    def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes that `init` needs."""
+        return self.model.feature_shapes
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        variables = self.model.init(rng, shapes)
+        adapter = new_rows(variables["params"], self.begin_with)
+        axes = {name: AxisMetadata(names=(None,) * value.ndim) for name, value in
+                flatten_dict(adapter, sep="/").items()}
+        marked = {tuple(f"{name}_axes".split("/")): axis for name, axis in axes.items()}
+        return {"params": {"base": variables["params"], "adapter": adapter},
+                "params_axes": {"base": variables["params_axes"], "adapter": unflatten_dict(marked)}}
+
+    def adopt(self, params: Params, stored: Params) -> Params:
+        """The parameters of the model before it was grown, as the frozen ones."""
+        base = widened(params["base"], stored)
+        return {"base": base, "adapter": new_rows(base, self.begin_with)}
+
+    def merged(self, params: Params) -> dict[str, Any]:
+        """The grown model's own parameters."""
+        rows = flatten_dict(dict(params["adapter"]), sep="/")
+        whole = flatten_dict(dict(params["base"]), sep="/")
+        for name, row in rows.items():
+            old = whole[name]
+            if name.endswith(TABLE):
+                row = jnp.append(row, jnp.ones((1,), row.dtype))
+            whole[name] = jnp.concatenate([old[:-1], row[None].astype(old.dtype)])
+        return unflatten_dict(whole, sep="/")
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """The model's own training loss."""
+        return self.model.loss_fn(self.merged(params), batch, rng)
+
+    def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """The model's own."""
+        return self.model.eval_fn(self.merged(params), batch, rng)
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: Progress | None = None) -> jax.Array:
+        """The model's own."""
+        return self.model.predict_batch(self.merged(params), batch, rng, progress=progress)
+
+
+def grown(model: Any) -> Any:
+    """A model of one performance more, with a feature of its own. Raises UserError where it has none."""
+    sizes: Any = getattr(model, "config", None)
+    config: PerformanceConfig | None = getattr(sizes, "performances", None)
+    if config is None:
+        raise UserError(f"a {type(model).__name__} without performances cannot be adapted; train one with "
+                        "performances (gin/recipes/performance_*.gin), or use `train --data`")
+    larger = dataclasses.replace(config, count=config.count + 1, features=config.features + 1)
+    return dataclasses.replace(model, config=dataclasses.replace(sizes, performances=larger))
+
+
+def new_rows(params: Params, begin_with: int) -> dict[str, Any]:
+    """The adapter's first values: another performance's features, and FiLM that does nothing yet.
+
+    Those kernels have a new row whose last input is the performance's last feature.
+    """
+    rows: dict[str, Any] = {}
+    for name, value in flatten_dict(dict(params), sep="/").items():
+        if name.endswith(TABLE):
+            rows[name] = jnp.asarray(value)[begin_with, :-1]
+        elif name.endswith(FILM):
+            rows[name] = jnp.zeros((np.shape(value)[1],), jnp.float32)
+    return unflatten_dict(rows, sep="/")
+
+
+def losses_of(model: Model, params: Params, batch: Batch, count: int, rng: PRNGKeyArray
+              ) -> Float[np.ndarray, " R"]:
+    """Loss of a batch with each of `count` performances, with the same noise."""
+    size = len(np.asarray(batch["targets"]))
+
+    @jax.jit
+    def loss(params, batch, number):
+        return model.eval_fn(params, {**batch, "performance": jnp.full((size,), number)}, rng)[0]
+
+    return np.array([float(loss(params, batch, i)) for i in range(count)])
