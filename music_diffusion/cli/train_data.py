@@ -12,6 +12,7 @@ import json as json_module
 import math
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -31,9 +32,17 @@ from music_diffusion.data.splits import Assigned
 from music_diffusion.errors import StoppedError, UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.weights import CONFIG, WEIGHTS
+from music_diffusion.models.performance import narrowed
+from music_diffusion.models.performances import (
+    FILE,
+    Performance,
+    Performances,
+    read_performances,
+    write_performances,
+)
+from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, save_safetensors
 from music_diffusion.synthesis.hub import find, load_trained
-from music_diffusion.synthesis.release import release
+from music_diffusion.synthesis.release import rebound_config, release
 
 NOTHING = "none"  # as --from: fresh parameters
 WORK = ".work"
@@ -93,6 +102,7 @@ def run(settings: Settings, *, json: bool) -> None:
     template = find("default") if base is None else base
     model = _base_model(template)
     _check_output(settings)
+    base, template, model = _alone(settings, model, base, template)
 
     stages.next(f"looking at {settings.data}")
     data_set = _usable(settings, model, stages)
@@ -104,13 +114,14 @@ def run(settings: Settings, *, json: bool) -> None:
     stages.say(_amounts(manifest))
     stages.next(f"training, from {settings.base}")
     run_dir, step, loss = _train(settings, folder, template, fresh=base is None)
+    names = _names(settings, template)
     figures: dict[str, Any] = {}
     bindings: tuple[str, ...] = ()
     if settings.evaluate:
         stages.next("listening to what was held out")
-        figures, bindings = _listen(settings, data_set, base, run_dir, step)
+        figures, bindings = _listen(settings, data_set, base, run_dir, step, names)
     stages.next(f"model folder {settings.output}")
-    release(run_dir, settings.output, step=step, bindings=bindings)
+    release(run_dir, settings.output, step=step, bindings=bindings, performances=names)
     card = Card(settings=dataclasses.asdict(settings), manifest=manifest, step=step, loss=loss,
                 figures=figures, minutes=(time.monotonic() - began) / 60,
                 held_out=tuple(i.name for i in _held_out(data_set)), sampling=bindings)
@@ -143,6 +154,38 @@ def _base_model(folder: pathlib.Path) -> FrameDiffusionModel:
     # Other kinds train with their recipe on a folder of `prepare`.
     return load_trained(folder, FrameDiffusionModel, "frame diffusion model, which is what --data trains "
                         "(others: see gin/recipes)")[1]
+
+
+def _alone(settings: Settings, model: FrameDiffusionModel, base: pathlib.Path | None,
+           template: pathlib.Path) -> tuple[pathlib.Path | None, pathlib.Path, FrameDiffusionModel]:
+    """Of a model with performances, one that knows only its default: training would move the others.
+
+    Returns the folder to begin with (or None), that of the configuration, and its model.
+    """
+    if model.config.performances is None:
+        return base, template, model
+    known = read_performances(template / FILE)
+    row = known.number(known.default)
+    params = narrowed(load_safetensors(template / WEIGHTS), row)
+    folder = pathlib.Path(settings.work, "base")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_safetensors(folder / WEIGHTS, params)
+    (folder / CONFIG).write_text(rebound_config((template / CONFIG).read_text(),
+                                                ["PerformanceConfig.count = 1"]))
+    listed = Performances(performances=(known.performances[row],), default=known.default)
+    write_performances(folder / FILE, listed.with_table(params))
+    return None if base is None else folder, folder, _base_model(folder)
+
+
+def _names(settings: Settings, template: pathlib.Path) -> str | None:
+    """The file that names the trained model's only performance, if it has one."""
+    if not (template / FILE).is_file():
+        return None
+    path = pathlib.Path(settings.work, FILE)
+    name = re.sub("[,:=+]", "_", pathlib.Path(settings.output).name).strip() or "own"
+    own = Performance(name=name, source=os.path.basename(os.path.normpath(settings.data)))
+    write_performances(path, Performances(performances=(own,), default=own.name))
+    return str(path)
 
 
 def _check_output(settings: Settings) -> None:
@@ -231,6 +274,8 @@ def _train(settings: Settings, folder: str, template: pathlib.Path, *, fresh: bo
     if settings.steps is not None:
         bindings += [f"TOTAL_STEPS = {settings.steps}",
                      f"warmup_cosine.warmup_steps = {min(50, settings.steps // 10)}"]
+    if (template / FILE).is_file():
+        bindings.append("RecordSource.only_performance = 0")
     if fresh:  # the note timbre network too, and from the notes themselves
         bindings += ["FrameDiffusionModel.train_timbre = True", "SLOTS = 16",
                      "warmup_cosine.peak = 1e-3"]
@@ -261,8 +306,8 @@ def best_step(run_dir: str) -> tuple[int, float]:
     return step, known[step]
 
 
-def _listen(settings: Settings, data_set: DataSet, base: pathlib.Path | None, run_dir: str, step: int
-            ) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _listen(settings: Settings, data_set: DataSet, base: pathlib.Path | None, run_dir: str, step: int,
+            names: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Renders what is held out, cooler and warmer, and by the model that it began with.
 
     Returns the figures, and the gin bindings of the temperature that is taken: that of the least
@@ -273,7 +318,7 @@ def _listen(settings: Settings, data_set: DataSet, base: pathlib.Path | None, ru
     for temperature in TEMPERATURES:
         binding: tuple[str, ...] = (f"FrameDiffusionModel.temperature = {temperature}",)
         candidates[binding] = os.path.join(settings.work, "candidates", f"temperature_{temperature}")
-        release(run_dir, candidates[binding], step=step, bindings=binding)
+        release(run_dir, candidates[binding], step=step, bindings=binding, performances=names)
     codec = load_trained(next(iter(candidates.values())), FrameDiffusionModel, "model")[1].codec
     write_pairs(_held_out(data_set), reference, notes, codec.sample_rate, 60 * EVALUATED_MINUTES)
 

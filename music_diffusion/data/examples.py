@@ -62,6 +62,7 @@ class Examples:
     context: bool = False
     extras: tuple[str, ...] = ()  # of EXTRAS
     performances: str | None = None  # a file that numbers them (`data.performances`), not the manifest
+    only_performance: int | None = None  # `performance` of all records, whatever they tell
 
     def __post_init__(self):
         if self.frames < 1:
@@ -164,6 +165,8 @@ class Examples:
                 raise TooManyEventsError(f"{self.folder}: record {record} of {self.split}: {e}") from e
         for extra in self.extras:
             example |= self._extra(extra, found, part, record, rng)
+        if self.only_performance is not None:
+            example["performance"] = np.array(self.only_performance, np.int32)
         return example
 
     def _record(self, number: int) -> records.Record:

@@ -31,6 +31,7 @@ class RecordSource:
     context: bool = False  # whether examples hold the segment before (`targets_context`, its mask)
     # … the number of their performance (`performance`): in the manifest, or in this file of them.
     performance: bool | str = False
+    only_performance: int | None = None  # … this number, for all records, whatever they tell
     source: bool = False  # … the same notes in another timbre (`source`)
     style: bool = False  # … a segment of another record of their style (`style`, `style_label`)
     shuffle: bool = True  # random crops in random order; False: all segments, in order
@@ -41,7 +42,8 @@ class RecordSource:
         kinds = [k for k in ("performance", "source", "style") if getattr(self, k)]
         return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
                         features=self.features, context=self.context, extras=tuple(kinds),
-                        performances=self.performance if isinstance(self.performance, str) else None)
+                        performances=self.performance if isinstance(self.performance, str) else None,
+                        only_performance=self.only_performance)
 
     def dataset(self, split: str, seed: int) -> grain.MapDataset:
         """Endless examples of a split, for mixing and batching."""

@@ -78,3 +78,10 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
             kept = table
         result[name] = kept
     return unflatten_dict({**result, **old}, sep="/")
+
+
+def narrowed(params: Params, row: int) -> dict[str, Any]:
+    """Parameters of a model with performances as those of one that knows only one of them."""
+    flat = flatten_dict(dict(params), sep="/")
+    return unflatten_dict({name: value[row:row + 1] if name.endswith(TABLE) else value
+                           for name, value in flat.items()}, sep="/")
