@@ -1,7 +1,7 @@
 """Released models: where they lie, and how one becomes a `Synthesizer`.
 
 A released model is a folder with `weights.safetensors`, `config.gin` and a
-model card `README.md`.
+model card `README.md`; for a model with performances also `performances.json`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.soundstream import HUB_URL, SoundStreamHub, SoundStreamONNX
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.neural_inverter import NeuralInverter
+from music_diffusion.models.performances import (
+    FILE,
+    Performance,
+    Performances,
+    read_performances,
+)
 from music_diffusion.models.phase_vocoder import PhaseVocoder, PhaseVocoderModel
-from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel
 from music_diffusion.models.tagger import Presence, TaggerModel
 from music_diffusion.models.transcriber import Transcriber, TranscriberModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
-from music_diffusion.synthesis.context import ContextJoining
-from music_diffusion.synthesis.joining import Joining
-from music_diffusion.synthesis.overlap import OverlapJoining
+from music_diffusion.synthesis.choose_joining import JoiningOptions, default_joining
+from music_diffusion.synthesis.performance import table_config
 from music_diffusion.synthesis.release import released_model, trained_model
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.training.runs import is_run
@@ -35,9 +38,6 @@ from music_diffusion.types import Params
 
 Trained = TypeVar("Trained")
 
-# How each kind of model makes long pieces.
-JOININGS: dict[type, Joining] = {
-    FrameDiffusionModel: OverlapJoining(), SpectrogramDiffusionModel: ContextJoining()}
 # How each kind of trained inverter is used, from the model and its parameters.
 INVERTERS: dict[type, Callable[..., Inverter]] = {
     SpectrogramInverterModel: NeuralInverter.of,
@@ -65,28 +65,59 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
                     f"or one of: {', '.join(available())}")
 
 
-def load(name_or_path: str | os.PathLike = "default", inverter: str | None = None) -> Synthesizer:
+def load(name_or_path: str | os.PathLike = "default", inverter: str | None = None, *,
+         joining: str | None = None, overlap: float | None = None, segment: float | None = None
+         ) -> Synthesizer:
     """Opens a model.
 
     Args:
       name_or_path: a name of `available`, or a folder.
       inverter: see `load_inverter`; None takes the one that comes with the
         package, or Griffin-Lim for models of another codec.
+      joining: of segments, 'overlap' or 'context'; None for what the model has.
+      overlap: seconds that neighbouring segments share, rounded to what the model can do.
+      segment: seconds of a segment, for models that leave them open.
 
     Raises:
-      UserError: no such model or inverter, broken weights, or a configuration of
-        another version.
+      UserError: no such model or inverter, broken weights, a configuration of
+        another version, or a joining that the model cannot do.
     """
+    options = JoiningOptions(joining=joining, overlap=overlap, segment=segment)
     folder, model, read_params = _open(name_or_path)
-    joining = JOININGS.get(type(model))
+    default = default_joining(model)
     if type(model) in INVERTERS:
         raise UserError(f"{folder}: this is an inverter; use it with --inverter, or with reconstruct")
-    if joining is None:
+    if default is None:
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
     params = read_params()
     chosen = (load_inverter(inverter, model.codec) if inverter is not None
               else default_inverter(model.codec))
-    return Synthesizer(name=folder.name, model=model, params=params, joining=joining, inverter=chosen)
+    return Synthesizer(name=folder.name, model=model, params=params, inverter=chosen,
+                       joining=options.apply(default, model),
+                       performances=_performances(folder, model, params))
+
+
+def load_performances(name_or_path: str | os.PathLike) -> Performances | None:
+    """The performances that a model knows; None if it knows none. Raises UserError as `load` does."""
+    folder, model, read_params = _open(name_or_path)
+    return _performances(folder, model, read_params()) if table_config(model) is not None else None
+
+
+def _performances(folder: pathlib.Path, model: Any, params: Params) -> Performances | None:
+    """Of the file in the folder; of a training run without one by number."""
+    table = table_config(model)
+    if table is None:
+        return None
+    if (folder / FILE).is_file():
+        performances = read_performances(folder / FILE)
+    elif (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder}: has no {FILE}, the names of its {table.count} performances; take "
+                        "the one that came with the weights")
+    else:
+        numbers = tuple(Performance(name=str(i)) for i in range(table.count))
+        performances = Performances(performances=numbers, default="0")
+    performances.check(params, folder / FILE)
+    return performances
 
 
 def default_inverter(codec: MelCodec) -> Inverter:

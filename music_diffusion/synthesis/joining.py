@@ -19,11 +19,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from music_diffusion.errors import UserError
+from music_diffusion.models.performance import FEATURE
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Params
 
 Progress = Callable[[float], None]  # told the share of the work that is done, 0..1
 NOISE_BLOCK = 32  # frames of starting noise that share a key
+OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"  # names of joinings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,28 @@ def noise(key: jax.Array, first: int, frames: int, mels: int) -> Float[Array, "T
     return drawn.reshape(-1, mels)[skip:skip + frames]
 
 
+def for_windows(performance: Float[np.ndarray, " R"] | None, group: int) -> dict[str, np.ndarray]:
+    """The feature `performance` [G, R] of a group's windows; nothing for a model that has none."""
+    if performance is None:
+        return {}
+    return {FEATURE: np.tile(np.asarray(performance, np.float32), (group, 1))}
+
+
 class Joining(Protocol):
     """How a kind of model makes a spectrogram of any length, in flat memory."""
 
+    def name(self, model: Any) -> str:
+        """overlap, context, or separate: segments that know nothing of each other."""
+        ...
+
     def stream(self, model: Any, params: Params, notes: Notes, frames: int, seed: int,
-               progress: Progress | None = None) -> Iterator[np.ndarray]:
-        """Yields scaled mel [t, F] in order, `frames` in all."""
+               progress: Progress | None = None, *,
+               performance: Float[np.ndarray, " R"] | None = None) -> Iterator[np.ndarray]:
+        """Yields scaled mel [t, F] in order, `frames` in all.
+
+        `performance` weighs the rows of a model's table, if it has one (`models.performance`). Streams
+        of as many frames come in equal pieces.
+        """
         ...
 
 

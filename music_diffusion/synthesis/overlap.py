@@ -9,13 +9,21 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
+from music_diffusion.models.performance import FEATURE
 from music_diffusion.notes.frames import FrameGrid, roll_features
 from music_diffusion.notes.notes import Notes
-from music_diffusion.synthesis.joining import Progress, Windows, overlapped
+from music_diffusion.synthesis.joining import (
+    OVERLAP,
+    Progress,
+    Windows,
+    for_windows,
+    overlapped,
+)
 from music_diffusion.types import Params
 
 
@@ -26,13 +34,18 @@ class OverlapJoining:
     grid: FrameGrid = FrameGrid()
     windows: Windows = Windows()
 
+    def name(self, model: FrameDiffusionModel) -> str:
+        """overlap."""
+        return OVERLAP
+
     def stream(self, model: FrameDiffusionModel, params: Params, notes: Notes, frames: int, seed: int,
-               progress: Progress | None = None) -> Iterator[np.ndarray]:
-        """Yields scaled mel [t, F], `frames` in all."""
+               progress: Progress | None = None, *,
+               performance: Float[np.ndarray, " R"] | None = None) -> Iterator[np.ndarray]:
+        """Yields scaled mel [t, F], `frames` in all; see `joining.Joining`."""
         if abs(self.grid.hop * model.codec.frame_rate - 1) > 1e-6:
             raise UserError(f"{self.grid.hop=} must be the codec's {1 / model.codec.frame_rate} s")
         windows = self.windows.for_length(frames)
-        draw = _GroupSampler(self.grid, model, params, notes, windows)
+        draw = _GroupSampler(self.grid, model, params, notes, windows, performance)
         yield from overlapped(draw, windows, frames, model.codec.mels, seed, progress)
 
 
@@ -40,9 +53,10 @@ class _GroupSampler:
     """`joining.GroupSampler` for a frame-wise model and the notes of one piece."""
 
     def __init__(self, grid: FrameGrid, model: FrameDiffusionModel, params: Params, notes: Notes,
-                 windows: Windows):
+                 windows: Windows, performance: Float[np.ndarray, " R"] | None):
         self._grid, self._model, self._params = grid, model, params
         self._notes, self._windows = notes, windows
+        self._performance = for_windows(performance, windows.group)
 
     def __call__(self, first, z_T, key, known, has_known):
         windows, grid, params = self._windows, self._grid, self._params
@@ -53,6 +67,7 @@ class _GroupSampler:
         maps = draw_note_maps(self._model.config.timbre, params["timbre"], notes, start,
                               windows.span, grid)
         batch = {"maps": maps, "roll": roll_features(notes, start, windows.span, grid)}
+        batch |= self._performance
         return _sample(self._model, windows, params, batch, z_T, key, known, has_known)
 
 
@@ -60,6 +75,6 @@ class _GroupSampler:
 def _sample(model: FrameDiffusionModel, windows: Windows, params: Params, batch, z_T, key, known,
             has_known) -> jax.Array:
     """Scaled mel of one group's span."""
-    x0 = model.sample(params, {k: windows.cut(jnp.asarray(v)) for k, v in batch.items()}, z_T, key,
-                      x0_hook=lambda x0: windows.fade(x0, known, has_known))
+    cut = {k: jnp.asarray(v) if k == FEATURE else windows.cut(jnp.asarray(v)) for k, v in batch.items()}
+    x0 = model.sample(params, cut, z_T, key, x0_hook=lambda x0: windows.fade(x0, known, has_known))
     return windows.join(x0)

@@ -13,6 +13,13 @@ from typing import Any
 
 from music_diffusion import gin_setup
 from music_diffusion.errors import UserError
+from music_diffusion.models.performances import (
+    FILE,
+    Performances,
+    read_performances,
+    write_performances,
+)
+from music_diffusion.synthesis.performance import table_config
 from music_diffusion.types import Params
 
 # Models whose training has parts that rendering does not: the bindings that leave them out.
@@ -81,6 +88,19 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
         return gin.operative_config_str()
 
 
+def rebound_config(text: str, bindings: Sequence[str]) -> str:
+    """A released configuration with other values. Raises UserError for one that does not fit."""
+    with gin_setup.private_gin() as gin:
+        gin_setup.register_configurables(models_only=True)
+        try:
+            gin.parse_config(text)
+            gin.parse_config(list(bindings))
+            gin.get_configurable("released")()
+        except gin_setup.GIN_ERRORS as e:
+            raise UserError(f"{', '.join(bindings)}: {_reason(e)}") from e
+        return gin.operative_config_str()
+
+
 def _parse_training(gin: Any, config: str) -> None:
     """Reads a training run's configuration; of t5x's, what is the recipe's and not t5x's own."""
     lines = config.splitlines()
@@ -99,17 +119,23 @@ def trained_model(model_dir: str | os.PathLike, *, step: int | None = None,
       step: which checkpoint; None for the newest.
       bindings: see `released_config`.
     """
+    return _trained(model_dir, step, bindings)[:4]
+
+
+def _trained(model_dir: str | os.PathLike, step: int | None, bindings: Sequence[str]
+             ) -> tuple[Any, Params, int, str, str]:
+    """As `trained_model`, and the configuration of the training."""
     from music_diffusion.training.runs import read_run
 
     params, step, training_config = read_run(model_dir, step)
     text = released_config(training_config, bindings)
     model = _model_of(text)
     choose = getattr(model, "released_params", None)
-    return model, params if choose is None else choose(params), step, text
+    return model, params if choose is None else choose(params), step, text, training_config
 
 
 def release(model_dir: str, out_dir: str, *, step: int | None = None,
-            bindings: Sequence[str] = ()) -> None:
+            bindings: Sequence[str] = (), performances: str | os.PathLike | None = None) -> None:
     """Writes a released model (fp16 weights and configuration) of a training run.
 
     Args:
@@ -117,12 +143,56 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
       out_dir: folder of the model.
       step: which checkpoint; None for the newest.
       bindings: see `released_config`.
+      performances: the file that names the performances of a model that has some; None takes
+        the one in the run's folder, or the one that the training data was numbered by.
+
+    Raises:
+      UserError: no such run; no names for a model with performances, names for one without, or
+        names of another model.
     """
     from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 
     # Before anything is written.
-    _, params, step, text = trained_model(model_dir, step=step, bindings=bindings)
+    model, params, step, text, training_config = _trained(model_dir, step, bindings)
+    named = _named(model, params, model_dir, training_config, performances)
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     save_safetensors(out / WEIGHTS, params, facts={"step": step})
     (out / CONFIG).write_text(text)
+    if named is not None:
+        write_performances(out / FILE, named)
+
+
+def _named(model: Any, params: Params, model_dir: str, training_config: str,
+           path: str | os.PathLike | None) -> Performances | None:
+    """The names of the model's performances, as those of these parameters."""
+    if table_config(model) is None:
+        if path is not None:
+            raise UserError(f"--performances {path}: the model of {model_dir} knows no performances; "
+                            "leave it out")
+        return None
+    if path is None:
+        beside = pathlib.Path(model_dir) / FILE
+        path = beside if beside.is_file() else _numbered_by(training_config)
+    if path is None:
+        raise UserError(f"{model_dir}: its model knows performances; give their names by "
+                        f"--performances {FILE} (`prepare performances` writes it)")
+    performances = read_performances(path)
+    performances.check(params, path)
+    return performances.with_table(params)
+
+
+def _numbered_by(training_config: str) -> str | None:
+    """The file of performances that the training data was numbered by, if it is still there."""
+    with gin_setup.private_gin() as gin:
+        gin_setup.register_configurables()
+        _parse_training(gin, training_config)
+        bound = gin_setup.bindings()
+        for key, value in bound.items():
+            if (gin_setup.short(key.selector), key.parameter) != ("RecordSource", "performance"):
+                continue
+            while isinstance(value, gin.config.ConfigurableReference) and value.selector == gin_setup.MACRO:
+                value = bound.get(gin_setup.Key("/".join(value.scopes), gin_setup.MACRO, "value"))
+            if isinstance(value, str) and pathlib.Path(value).is_file():
+                return value
+    return None

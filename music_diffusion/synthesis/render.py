@@ -31,6 +31,8 @@ class Rendering(Speed):
     solver: str
     guidance: float
     seed: int
+    performance: str | None  # who plays what; None of a model without performances
+    joining: str  # of segments: overlap, context or separate
     notes: int
     lufs: float | None  # integrated loudness of the file; None if not normalised or silent
 
@@ -87,7 +89,9 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
     return Rendering(
         output=output, plot=plot, model=synthesizer.name, steps=model.num_steps,
         solver=repr(model.solver), guidance=model.guidance_weight, seed=settings.seed,
-        notes=len(notes), lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
+        performance=synthesizer.performance_of(settings),
+        joining=synthesizer.joining_of(settings).name(model), notes=len(notes),
+        lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
         **dataclasses.asdict(speed.rounded()))
 
 
