@@ -48,6 +48,7 @@ class Request:
     notes_per_program: int = 440
     weights: str | None = None
     bindings: tuple[str, ...] = ()
+    performances: str | None = None
     workers: int = 2
     seed: int = 0
     json: bool = False
@@ -170,7 +171,7 @@ def _note_maps(request: Request, source: str, destination: str, progress: Progre
 def _release(request: Request, source: str, destination: str, progress: Progress) -> dict:
     from music_diffusion.synthesis.release import release
 
-    release(source, destination, bindings=list(request.bindings))
+    release(source, destination, bindings=list(request.bindings), performances=request.performances)
     progress(1, 1)
     return {}
 

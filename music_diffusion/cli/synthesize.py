@@ -19,13 +19,17 @@ SOLVERS = {"ddim": DDIM(eta=0.0), "ddpm": DDPM(log_variance=0.0), "dpm++2m": DPM
 
 
 def run(*, midi: str, output: str, model: str, inverter: str | None, steps: int | None, solver: str | None,
-        guidance: float | None, seed: int, plot: str | None, normalize: bool, json: bool) -> None:
+        guidance: float | None, seed: int, performance: str | None, performance_guidance: float | None,
+        joining: str | None, overlap: float | None, segment: float | None, plot: str | None,
+        normalize: bool, json: bool) -> None:
     """See `cli.main.synthesize`."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if solver is not None and solver not in SOLVERS:
         raise UserError(f"--solver {solver}: unknown; choose {', '.join(SOLVERS)}")
     settings = Settings(steps=steps, guidance=guidance, seed=seed,
-                        solver=SOLVERS[solver] if solver else None)
+                        solver=SOLVERS[solver] if solver else None, performance=performance,
+                        performance_guidance=performance_guidance, joining=joining, overlap=overlap,
+                        segment=segment)
     check_outputs(output, plot)
     read_midi(midi)  # a bad file is found before the model is loaded
     with progress_bar(f"rendering {output}") as progress:
