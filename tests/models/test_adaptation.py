@@ -79,7 +79,8 @@ def test_begins_as_the_performance_that_it_begins_with(base, batch, adapted):
     model, params = base
     adapter, first, _, _ = adapted
     merged = adapter.merged(first)
-    assert loss(adapter.model, merged, batch, KNOWN) == pytest.approx(loss(model, params, batch, 1), rel=1e-5)
+    assert loss(adapter.model, merged, batch, KNOWN) == pytest.approx(
+        loss(model, params, batch, 1), rel=1e-5)
 
 
 def test_learns(adapted):

@@ -384,3 +384,18 @@ def test_rendering_is_measured_over_the_excerpts_of_a_shard(of, fonts):
     for excerpts, seconds in ((1, 2.0), (5, 4.0)):
         speed = measure_rendering(data_set, MelCodec(), excerpts)
         assert speed.audio_seconds == seconds and speed.wall_seconds > 0
+
+
+def test_table_of_recordings(of, fonts, tmp_path):
+    table = tmp_path / "recordings.csv"
+    table.write_text("name,soundfont,rt60,wet_db\nnear,low.sf2,,\nfar,high.sf2,0.4,-3\n")
+    renders = of(part(0, 60), soundfonts=fonts, recordings_table=str(table), train_hours=24 / 3600)
+    items = renders.list().items
+    assert {item.performance for item in items} == {"near", "far"}
+    assert {name for name, _ in renders.identity()["recordings"]} == {"near", "far"}
+    for item in items:
+        recording = item.audio.excerpt.recording
+        assert (item.performance == "far") == (recording.room is not None)
+        assert recording.soundfont == fonts[item.performance == "far"]
+    with pytest.raises(UserError, match="leave performances, room and shelf out"):
+        of(part(0, 60), soundfonts=fonts, recordings_table=str(table), room=0.5)
