@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -14,22 +15,25 @@ from music_diffusion.training.state import TrainState
 from music_diffusion.types import Params
 
 FOLDER = "checkpoints"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that are being written
 
 
 class Checkpoints:
     """The checkpoints of one model_dir, one folder per step under `checkpoints/`.
 
     A folder appears under its final name only when it is complete, so a run that
-    is killed while saving leaves the checkpoint before.
+    is killed while saving leaves the checkpoint before; what it had begun goes with the
+    next `save`. Reading changes nothing in the folder.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, keep: int = 2):
         import orbax.checkpoint as ocp
 
         self.folder = (pathlib.Path(model_dir) / FOLDER).absolute()
-        # Saved before the next step runs: that step donates the buffers saved here.
+        # Saved before the next step runs: that step donates the buffers saved here. The manager would
+        # clean up in a thread that outlives it, and two of them stumble over each other's folders.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True)
+            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=False)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest_step(self) -> int | None:
@@ -51,6 +55,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         position = {"position": iterator.get_state()}
+        self._remove_unfinished()
         try:
             self._manager.save(step, force=True, args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position),
@@ -87,6 +92,12 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+    def _remove_unfinished(self) -> None:
+        """What an earlier process left; the others wait for the first one at the start of a save."""
+        if jax.process_index() == 0:
+            for path in self.folder.glob(f"*{UNFINISHED}*"):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def read_params(
