@@ -1,7 +1,8 @@
 """Spectrogram diffusion: note tokens (and the previous segment) → mel spectrogram.
 
 Hawthorne et al. 2022, "Multi-instrument music synthesis with spectrogram
-diffusion", arXiv 2206.05408.
+diffusion", arXiv 2206.05408. With performances, Maman et al. 2024, "Performance
+conditioning for diffusion-based multi-instrument music synthesis", arXiv 2309.12283.
 
 Features of a batch (see types.py for axes):
 
@@ -10,6 +11,7 @@ inputs               B N       int32 note tokens, 0 for padding
 targets              B T F     scaled mel in [-1, 1] (not needed to predict)
 targets_context      B T F     scaled mel of the previous segment (with context)
 targets_context_mask B T       1 for its valid frames; all 0 for a first segment
+performance          B         with `config.performances`: see `models.performance`
 ==================== ========= ==================================================
 """
 
@@ -34,16 +36,17 @@ from music_diffusion.diffusion.solvers import DDPM, Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Metrics, Progress, Variables, require_features
 from music_diffusion.models.buckets import Loss, bucket_of, switch_loss
+from music_diffusion.models.performance import FEATURE, performance_weights, widened
 from music_diffusion.networks.positions import TABLE
 from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
 from music_diffusion.notes.vocabulary import EventConfig
 from music_diffusion.types import Batch, Params
 
-CONDITIONS = ("inputs", "targets_context", "targets_context_mask")
+CONDITIONS = ("inputs", "targets_context", "targets_context_mask")  # of the notes and what was before
 
 
 def drop_conditions(batch: Batch, keep: Bool[Array, " B"]) -> dict[str, Any]:
-    """The batch with all conditions of the examples not kept set to zero: ids, context, mask."""
+    """The batch with ids, context and mask of the examples not kept set to zero."""
     dropped = dict(batch)
     for name in CONDITIONS:
         if name in batch:
@@ -64,7 +67,8 @@ class SpectrogramDiffusionModel:
     parameterization: Parameterization = Epsilon()
     distance: Callable[[Array, Array], Array] = l1  # elementwise, between output and target
     training_times: Callable[[PRNGKeyArray, int], Array] = uniform_times  # noise times of a batch
-    condition_dropout: float = 0.1  # share of training examples that see no condition; in [0, 1]
+    condition_dropout: float = 0.1  # share of training examples without notes and context; in [0, 1]
+    performance_dropout: float = 0.1  # … without their performance, drawn independently
     # Ascending lengths below that of `inputs`: a training step cuts off the padding that all of its
     # examples have beyond one of them. Each length is compiled by itself.
     token_buckets: tuple[int, ...] = ()
@@ -72,15 +76,17 @@ class SpectrogramDiffusionModel:
     times: TimeGrid = UniformTime()  # where the sampler evaluates the network
     num_steps: int = 1000  # sampling steps, from 1
     guidance_weight: float = 2.0  # 1: as learned; above: follows the notes more closely
+    performance_guidance: float = 1.0  # … the performance
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.condition_dropout <= 1.0:
-            raise UserError(f"{self.condition_dropout=} must be from 0 to 1")
+        for name in ("condition_dropout", "performance_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
         if list(self.token_buckets) != sorted({n for n in self.token_buckets if n >= 1}):
             raise UserError(f"{self.token_buckets=} must be ascending lengths from 1")
-        Guidance(weights=(self.guidance_weight,))  # checks it
+        Guidance(weights=(self.guidance_weight, self.performance_guidance))  # checks them
         if self.codec.mels != self.config.mel_bins:
             raise UserError(f"{self.config.mel_bins=} must be the codec's {self.codec.mels}")
 
@@ -92,6 +98,8 @@ class SpectrogramDiffusionModel:
         if c.context:
             shapes |= {"targets_context": (1, c.context_frames, c.mel_bins),
                        "targets_context_mask": (1, c.context_frames)}
+        if c.performances is not None:
+            shapes[FEATURE] = (1,)
         return shapes
 
     @property
@@ -106,7 +114,8 @@ class SpectrogramDiffusionModel:
 
     @property
     def _condition_names(self) -> tuple[str, ...]:
-        return CONDITIONS if self.config.context else CONDITIONS[:1]
+        names = CONDITIONS if self.config.context else CONDITIONS[:1]
+        return names if self.config.performances is None else (*names, FEATURE)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
@@ -115,13 +124,20 @@ class SpectrogramDiffusionModel:
         zeros = {name: jnp.zeros((1, *shape[1:])) for name, shape in shapes.items()}
 
         def init(rng):
-            return self.network.init(rng, zeros["targets"], jnp.zeros((1,)), *self._inputs(zeros))
+            return self.network.init(rng, zeros["targets"], jnp.zeros((1,)), *self._inputs(zeros),
+                                     performance=performance_weights(zeros, self.config.performances))
 
         return jax.jit(init)(rng)
 
+    def adopt(self, params: Params, stored: Params) -> Params:
+        """Parameters of a model with fewer performances, or without, as this one's; see `widened`."""
+        return widened(params, stored)
+
     def _inputs(self, batch: Batch) -> tuple[Array, ...]:
+        """What the encoders read: ids, and context and mask where there is context."""
         require_features(batch, self._condition_names)
-        tokens, *context = (jnp.asarray(batch[name]) for name in self._condition_names)
+        tokens, *context = (jnp.asarray(batch[name]) for name in self._condition_names
+                            if name in CONDITIONS)
         return (tokens.astype(jnp.int32), *context)
 
     def loss_fn(
@@ -134,10 +150,17 @@ class SpectrogramDiffusionModel:
           batch: all features of the module's docstring.
           rng: draws noise times, noise, and what is dropped.
         """
+        require_features(batch, (*self._condition_names, "targets"))
         rng_loss, rng_keep, rng_dropout = jax.random.split(rng, 3)
         batch_size = jnp.shape(batch["inputs"])[0]
         keep = jax.random.bernoulli(rng_keep, 1.0 - self.condition_dropout, (batch_size,))
-        return self._loss(params, drop_conditions(batch, keep), rng_loss, rng_dropout)
+        dropped = drop_conditions(batch, keep)
+        if self.config.performances is not None:
+            keep = jax.random.bernoulli(jax.random.fold_in(rng_keep, 1),
+                                        1.0 - self.performance_dropout, (batch_size,))
+            dropped[FEATURE] = performance_weights(batch, self.config.performances,
+                                                   keep.astype(jnp.float32))
+        return self._loss(params, dropped, rng_loss, rng_dropout)
 
     def eval_fn(
         self, params: Params, batch: Batch, rng: PRNGKeyArray
@@ -177,6 +200,7 @@ class SpectrogramDiffusionModel:
                 z,
                 self.schedule.inverse(logsnr),
                 *self._inputs(batch),
+                performance=performance_weights(batch, self.config.performances),
                 deterministic=rng_dropout is None,
                 rngs=None if rng_dropout is None else {"dropout": rng_dropout},
             )
@@ -194,17 +218,29 @@ class SpectrogramDiffusionModel:
     def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:
         """(z [B T F], logsnr [B]) → guided raw output for the batch's conditions.
 
-        The conditions are encoded here, once, down to the keys and values of
-        every cross-attention; the unconditional half skips cross-attention.
+        The conditions are encoded here, once, down to the keys and values of every
+        cross-attention; the evaluation without notes has no cross-attention.
         """
         apply: Callable[..., Any] = partial(self.network.apply, {"params": params})
-        encoded: Encoded = apply(*self._inputs(batch), method="encode")
+        inputs = self._inputs(batch)
+        weights = performance_weights(batch, self.config.performances)
 
-        def denoise(z: Array, logsnr: Array, cond: Encoded | None) -> Array:
-            return apply(z, self.schedule.inverse(logsnr), cond, method="decode")
+        def described(weights: Array | None) -> tuple[Encoded, Array | None]:
+            rows = None if weights is None else apply(weights, method="performance_rows")
+            return apply(*inputs, performance=rows, method="encode"), rows
 
-        # One after the other: only the conditional half has cross-attention.
-        return Guidance(weights=(self.guidance_weight,), stack=False)(denoise, (encoded, None))
+        def denoise(z: Array, logsnr: Array, cond: tuple[Encoded | None, Array | None]) -> Array:
+            encoded, rows = cond
+            return apply(z, self.schedule.inverse(logsnr), encoded, performance=rows, method="decode")
+
+        full = described(weights)
+        guidance, conditions = [self.guidance_weight], [full, (None, full[1])]
+        if weights is not None:
+            guidance.append(self.performance_guidance)
+            conditions.append(full if self.performance_guidance == 1.0
+                              else described(jnp.zeros_like(weights)))
+        # One after the other: without notes there is no cross-attention.
+        return Guidance(weights=tuple(guidance), stack=False)(denoise, conditions)
 
     def predict_batch(
         self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: Progress | None = None

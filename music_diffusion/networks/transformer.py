@@ -5,7 +5,11 @@ the previous segment's spectrogram, and a decoder that denoises a spectrogram
 under FiLM of the noise time. Paths and shapes of the parameters are those of
 the published checkpoints.
 
-Sampling calls `encode` once a segment and `decode` at every step.
+With performances (Maman et al. 2024, arXiv 2309.12283, section 3.2) the FiLM of
+the decoder takes noise time and performance, concatenated, and the encoders get
+FiLM of the performance in the same places.
+
+Sampling calls `performance_rows` and `encode` once a segment and `decode` at every step.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from music_diffusion.networks.layers import (
     RMSNorm,
     check_choice,
 )
+from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 from music_diffusion.networks.remat import POLICIES, rematerialized
 
 
@@ -53,6 +58,8 @@ class T5Config:
     dropout_rate: float = 0.1  # in [0, 1); active in training only
     dtype: str = "float32"  # of the matrix products: float32 or bfloat16
     remat: str = "none"  # what a layer computes again for its gradient: none, dots or full
+    performances: PerformanceConfig | None = None  # None: one sound, and the published layout
+    encoder_film: bool = True  # whether the performance modulates the encoders, or the decoder alone
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -97,7 +104,7 @@ def _dropout(config: T5Config) -> nn.Dropout:
 
 
 class EncoderLayer(nn.Module):
-    """norm → self-attention → add; norm → MLP → add."""
+    """norm → FiLM → self-attention → add; norm → FiLM → MLP → add. FiLM with performances only."""
 
     config: T5Config
 
@@ -107,14 +114,28 @@ class EncoderLayer(nn.Module):
         self.pre_mlp_layer_norm = _norm(self.config)
         self.mlp = _mlp(self.config)
         self.dropout = _dropout(self.config)
+        if self.config.performances is not None and self.config.encoder_film:
+            # Zero: a new layer begins as it is without performances.
+            dtype, zeros = DTYPES[self.config.dtype], nn.initializers.zeros
+            self.film_attention = FiLMLayer(dtype, zeros, name="FiLMLayer_0")
+            self.film_mlp = FiLMLayer(dtype, zeros, name="FiLMLayer_1")
 
     def __call__(
-        self, x: Float[Array, "B N E"], mask: Bool[Array, "B N"], *, deterministic: bool
+        self,
+        x: Float[Array, "B N E"],
+        mask: Bool[Array, "B N"],
+        performance: Float[Array, "B D"] | None,
+        *,
+        deterministic: bool,
     ) -> Float[Array, "B N E"]:
         h = self.pre_attention_layer_norm(x)
+        if performance is not None:
+            h = self.film_attention(h, performance)
         h = self.attention(h, mask, deterministic=deterministic)
         x = x + self.dropout(h, deterministic=deterministic)
         h = self.pre_mlp_layer_norm(x)
+        if performance is not None:
+            h = self.film_mlp(h, performance)
         h = self.mlp(h, deterministic=deterministic)
         return x + self.dropout(h, deterministic=deterministic)
 
@@ -131,11 +152,18 @@ class _Encoder(nn.Module):
         self.dropout = _dropout(c)
 
     def _stack(
-        self, x: Float[Array, "B N E"], mask: Bool[Array, "B N"], deterministic: bool
+        self,
+        x: Float[Array, "B N E"],
+        mask: Bool[Array, "B N"],
+        performance: Float[Array, "B D"] | None,
+        deterministic: bool,
     ) -> Float[Array, "B N E"]:
         x = self.dropout(x, deterministic=deterministic)
+        performance = performance if self.config.encoder_film else None
         for layer in self.layers:
-            x = rematerialized(self.config.remat, layer, x, mask, deterministic=deterministic)
+            x = rematerialized(
+                self.config.remat, layer, x, mask, performance, deterministic=deterministic
+            )
         return self.dropout(self.encoder_norm(x), deterministic=deterministic)
 
 
@@ -151,11 +179,15 @@ class TokenEncoder(_Encoder):
         self._setup_stack()
 
     def __call__(
-        self, tokens: Int[Array, "B N"], *, deterministic: bool = True
+        self,
+        tokens: Int[Array, "B N"],
+        performance: Float[Array, "B D"] | None = None,
+        *,
+        deterministic: bool = True,
     ) -> Float[Array, "B N E"]:
         x = self.token_embedder(tokens, one_hot=not deterministic)
         x = x + self.positions(tokens.shape[1])
-        return self._stack(x, tokens > 0, deterministic)
+        return self._stack(x, tokens > 0, performance, deterministic)
 
 
 class ContinuousEncoder(_Encoder):
@@ -173,12 +205,13 @@ class ContinuousEncoder(_Encoder):
         self,
         mel: Float[Array, "B T F"],
         mask: Bool[Array, "B T"],
+        performance: Float[Array, "B D"] | None = None,
         *,
         deterministic: bool = True,
     ) -> Float[Array, "B T E"]:
         lengths = jnp.sum(mask.astype(jnp.int32), axis=-1)
         x = self.input_proj(mel) + self.positions(mel.shape[1], lengths)
-        return self._stack(x, mask, deterministic)
+        return self._stack(x, mask, performance, deterministic)
 
 
 class DecoderLayer(nn.Module):
@@ -254,7 +287,7 @@ class Decoder(nn.Module):
         z: Float[Array, "B T F"],
         time: Float[Array, " B"],
         encoded: Encoded | None,
-        conditioning: Float[Array, "B C"] | None = None,
+        performance: Float[Array, "B D"] | None = None,
         *,
         deterministic: bool = True,
     ) -> Float[Array, "B T F"]:
@@ -266,8 +299,8 @@ class Decoder(nn.Module):
             features=c.embed_dim,
             max_time=c.max_time,
         )
-        if conditioning is not None:
-            film = jnp.concatenate([film, conditioning.astype(film.dtype)], axis=-1)
+        if performance is not None:
+            film = jnp.concatenate([film, performance], axis=-1)
         x = self.continuous_inputs_projection(z) + self.positions(z.shape[1])
         x = self.dropout(x, deterministic=deterministic)
         for i, layer in enumerate(self.layers):
@@ -287,6 +320,23 @@ class SpectrogramTransformer(nn.Module):
         if self.config.context:
             self.continuous_encoder = ContinuousEncoder(self.config)
         self.decoder = Decoder(self.config)
+        if self.config.performances is not None:
+            self.performances = PerformanceTable(self.config.performances)
+
+    def performance_rows(self, weights: Float[Array, "B R"]) -> Float[Array, "B D"]:
+        """What `encode` and `decode` need of the performances; with `config.performances` only.
+
+        Args:
+          weights: of the performances; all 0, the dropped condition, give zeros.
+        """
+        self._check_performance(weights)
+        return self.performances(weights)
+
+    def _check_performance(self, given: jax.Array | None) -> None:
+        if (given is None) != (self.config.performances is None):
+            verb = "takes no" if self.config.performances is None else "needs a"
+            raise UserError(f"T5Config.performances = {self.config.performances}: the network {verb} "
+                            "performance")
 
     def encode(
         self,
@@ -294,6 +344,7 @@ class SpectrogramTransformer(nn.Module):
         context: Float[Array, "B T F"] | None = None,
         context_mask: Float[Array, "B T"] | None = None,
         *,
+        performance: Float[Array, "B D"] | None = None,
         deterministic: bool = True,
     ) -> Encoded:
         """Encodes the conditions of a segment, down to each layer's keys and values.
@@ -303,9 +354,11 @@ class SpectrogramTransformer(nn.Module):
             prediction stays the same and costs less.
           context: scaled mel of the previous segment; with `config.context` only.
           context_mask: 1 for valid frames of it.
+          performance: from `performance_rows`; with `config.performances` only.
           deterministic: False turns dropout on (needs the "dropout" rng).
         """
-        encodings = self.token_encoder(tokens, deterministic=deterministic)
+        self._check_performance(performance)
+        encodings = self.token_encoder(tokens, performance, deterministic=deterministic)
         mask = tokens > 0
         given = [x is not None for x in (context, context_mask)]
         if given != [self.config.context] * 2:
@@ -315,7 +368,9 @@ class SpectrogramTransformer(nn.Module):
             )
         if context is not None and context_mask is not None:
             valid = context_mask > 0
-            extra = self.continuous_encoder(context, valid, deterministic=deterministic)
+            extra = self.continuous_encoder(
+                context, valid, performance, deterministic=deterministic
+            )
             encodings = jnp.concatenate([encodings, extra], axis=1)
             mask = jnp.concatenate([mask, valid], axis=1)
         return Encoded(keys_values=self.decoder.keys_values(encodings), mask=mask)
@@ -325,8 +380,8 @@ class SpectrogramTransformer(nn.Module):
         z: Float[Array, "B T F"],
         time: Float[Array, " B"],
         encoded: Encoded | None,
-        conditioning: Float[Array, "B C"] | None = None,
         *,
+        performance: Float[Array, "B D"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "B T F"]:
         """One denoising step's prediction.
@@ -336,10 +391,11 @@ class SpectrogramTransformer(nn.Module):
           time: noise time in [0, 1].
           encoded: from `encode`; None is the unconditional prediction, the same as
             with all ids and masks zero, at the price of no cross-attention.
-          conditioning: further features for every FiLM layer, beside the time's.
+          performance: from `performance_rows`; with `config.performances` only.
           deterministic: False turns dropout on (needs the "dropout" rng).
         """
-        return self.decoder(z, time, encoded, conditioning, deterministic=deterministic)
+        self._check_performance(performance)
+        return self.decoder(z, time, encoded, performance, deterministic=deterministic)
 
     def __call__(
         self,
@@ -348,10 +404,13 @@ class SpectrogramTransformer(nn.Module):
         tokens: Int[Array, "B N"],
         context: Float[Array, "B T F"] | None = None,
         context_mask: Float[Array, "B T"] | None = None,
-        conditioning: Float[Array, "B C"] | None = None,
         *,
+        performance: Float[Array, "B R"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "B T F"]:
-        """`encode`, then `decode`."""
-        encoded = self.encode(tokens, context, context_mask, deterministic=deterministic)
-        return self.decode(z, time, encoded, conditioning, deterministic=deterministic)
+        """`performance_rows` of the performances' weights, `encode`, then `decode`."""
+        rows = None if performance is None else self.performance_rows(performance)
+        encoded = self.encode(
+            tokens, context, context_mask, performance=rows, deterministic=deterministic
+        )
+        return self.decode(z, time, encoded, performance=rows, deterministic=deterministic)

@@ -13,10 +13,12 @@ from flax import traverse_util
 from reference.transformer_oracle import Oracle
 
 from music_diffusion.errors import UserError
+from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.networks.transformer import (
     ContinuousEncoder,
     SpectrogramTransformer,
     T5Config,
+    TokenEncoder,
 )
 
 SIZES = Path(__file__).parents[2] / "gin" / "sizes"
@@ -83,8 +85,9 @@ def apply(params, *args, config=TINY, method=None, deterministic=True, rngs=None
 
 
 def shapes_of(config: T5Config) -> dict:
-    return jax.eval_shape(
-        SpectrogramTransformer(config).init, jax.random.key(0), *inputs_of(config, 1))
+    performance = None if config.performances is None else jnp.zeros((1, config.performances.count))
+    return jax.eval_shape(SpectrogramTransformer(config).init, jax.random.key(0),
+                          *inputs_of(config, 1), performance=performance)
 
 
 def expected_shapes(c: T5Config) -> dict[str, tuple[int, ...]]:
@@ -161,7 +164,7 @@ def test_parameter_count_without_context(size):
 
 def test_every_parameter_has_one_logical_name_per_axis():
     known = {"embed", "mlp", "joined_kv", "vocab", "length", "mel"}
-    variables = shapes_of(TINY)
+    variables = shapes_of(PERFORMED)
     params = traverse_util.flatten_dict(variables["params"])
     axes = traverse_util.flatten_dict(variables["params_axes"])
     assert {(*path[:-1], path[-1] + "_axes") for path in params} == set(axes)
@@ -296,18 +299,152 @@ def test_dropout_is_random_in_training_and_absent_otherwise(params):
         apply(params, *args, config=none, deterministic=False), apply(params, *args), atol=1e-5)
 
 
-def test_further_conditioning_widens_film_and_takes_effect(params):
-    args = inputs_of(TINY)
-    extra = jnp.ones((3, 2))
-    shapes = jax.eval_shape(SpectrogramTransformer(TINY).init, jax.random.key(0), *args, extra)
-    path = ("decoder", "layers_0", "FiLMLayer_0", "DenseGeneral_0", "kernel")
-    wide = traverse_util.flatten_dict(shapes["params"])
-    assert wide[path].shape == (4 * TINY.embed_dim + 2, 2 * TINY.embed_dim)
-    narrow = traverse_util.flatten_dict(params)
-    params = traverse_util.unflatten_dict({  # more rows where the shape asks for them
-        k: jnp.pad(x, [(0, n - m) for n, m in zip(wide[k].shape, x.shape, strict=True)],
-                   constant_values=0.3) for k, x in narrow.items()})
-    assert np.abs(apply(params, *args, extra) - apply(params, *args, -extra)).max() > 1e-2
+PERFORMED = dataclasses.replace(TINY, performances=PerformanceConfig(count=3, features=5))
+WEIGHTS = jnp.asarray([[1.0, 0, 0], [0, 0.25, 0.75], [0, 0, 0]])  # one, a mixture, none
+
+
+@pytest.fixture(scope="module")
+def performed():
+    """Random where a fresh network has zeros, so that all FiLM layers say something."""
+    return random_params(PERFORMED)
+
+
+def test_performances_add_their_table_and_film_and_change_no_other_path():
+    """Shapes of the FiLM layers: time and performance in the decoder, performance in the encoders."""
+    plain = expected_shapes(TINY)
+    flat = traverse_util.flatten_dict(shapes_of(PERFORMED)["params"], sep="/")
+    found = {path: x.shape for path, x in flat.items()}
+    e = TINY.embed_dim
+    film = {f"decoder/layers_{i}/FiLMLayer_{k}/DenseGeneral_0/kernel": (4 * e + 5, 2 * e)
+            for i in range(TINY.decoder_layers) for k in (0, 1)}
+    film |= {f"{stack}/layers_{i}/FiLMLayer_{k}/DenseGeneral_0/kernel": (5, 2 * e)
+             for stack in ("token_encoder", "continuous_encoder")
+             for i in range(TINY.encoder_layers) for k in (0, 1)}
+    assert found == plain | film | {"performances/embedding": (3, 5)}
+    alone = dataclasses.replace(PERFORMED, encoder_film=False)
+    flat = traverse_util.flatten_dict(shapes_of(alone)["params"], sep="/")
+    assert {k: x.shape for k, x in flat.items()} == plain | {
+        k: s for k, s in film.items() if k.startswith("decoder")} | {"performances/embedding": (3, 5)}
+
+
+def test_film_of_the_performance_is_its_formula(performed):
+    """In the note encoder: after the norm of self-attention, and after that of the MLP."""
+    tokens = inputs_of(PERFORMED)[2]
+    row = WEIGHTS @ performed["performances"]["embedding"]
+    part = performed["token_encoder"]
+
+    def run(change=lambda layer: layer, row=None, config=TINY):
+        layer = change(dict(part["layers_0"]))
+        return TokenEncoder(config).apply({"params": {**part, "layers_0": layer}}, tokens, row)
+
+    def without_film(layer):
+        return {k: v for k, v in layer.items() if not k.startswith("FiLM")}
+
+    # Of one performance and without its shift, FiLM after a norm is another scale of the norm.
+    scales = [(row[:1] @ layer["DenseGeneral_0"]["kernel"])[0, :TINY.embed_dim]
+              for layer in (part["layers_0"]["FiLMLayer_0"], part["layers_0"]["FiLMLayer_1"])]
+
+    def without_shift(layer):
+        films = {k: {"DenseGeneral_0": {"kernel": v["DenseGeneral_0"]["kernel"].at[
+            :, TINY.embed_dim:].set(0)}} for k, v in layer.items() if k.startswith("FiLM")}
+        return layer | films
+
+    def folded(layer):
+        norms = {name: {"scale": layer[name]["scale"] * (1 + scale)} for name, scale in zip(
+            ("pre_attention_layer_norm", "pre_mlp_layer_norm"), scales, strict=True)}
+        return without_film(layer) | norms
+
+    got = run(without_shift, jnp.repeat(row[:1], 3, axis=0), PERFORMED)
+    np.testing.assert_allclose(got, run(folded), atol=1e-5)
+    assert np.abs(got - run(without_film)).max() > 1e-2
+
+
+def test_a_dropped_performance_is_as_a_network_without(performed):
+    """Weights of 0 are an embedding of 0: FiLM without bias then adds nothing."""
+    args = inputs_of(PERFORMED)
+    flat = traverse_util.flatten_dict(performed, sep="/")
+    plain = traverse_util.unflatten_dict({
+        path: flat[path][:shape[0]] for path, shape in expected_shapes(TINY).items()}, sep="/")
+    dropped = apply_performed(performed, *args, performance=0 * WEIGHTS)
+    np.testing.assert_allclose(dropped, apply(plain, *args), atol=1e-5)
+    assert np.abs(apply_performed(performed, *args, performance=WEIGHTS) - dropped)[:2].max() > 1e-2
+
+
+@functools.partial(jax.jit, static_argnames=("config", "method"))
+def apply_performed(params, *args, config=PERFORMED, method=None, **given):
+    return SpectrogramTransformer(config).apply({"params": params}, *args, method=method, **given)
+
+
+def test_performances_reach_encodings_of_notes_and_context_and_the_decoder(performed):
+    z, time, *conditions = inputs_of(PERFORMED)
+    rows, others = (apply_performed(performed, w, method="performance_rows")
+                    for w in (WEIGHTS, jnp.eye(3)))
+    encoded = apply_performed(performed, *conditions, performance=rows, method="encode")
+    other = apply_performed(performed, *conditions, performance=others, method="encode")
+    changed = np.abs(np.stack([a[0] - b[0] for a, b in zip(
+        encoded.keys_values, other.keys_values, strict=True)])).max((0, 3, 4))  # B N
+    assert not changed[0].any()  # the same performance in both
+    assert (changed[1:][np.asarray(encoded.mask)[1:]] > 1e-3).all()  # notes, then context
+    for one in (encoded, None):
+        a, b = (apply_performed(performed, z, time, one, performance=r, method="decode")
+                for r in (rows, others))
+        np.testing.assert_array_equal(a[0], b[0])
+        assert (np.abs(a - b)[1:].max((1, 2)) > 1e-2).all()
+
+
+def test_without_film_in_the_encoders_the_notes_are_encoded_once_for_all(performed):
+    alone = dataclasses.replace(PERFORMED, encoder_film=False)
+    z, time, *conditions = inputs_of(PERFORMED)
+    rows = apply_performed(performed, WEIGHTS, config=alone, method="performance_rows")
+    a, b = (apply_performed(performed, *conditions, performance=r, config=alone, method="encode")
+            for r in (rows, 0 * rows))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    a, b = (apply_performed(performed, z, time, a, performance=r, config=alone, method="decode")
+            for r in (rows, 0 * rows))
+    assert np.abs(a - b)[:2].max() > 1e-2
+
+
+def test_the_gradient_of_the_table_is_of_the_rows_that_occur(performed):
+    z, time, *conditions = inputs_of(PERFORMED)
+
+    def loss(table, weights, method):
+        params = {**performed, "performances": {"embedding": table}}
+        rows = apply_performed(params, weights, method="performance_rows")
+        encoded = apply_performed(params, *conditions, performance=rows, method="encode")
+        if method == "encode":
+            return sum((x**2).sum() for x in jax.tree.leaves(encoded.keys_values))
+        return (apply_performed(params, z, time, None, performance=rows, method="decode") ** 2).sum()
+
+    table = performed["performances"]["embedding"]
+    occurring = jnp.eye(3)[jnp.asarray([2, 0, 2])]
+    for method in ("encode", "decode"):
+        gradient = np.abs(np.asarray(jax.grad(loss)(table, occurring, method))).max(1)
+        assert gradient[1] == 0 and (gradient[[0, 2]] > 0).all()
+
+
+def test_a_performance_must_be_given_exactly_when_the_config_has_them(params, performed):
+    z, time, *conditions = inputs_of(TINY)
+    row = jnp.ones((3, 5))
+    for given, config, wanted, message in (
+            ({}, PERFORMED, performed, "needs a performance"),
+            ({"performance": row}, TINY, params, "takes no performance")):
+        for method, args in (("encode", conditions), ("decode", (z, time, None))):
+            with pytest.raises(UserError, match=message):
+                apply_performed(wanted, *args, config=config, method=method, **given)
+
+
+def test_rematerialised_layers_have_the_gradient_of_the_table():
+    config = dataclasses.replace(PERFORMED, decoder_layers=1, context=False)
+    params, args = random_params(config), inputs_of(config)
+
+    def gradient(remat):
+        return jax.grad(lambda p: (apply_performed(
+            p, *args, performance=WEIGHTS, config=dataclasses.replace(config, remat=remat)) ** 2
+        ).sum())(params)
+
+    a, b = (gradient(remat)["performances"]["embedding"] for remat in ("none", "full"))
+    assert (np.abs(a).max(1) > 0).all()
+    np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [
