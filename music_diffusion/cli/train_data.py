@@ -102,13 +102,13 @@ def run(settings: Settings, *, json: bool) -> None:
     template = find("default") if base is None else base
     model = _base_model(template)
     _check_output(settings)
-    base, template, model = _alone(settings, model, base, template)
 
     stages.next(f"looking at {settings.data}")
     data_set = _usable(settings, model, stages)
     data_set.list()  # finds what is wrong before anything is written
     _note(settings).parent.mkdir(parents=True, exist_ok=True)
     _note(settings).write_text(json_module.dumps(_depends(settings), indent=1) + "\n")
+    base, template = _alone(settings, model, base, template)
     stages.next("spectrograms and notes")
     folder, manifest = _prepare(settings, data_set, model, template, fresh=base is None)
     stages.say(_amounts(manifest))
@@ -157,13 +157,13 @@ def _base_model(folder: pathlib.Path) -> FrameDiffusionModel:
 
 
 def _alone(settings: Settings, model: FrameDiffusionModel, base: pathlib.Path | None,
-           template: pathlib.Path) -> tuple[pathlib.Path | None, pathlib.Path, FrameDiffusionModel]:
+           template: pathlib.Path) -> tuple[pathlib.Path | None, pathlib.Path]:
     """Of a model with performances, one that knows only its default: training would move the others.
 
-    Returns the folder to begin with (or None), that of the configuration, and its model.
+    Returns the folder to begin with (or None), and that of the configuration.
     """
     if model.config.performances is None:
-        return base, template, model
+        return base, template
     known = read_performances(template / FILE)
     row = known.number(known.default)
     params = narrowed(load_safetensors(template / WEIGHTS), row)
@@ -174,7 +174,7 @@ def _alone(settings: Settings, model: FrameDiffusionModel, base: pathlib.Path | 
                                                 ["PerformanceConfig.count = 1"]))
     listed = Performances(performances=(known.performances[row],), default=known.default)
     write_performances(folder / FILE, listed.with_table(params))
-    return None if base is None else folder, folder, _base_model(folder)
+    return None if base is None else folder, folder
 
 
 def _names(settings: Settings, template: pathlib.Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import jax
@@ -10,8 +11,15 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.performances import (
+    FILE,
+    Performance,
+    Performances,
+    write_performances,
+)
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
 
@@ -37,13 +45,22 @@ UNet1DConfig.head_dim = 4
 """
 
 
-def tiny_params() -> dict:
+PERFORMANCES = PerformanceConfig(count=3, features=4)
+NAMES = ("studio", "hall", "church")
+
+
+def with_performances() -> FrameDiffusionModel:
+    """The same model with three performances."""
+    return dataclasses.replace(MODEL, config=dataclasses.replace(MODEL.config, performances=PERFORMANCES))
+
+
+def tiny_params(model: FrameDiffusionModel = MODEL) -> dict:
     """Random where a fresh network is zero, so that noise and notes both show; fits float16."""
     rng = np.random.default_rng(0)
-    flat = flatten_dict(unfreeze(MODEL.init(jax.random.key(0), {})["params"]))
+    flat = flatten_dict(unfreeze(model.init(jax.random.key(0), {})["params"]))
     return unflatten_dict({
-        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * (k[0] == "unet"), np.float16).astype(
-            np.float32) for k, v in flat.items()})
+        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * (k[0] in ("unet", "map_film")), np.float16)
+        .astype(np.float32) for k, v in flat.items()})
 
 
 def write_release(folder: pathlib.Path, params: dict) -> pathlib.Path:
@@ -52,4 +69,18 @@ def write_release(folder: pathlib.Path, params: dict) -> pathlib.Path:
     save_safetensors(folder / WEIGHTS, params)
     (folder / CONFIG).write_text(GIN)
     (folder / "README.md").write_text("# A tiny model\n")
+    return folder
+
+
+def write_release_with_performances(folder: pathlib.Path) -> pathlib.Path:
+    """The folder of a released model with three performances."""
+    params = tiny_params(with_performances())
+    write_release(folder, params)
+    (folder / CONFIG).write_text(GIN + f"""
+ScoreDenoiserConfig.performances = @PerformanceConfig()
+PerformanceConfig.count = {PERFORMANCES.count}
+PerformanceConfig.features = {PERFORMANCES.features}
+""")
+    listed = Performances(performances=tuple(Performance(name=name) for name in NAMES), default=NAMES[0])
+    write_performances(folder / FILE, listed.with_table(params))
     return folder
