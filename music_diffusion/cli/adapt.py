@@ -79,8 +79,8 @@ def run(settings: Settings, *, json: bool) -> None:
     pairs = RecordedPairs(audio=settings.audio, midi=settings.midi, performance=settings.name)
     seconds = pairs.seconds()
     if seconds < LEAST_SECONDS:
-        raise UserError(f"{seconds:.0f} s of audio are too few; give at least {LEAST_SECONDS:.0f} s, better "
-                        "some minutes")
+        raise UserError(f"{seconds:.0f} s of audio are too few; give at least {LEAST_SECONDS:.0f} s, "
+                        "better some minutes")
     _claim(settings)
     _say(f"[1/3] spectrograms and notes of {seconds:.0f} s")
     source = _records(settings, pairs, model, params, known)

@@ -117,7 +117,8 @@ def transcribe(
                 frame=frame, json=json)
 
 
-@app.command(epilog="Example: music-diffusion adapt --audio take.wav --midi take.mid --name mine -o my_model")
+@app.command(epilog="Example: music-diffusion adapt --audio take.wav --midi take.mid --name mine "
+                    "-o my_model")
 def adapt(
     audio: Annotated[list[str], typer.Option(metavar="IN.wav", help=(
         "A recording of the performance, a minute or more; repeatable."))],
@@ -195,8 +196,8 @@ def benchmark(
 @app.command(epilog="Example: music-diffusion evaluate --generated renders/ --reference recordings/ "
                     "--notes midi/ -o report/")
 def evaluate(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="REPORT", help=(
-        "Folder for report.html, report.json and scores.csv; run again into it to go on."))],
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="REPORT", help=(
+        "Folder for report.html, report.json and scores.csv; run again into it to go on."))] = None,
     reference: Annotated[str | None, typer.Option(
         metavar="DIR", help="Folder of recordings.")] = None,
     generated: Annotated[str | None, typer.Option(
@@ -226,9 +227,20 @@ def evaluate(
         "recipes/evaluation/spectrogram_diffusion.gin."))] = None,
     binding: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="What the recipe leaves open; repeatable.")] = None,
+    seams: Annotated[bool, typer.Option("--seams", help=(
+        "Instead: does one hear where segments meet? --model renders the notes with overlaps and "
+        "without; -o takes seams.json."))] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare what a model made with recordings and notes, in a report to look at and listen to."""
+    if seams:
+        from music_diffusion.cli import evaluate_seams
+
+        evaluate_seams.run(model=model or "default", notes=notes, steps=steps, max_minutes=max_minutes,
+                           seed=seed, output=output, json=json)
+        return
+    if output is None:
+        raise UserError("--output is missing: give a folder for the report")
     if gin_file is not None:
         from music_diffusion.cli import evaluate_table
 

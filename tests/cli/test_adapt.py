@@ -25,7 +25,8 @@ RATE, SECONDS = 16000, 32.0
 def take(tmp_path_factory):
     folder = tmp_path_factory.mktemp("take")
     # The same six notes over and over.
-    notes = Notes.concatenate([scale(start=0.1 + 1.8 * i, count=6, step=0.3, program=40) for i in range(17)])
+    parts = [scale(start=0.1 + 1.8 * i, count=6, step=0.3, program=40) for i in range(17)]
+    notes = Notes.concatenate(parts)
     write_midi(notes, folder / "take.mid")
     write_wav(folder / "take.wav", tones(notes, SECONDS, RATE), RATE)
     write_wav(folder / "short.wav", tones(notes, 12.0, RATE), RATE)
@@ -44,7 +45,8 @@ def settings(take, base, tmp_path, **more):
     return Settings(**dict(
         audio=(str(take / "take.wav"),), midi=(str(take / "take.mid"),), name="mine", base=str(base),
         output=str(tmp_path / "model"), steps=4, workers=1, room="kitchen",
-        bindings=("BATCH_SIZE = 2", "TrainConfig.eval_every = 2", "TrainConfig.checkpoint_every = 2")) | more)
+        bindings=("BATCH_SIZE = 2", "TrainConfig.eval_every = 2", "TrainConfig.checkpoint_every = 2"))
+        | more)
 
 
 def test_the_model_knows_one_more_and_plays_the_others_as_before(take, base, tmp_path, capsys):
