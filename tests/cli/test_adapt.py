@@ -41,9 +41,9 @@ def base(tmp_path_factory):
     return write_release_with_performances(tmp_path_factory.mktemp("models") / "base")
 
 
-def settings(take, base, tmp_path, **more):
+def settings(_take, _base, tmp_path, **more):
     return Settings(**dict(
-        audio=(str(take / "take.wav"),), midi=(str(take / "take.mid"),), name="mine", base=str(base),
+        audio=(str(_take / "take.wav"),), midi=(str(_take / "take.mid"),), name="mine", base=str(_base),
         output=str(tmp_path / "model"), steps=4, workers=1, room="kitchen",
         bindings=("BATCH_SIZE = 2", "TrainConfig.eval_every = 2", "TrainConfig.checkpoint_every = 2"))
         | more)
