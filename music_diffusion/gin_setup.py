@@ -46,7 +46,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.notes.activations": ("DecodeConfig",),
     "music_diffusion.models.transcriber": ("TranscriberModel",),
     "music_diffusion.models.tagger": ("TaggerModel",),
-    "music_diffusion.evaluation.plan": ("EvaluationPlan",),
+    "music_diffusion.evaluation.plan": ("EvaluationPlan", "row_if_given"),
     "music_diffusion.evaluation.table": ("Table", "evaluated"),
     "music_diffusion.models.spectrogram_inverter": ("SpectrogramInverterModel",),
     "music_diffusion.models.phase_vocoder": ("PhaseVocoderModel",),

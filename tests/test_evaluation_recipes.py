@@ -6,6 +6,7 @@ import pytest
 
 import gin
 from music_diffusion import gin_setup
+from music_diffusion.errors import UserError
 from music_diffusion.evaluation import figures
 from music_diffusion.evaluation.table import Table
 
@@ -19,7 +20,8 @@ FOLDERS = {
     "unconditional.gin": {"STEPS_100": "generated", "STEPS_500": "generated",
                           "STEPS_1000": "generated", "REFERENCE": "reference"},
     "performance.gin": {"WITH": "generated", "WITHOUT": "generated", "REFERENCE": "reference",
-                        "NOTES": "notes", "GROUPS": "groups"},
+                        "NOTES": "notes", "GROUPS": "groups", "T5": "model", "UNET": "model",
+                        "UNET_WITHOUT": "model"},
     "style_transfer.gin": {"RESTYLED": "generated", "STYLE": "reference", "CONTENT": "reference"},
 }
 
@@ -53,7 +55,8 @@ def test_a_recipe_builds_its_table(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_columns_are_figures_that_reports_have(recipe):
     known = {f"{key}:net" for key in figures.SET_LABELS} | set(figures.DISTANCES) | set(figures.NOTE_LABELS)
-    known |= {"reconstruction_net", "realtime_factor", "group_fad:net", "group_top1:net", "group_top3:net"}
+    known |= {"reconstruction_net", "realtime_factor", "group_fad:net", "file_fad:net"}
+    known |= {f"{of}_top{k}:net" for of in ("group", "file", "mean") for k in (1, 3)}
     table = table_of(recipe, [f"{name} = 'x'" for name in FOLDERS[recipe]])
     for column in table.columns:
         assert fnmatch.filter(known, column), column
@@ -63,3 +66,20 @@ def test_the_embedding_is_a_macro():
     bindings = ["NOTES = 'n'", "REFERENCE = 'r'", "EMBEDDINGS = ('tagger',)", "MODEL = 'mine'"]
     plan, = table_of("spectrogram_diffusion.gin", bindings).rows.values()
     assert plan.embeddings == ("tagger",) and plan.model == "mine" and plan.inverter == "inverter"
+
+
+def test_rows_whose_models_are_not_given_are_left_out():
+    given = ["REFERENCE = 'r'", "NOTES = 'n'", "GROUPS = 'g.csv'"]
+    table = table_of("performance.gin", [*given, "UNET = 'u'"])
+    assert list(table.rows) == ["U-Net, without", "U-Net, with"] and len(table.left_out) == 4
+    assert [(p.model, p.condition, p.performances) for p in table.rows.values()] == [
+        ("u", False, 3), ("u", True, 3)]
+    plain = table_of("performance.gin", [*given, "UNET = 'u'", "UNET_WITHOUT = 'p'"])
+    without = plain.rows["U-Net, without"]
+    assert (without.model, without.performances_of) == ("p", "u")  # drawn among those of the other
+    folders = table_of("performance.gin", ["REFERENCE = 'r'", "WITH = 'w'"])  # no notes, no groups
+    assert [p.generated for p in folders.rows.values()] == ["w"]
+    with pytest.raises(UserError, match="nothing to fill it with"):
+        table_of("performance.gin", given)
+    with pytest.raises(UserError, match="no groups"):
+        table_of("performance.gin", ["REFERENCE = 'r'", "NOTES = 'n'", "T5 = 't'"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.cli.embedders import load_embedder
+from music_diffusion.cli.evaluate_performances import render_performances
 from music_diffusion.cli.evaluate_render import render_notes
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.data.parallel import run_tasks
@@ -76,8 +77,13 @@ def run(*, generated: str | None, reference: str, notes: str | None, groups: str
         _show(content, output)
 
 
-def run_plan(plan: EvaluationPlan, output: str) -> dict[str, Any]:
+def run_plan(plan: EvaluationPlan, output: str, cache: str | None = None) -> dict[str, Any]:
     """Renders where the plan has a model, scores, and writes the report into a folder.
+
+    Args:
+      plan: what is compared.
+      output: folder of the report.
+      cache: folder of what it has in common with other evaluations; None: one in `output`.
 
     Returns:
       What is in report.json.
@@ -89,12 +95,15 @@ def run_plan(plan: EvaluationPlan, output: str) -> dict[str, Any]:
     if plan.generated is None:
         folder = os.path.join(output, GENERATED)
         with progress_bar(f"rendering with {plan.model}") as progress:
-            speed, problems = render_notes(plan, folder, progress)
-        plan = dataclasses.replace(plan, generated=folder)
+            if plan.performances is None:
+                speed, problems = render_notes(plan, folder, progress)
+                plan = dataclasses.replace(plan, generated=folder)
+            else:
+                plan, problems = render_performances(plan, folder, progress)
     loader = LoadTools(embeddings=plan.embeddings, transcriber=plan.transcriber, inverter=plan.inverter)
     with progress_bar("evaluating") as progress:
         return evaluate(plan, output, loader=loader, run_tasks=run_tasks, progress=progress, speed=speed,
-                        problems=problems)
+                        problems=problems, cache=cache)
 
 
 def _show(content: dict[str, Any], output: str) -> None:

@@ -65,7 +65,7 @@ def render_notes(plan: EvaluationPlan, folder: str, progress: Callable[[float], 
     if not rows:
         raise UserError(f"{plan.notes}: none of {len(files)} MIDI files could be rendered; "
                         f"first: {problems[0].what}")
-    _remove_others(out, {f"{name}.flac" for name in files})
+    remove_others(out, {f"{name}.flac" for name in files})
     return _speed(plan.model, rows), problems
 
 
@@ -108,7 +108,7 @@ def _write_table(path: pathlib.Path, table: dict[str, dict[str, Any]]) -> None:
     os.replace(part, path)
 
 
-def _remove_others(folder: pathlib.Path, names: set[str]) -> None:
+def remove_others(folder: pathlib.Path, names: set[str]) -> None:
     """Renders of notes that are no longer there would be scored, too."""
     for path in folder.rglob("*.flac"):
         if path.relative_to(folder).as_posix() not in names:

@@ -9,6 +9,7 @@ import sys
 from music_diffusion import gin_setup
 from music_diffusion.cli.evaluate import run_plan
 from music_diffusion.errors import UserError
+from music_diffusion.evaluation.evaluate import CACHE
 from music_diffusion.evaluation.report import HTML
 from music_diffusion.evaluation.table import FilledTable, Table, fill, row_folder
 
@@ -37,7 +38,7 @@ def run(*, gin_file: str, bindings: list[str], output: str, json: bool) -> None:
     folder = pathlib.Path(output)
     contents = {}
     for name, plan in table.rows.items():
-        contents[name] = run_plan(plan, str(folder / row_folder(name)))
+        contents[name] = run_plan(plan, str(folder / row_folder(name)), str(folder / CACHE))
         print(f"{name}: {folder / row_folder(name) / HTML}", file=sys.stderr)
     filled = fill(table, contents)
     write_table(filled, folder)

@@ -16,7 +16,7 @@ from music_diffusion.data.splits import Assigned
 from music_diffusion.errors import UserError
 
 KINDS = ("sets", "renders", "audio_folder", "note_rows", "note_maps", "performances",
-         "release")  # beside data sets
+         "references", "release")  # beside data sets
 SOUNDFONT = "soundfont"
 HELD_OUT = 0.05  # share for validation; of renders, hours of it (and of test) for each hour of training
 
@@ -191,7 +191,33 @@ def _performances(request: Request, source: str, destination: str, progress: Pro
             "summary": f"{len(listed.names)} performances: {', '.join(listed.names)}"}
 
 
+def _references(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.data.references import TABLE, write_references
+
+    options = dict(request.options)
+    kind = options.pop("dataset", None)
+    if kind not in CATALOGUE:
+        raise UserError("prepare references needs --option dataset=NAME, a data set of `music-diffusion "
+                        "prepare sets`" + ("" if kind is None else f"; {kind} is none"))
+    splits = [split.strip() for split in options.pop("splits", "train,test").split(",")]
+    minutes = options.pop("minutes", "10")
+    try:
+        length = float(minutes)
+    except ValueError:
+        raise UserError(f"--option minutes={minutes}: give a number") from None
+    data_set = open_request(dataclasses.replace(
+        request, kind=kind, options=tuple(options.items()), transpose=0, test=True))
+    listing = data_set.list()
+    if any(item.split is None for item in listing.items):
+        listing = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed).list()
+    counts = write_references(listing, destination, splits=splits, minutes=length,
+                              sample_rate=request.rate, seed=request.seed, workers=request.workers,
+                              progress=progress)
+    return {"files": counts, "summary": ", ".join(
+        f"{n} file{'s' * (n != 1)} for {split}" for split, n in counts.items()) + f"; {TABLE}"}
+
+
 _MAKERS: dict[str, Callable[[Request, str, str, Progress], dict]] = {
     "renders": _renders, "audio_folder": _audio_folder, "note_rows": _note_rows,
-    "note_maps": _note_maps, "performances": _performances,
+    "note_maps": _note_maps, "performances": _performances, "references": _references,
     "release": _release}

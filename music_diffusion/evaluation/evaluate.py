@@ -49,6 +49,7 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
       progress: told the share that is done.
       speed: of rendering, see `summary.summarize`.
       problems: that are known already; they are reported with the others.
+      cache: folder of what several evaluations have in common; None: one in `output`.
 
     Returns:
       What is in report.json.
@@ -61,7 +62,8 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{output}: is a file; give a folder for the report")
     tools = tools_of(loader)
-    work = Work(cache=str(folder / CACHE), loader=loader, prints=tuple(fingerprints(tools).items()),
+    work = Work(cache=cache or str(folder / CACHE), loader=loader,
+                prints=tuple(fingerprints(tools).items()),
                 max_seconds=60 * plan.max_minutes, min_seconds=plan.min_seconds)
     folder.mkdir(parents=True, exist_ok=True)
     tasks = list(zip(pairing.items, unrelated_notes(pairing.items), strict=True))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from music_diffusion.evaluation.figures import Amounts, Figure, amount_fields, bounds
-from music_diffusion.evaluation.groups import group_scores, item_accuracy
+from music_diffusion.evaluation.groups import group_scores, item_scores, mean_accuracy
 from music_diffusion.evaluation.pairing import Problem
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, FileResult
 
@@ -26,6 +26,12 @@ class Groups:
     top3: float
     file_top1: float  # of single files
     file_top3: float
+    file_fad: float  # mean over files of the FAD to the reference of their group
+    mean_top1: float  # of single files, by their mean embeddings
+    mean_top3: float
+    files: int  # that have two embeddings, as FAD needs at least
+    short_files: int  # of them, that have fewer than dimensions
+    dimensions: int
     reference_groups: int
     nearest: dict[str, str]  # generated group → the reference group nearest to it
 
@@ -58,11 +64,17 @@ def compare_groups(name: str, label: str, results: Sequence[FileResult]
         return None, problems
     scores = group_scores(kept, targets)
     single = [(group, clip) for group in kept for clip in made[group] if len(clip) >= 2]
-    file_top1, file_top3 = item_accuracy(single, targets) if single else (math.nan, math.nan)
+    files = item_scores(single, targets) if single else None
+    every = [(group, clip) for group in kept for clip in made[group] if len(clip)]
+    mean_top1, mean_top3 = mean_accuracy(every, targets)
     nearest = [scores.reference_names[i] for i in scores.distances.argmin(axis=1)]
     return Groups(
         embedding=label, mean_group_fad=scores.mean_group_fad, group_fad=scores.group_fad,
-        top1=scores.top1, top3=scores.top3, file_top1=file_top1, file_top3=file_top3,
+        top1=scores.top1, top3=scores.top3, mean_top1=mean_top1, mean_top3=mean_top3,
+        file_top1=math.nan if files is None else files.top1,
+        file_top3=math.nan if files is None else files.top3,
+        file_fad=math.nan if files is None else files.mean_fad, files=len(single),
+        dimensions=every[0][1].shape[1], short_files=sum(len(x) < x.shape[1] for _, x in single),
         reference_groups=len(targets),
         nearest=dict(zip(scores.generated_names, nearest, strict=True))), problems
 
@@ -77,20 +89,33 @@ def _grouped(results: Sequence[FileResult], name: str, side: str) -> dict[str, l
 
 def group_figures(groups: Groups, name: str, label: str, amounts: Amounts
                    ) -> list[Figure]:
+    """Distances, then nearest groups: of all files of a group together, of single files by FAD, and of
+    single files by their mean embeddings."""
     amount = amount_fields(amounts)
-    chance = 1 / groups.reference_groups
+    short = "" if not groups.short_files else (
+        f"{groups.short_files} of {groups.files} files have fewer than {groups.dimensions} embeddings: "
+        "their FAD is mostly bias; rather read the nearest group by mean")
     rows = [Figure(key=f"group_fad:{name}", label=f"Group-FAD, {label}", better="lower", section="Groups",
                    what="mean FAD of each generated group against the reference group of its name",
-                   value=groups.mean_group_fad, **amount)]
+                   value=groups.mean_group_fad, **amount),
+            Figure(key=f"file_fad:{name}", label=f"Group-FAD of files, {label}", better="lower",
+                   section="Groups", value=groups.file_fad, note=short, **amount,
+                   what="mean FAD of each generated file against the reference group of its own")]
+    chance = 1 / groups.reference_groups
     for key, value, top, of in (("group_top1", groups.top1, 1, "groups"),
                                 ("group_top3", groups.top3, 3, "groups"),
                                 ("file_top1", groups.file_top1, 1, "files"),
-                                ("file_top3", groups.file_top3, 3, "files")):
+                                ("file_top3", groups.file_top3, 3, "files"),
+                                ("mean_top1", groups.mean_top1, 1, "files by mean"),
+                                ("mean_top3", groups.mean_top3, 3, "files by mean")):
+        note = short if key.startswith("file") else ""
+        few = f"{groups.reference_groups} reference groups are too few"
         rows.append(Figure(
             key=f"{key}:{name}", label=f"Nearest group, top-{top} of {of}, {label}", better="higher",
             section="Groups", value=value, **amount,
-            what=f"share of {of} whose own reference group is "
-                 + ("the nearest" if top == 1 else "among the three nearest"),
-            note="" if not math.isnan(value) else f"{groups.reference_groups} reference groups are too few",
+            what=f"share of {of.partition(' ')[0]} whose own reference group is "
+                 + ("the nearest" if top == 1 else "among the three nearest")
+                 + (" by the distance of mean embeddings" if key.startswith("mean") else ""),
+            note=few if math.isnan(value) else note,
             floors=() if math.isnan(value) else bounds((min(1.0, top * chance), "chance"))))
     return rows

@@ -18,7 +18,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from music_diffusion.errors import UserError
-from music_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from music_diffusion.evaluation.frechet import (
+    Gaussian,
+    check_embeddings,
+    fit_gaussian,
+    frechet_distance,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +102,23 @@ def item_accuracy(items: Sequence[tuple[str, Float[np.ndarray, "n D"]]],
     """Top-1 and top-3 accuracy of `item_scores`."""
     scores = item_scores(items, reference)
     return scores.top1, scores.top3
+
+
+def mean_accuracy(items: Sequence[tuple[str, Float[np.ndarray, "n D"]]],
+                  reference: Mapping[str, Float[np.ndarray, "m D"]]) -> tuple[float, float]:
+    """Top-1 and top-3 accuracy by the distance of mean embeddings alone, |μ_item - μ_group|².
+
+    For files with few embeddings, n >= 1: their covariance, and so their FAD, is mostly bias, which
+    prefers groups that vary little. Ties and errors as in `group_scores`.
+    """
+    columns = _fit_reference([group for group, _ in items], reference)
+    means = np.stack([g.mean for g in columns.values()])
+    rows = np.stack([check_embeddings(x, f"generated embeddings of item {at} (group {group!r})",
+                                      at_least=1).mean(axis=0, dtype=np.float64)
+                     for at, (group, x) in enumerate(items)])
+    distances = np.square(rows[:, np.newaxis] - means).sum(axis=-1)
+    own = [list(columns).index(group) for group, _ in items]
+    return _accuracy(distances, own, 1), _accuracy(distances, own, 3)
 
 
 def _fit_reference(needed: Sequence[str], reference: Mapping[str, np.ndarray]) -> dict[str, Gaussian]:

@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import os
 import pathlib
+from collections.abc import Container
 
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
@@ -233,7 +234,7 @@ def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]
     used, result = set(), []
     for item in items:
         same = stems.get(item.name.rpartition("/")[2], [])
-        key = item.name if item.name in notes else same[0] if len(same) == 1 else None
+        key = _longest_ending(item.name, notes) or (same[0] if len(same) == 1 else None)
         if key is None and len(items) == len(notes) == 1:
             key = next(iter(notes))
         if key is None:
@@ -249,6 +250,15 @@ def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]
                                 what=f"{len(notes) - len(used)} of {len(notes)} MIDI files have no audio",
                                 advice="they are left out"))
     return result, problems
+
+
+def _longest_ending(name: str, known: Container[str]) -> str | None:
+    """a/b/c, else b/c, as far as it is known; a bare name is left to those who count its bearers."""
+    while name not in known:
+        name = name.partition("/")[2]
+        if "/" not in name:
+            return None
+    return name
 
 
 def _with_groups(items: list[Item], table: GroupTable, plan: EvaluationPlan

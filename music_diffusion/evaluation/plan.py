@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from music_diffusion.errors import UserError
 
@@ -25,6 +26,11 @@ class EvaluationPlan:
     transcriber: str | None = "transcriber"  # name or folder; None: no transcription
     inverter: str | None = None  # name or folder; the reference goes through it: a ceiling
     model: str | None = None  # name or folder; renders `notes` where `generated` is None
+    # How many performances are drawn to play each piece (Maman et al. 2024, section 4.1), with the
+    # condition or without it; None: the model plays each piece once, as it is.
+    performances: int | None = None
+    condition: bool = True
+    performances_of: str | None = None  # the model among whose performances is drawn; None: `model`
     steps: int | None = None  # sampling steps of that model; None: its own
     max_minutes: float = 10.0  # of the start of every file that count (paper 001)
     min_seconds: float = 0.5  # a shorter file is not scored
@@ -44,17 +50,28 @@ class EvaluationPlan:
                             "the notes")
         if self.model is not None and self.notes is None:
             raise UserError("a model renders notes: give the folder of MIDI files as notes")
+        if self.model is not None and self.performances is not None and self.groups is None:
+            raise UserError("no groups: give the table of the reference's performances, such as "
+                            "performances.csv of `prepare references`")
         if not self.embeddings:
             raise UserError("embeddings is empty; give at least one, e.g. tagger")
         for name, low, high in (
                 ("max_minutes", 1 / 60, math.inf), ("min_seconds", 0.01, math.inf),
                 ("level", 0.5, 0.999), ("draws", 0, 100_000), ("splits", 1, 1000),
-                ("examples", 0, 10), ("workers", 1, 1024)):
+                ("examples", 0, 10), ("performances", 1, 1000), ("workers", 1, 1024)):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise UserError(f"{name} = {value} must be in {low:.3g} .. {high:.6g}")
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps = {self.steps} must be at least 1")
         if self.min_seconds >= 60 * self.max_minutes:
             raise UserError(f"min_seconds = {self.min_seconds} leaves nothing of files cut to "
                             f"{self.max_minutes} minutes")
+
+
+def row_if_given(*, plan: Callable[..., EvaluationPlan], generated: str | None = None,
+                 model: str | None = None) -> EvaluationPlan | None:
+    """A row that a table has only where its audio or its model is given; audio goes first."""
+    if generated is None and model is None:
+        return None
+    return plan(generated=generated, model=model if generated is None else None)

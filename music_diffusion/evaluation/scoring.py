@@ -102,8 +102,9 @@ class Scorer:
         embeddings: dict[str, dict[str, np.ndarray]] = {
             e.name: {side: self._embed(e, sound) for side, sound in sounds.items()}
             for e in self._tools.embedders}
-        heard = {side: self._transcribe(sound) for side, sound in sounds.items()
-                 } if self._tools.transcriber is not None else {}
+        # References that nothing is compared with are many, and hearing them is slow.
+        wanted = self._tools.transcriber is not None and (GENERATED in sounds or item.notes is not None)
+        heard = {side: self._transcribe(sound) for side, sound in sounds.items()} if wanted else {}
         scores: dict[str, float] = {}
         for side in (GENERATED, INVERTED):
             if side in sounds and REFERENCE in sounds:

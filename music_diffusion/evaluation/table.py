@@ -22,14 +22,21 @@ class Table:
     """What a table holds, before it is filled; gin recipes bind it."""
 
     title: str
-    rows: Mapping[str, EvaluationPlan]  # name of a row → what is evaluated for it
+    # Name of a row → what is evaluated for it. None is left out, and named among the warnings.
+    rows: Mapping[str, EvaluationPlan | None]
     # Keys of figures in report.json, in order; `*` stands for anything, so that 'fad:*' is a
     # column for each embedding.
     columns: tuple[str, ...]
     # Rows for what the reference reaches, as it is and through the inverter, where that is known.
     ceilings: bool = True
+    left_out: tuple[str, ...] = dataclasses.field(default=(), init=False)  # names of rows
 
     def __post_init__(self):
+        object.__setattr__(self, "left_out", tuple(n for n, plan in self.rows.items() if plan is None))
+        object.__setattr__(self, "rows", {n: p for n, p in self.rows.items() if p is not None})
+        if self.left_out and not self.rows:
+            raise UserError(f"the table {self.title!r} has nothing to fill it with: none of its rows "
+                            f"({', '.join(self.left_out)}) is given a model or a folder")
         if not self.rows or not self.columns:
             raise UserError(f"the table {self.title!r} has no rows or no columns; see "
                             "recipes/evaluation")
@@ -115,7 +122,11 @@ def fill(table: Table, contents: Mapping[str, Content]) -> FilledTable:
     minutes = {name: content["amounts"]["generated"]["minutes"] for name, content in contents.items()}
     if table.ceilings:
         rows |= _ceilings(figures, keys)
-    warnings = dict.fromkeys(w for content in contents.values() for w in content["warnings"])
+    told = [w for content in contents.values() for w in content["warnings"]]
+    told += [f"{name}: left out, as neither its model nor its audio is given" for name in table.left_out]
+    told += [f"{name}: {row[k]['label']}: {row[k]['note']}" for name, row in figures.items() for k in keys
+             if k in row and row[k].get("note")]
+    warnings = dict.fromkeys(told)
     return FilledTable(title=table.title, rows=rows, minutes=minutes, warnings=tuple(warnings),
                        columns=tuple(_label(labels[k]) for k in keys))
 
