@@ -35,7 +35,8 @@ def in_order(task: Callable[[Any], Any], items: Sequence[Any], workers: int,
 
 def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks: RunTasks = in_order,
              progress: Callable[[float], None] = lambda share: None,
-             speed: dict[str, Any] | None = None, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+             speed: dict[str, Any] | None = None, problems: Sequence[Problem] = (), cache: str | None = None
+             ) -> dict[str, Any]:
     """Scores everything and writes report.html, report.json and scores.csv.
 
     Files whose content, tools and settings are those of an earlier run into the

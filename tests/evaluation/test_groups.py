@@ -111,3 +111,12 @@ def test_a_bad_item_is_named():
         item_accuracy([("harp", at(0)), ("tuba", at(0))], REFERENCE)
     with pytest.raises(UserError, match="no generated groups"):
         item_accuracy([], REFERENCE)
+
+
+def test_means_alone_tell_files_too_short_for_a_covariance():
+    """One embedding has a mean; spread moves FAD, but not the distance of means."""
+    items = [("violin", at(12)[:1] * 0 + np.eye(DIM)[0] * 12.9), ("organ", 9 * SHAPE + np.eye(DIM)[0] * 10)]
+    assert groups.mean_accuracy(items, REFERENCE) == (1, 1)
+    assert groups.mean_accuracy([("violin", at(11)), ("piano", at(29))], REFERENCE) == (0, 1 / 2)
+    with pytest.raises(UserError, match="item 0"):
+        groups.mean_accuracy([("violin", np.zeros((0, DIM)))], REFERENCE)
