@@ -44,9 +44,11 @@ def run(*, model: str, notes: str | None, steps: int | None, max_minutes: float,
     pieces: list[tuple[Piece, Piece]] = []
     with progress_bar(f"rendering with {model}") as progress:
         for i, path in enumerate(files.values()):
+            def told(share: float, i: int = i) -> None:
+                progress((i + share) / len(files))
+
             piece = cut_notes(read_midi(path), 60 * max_minutes)
-            pieces.append(render_pair(synthesizer, piece, Settings(steps=steps, seed=seed),
-                                      lambda share, i=i: progress((i + share) / len(files))))
+            pieces.append(render_pair(synthesizer, piece, Settings(steps=steps, seed=seed), told))
     facts = compare(pieces, seed) | {"model": synthesizer.name, "pieces": len(pieces)}
     if output is not None:
         folder = pathlib.Path(output)

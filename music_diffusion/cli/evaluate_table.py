@@ -37,7 +37,7 @@ def run(*, gin_file: str, bindings: list[str], output: str, json: bool) -> None:
     table = table_of(gin_file, bindings)
     folder = pathlib.Path(output)
     contents = {}
-    for name, plan in table.rows.items():
+    for name, plan in table.plans.items():
         contents[name] = run_plan(plan, str(folder / row_folder(name)), str(folder / CACHE))
         print(f"{name}: {folder / row_folder(name) / HTML}", file=sys.stderr)
     filled = fill(table, contents)

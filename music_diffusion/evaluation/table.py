@@ -45,6 +45,11 @@ class Table:
             raise UserError(f"the table {self.title!r} has two rows called alike: "
                             f"{', '.join(self.rows)}")
 
+    @property
+    def plans(self) -> dict[str, EvaluationPlan]:
+        """The rows that are filled."""
+        return {name: plan for name, plan in self.rows.items() if plan is not None}
+
 
 def evaluated(*, table: Table) -> Table:
     """The configurable that a recipe of `evaluate` binds."""
