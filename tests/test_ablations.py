@@ -70,6 +70,13 @@ def test_released_ones_differ_in_their_sampling_alone(checker):
         assert model != base and model.config == base.config and model.events == base.events
 
 
+def test_released_models_with_performances_differ_in_their_sampling_alone(checker):
+    base = checker.trained["runs/performance_t5"]["model"]
+    models = [m for name, m in checker.released.items() if name.startswith("performance_")]
+    assert len(models) == len({repr(m) for m in models}) == 4
+    assert all(m != base and m.config == base.config for m in models)
+
+
 @pytest.mark.parametrize("folder, sees", [
     ("runs/base", lambda m: not m.config.context and m.config.embed_dim == 768),
     ("runs/short_segments", lambda m: m.config.frames == m.config.context_frames == 128),
@@ -78,6 +85,11 @@ def test_released_ones_differ_in_their_sampling_alone(checker):
     ("runs/squared", lambda m: m.distance(3.0, 1.0) == 4.0),
     ("runs/more_noise", lambda m: m.schedule.logsnr(0.5) < -1.9),
     ("runs/no_condition_dropout", lambda m: m.condition_dropout == 0 and m.guidance_weight == 1),
+    ("runs/no_performance_t5", lambda m: m.config.performances is None),
+    ("runs/no_performance_unet", lambda m: m.config.performances is None),
+    ("runs/decoder_film", lambda m: m.config.performances and not m.config.encoder_film),
+    ("runs/rms_norm", lambda m: m.config.unet.norm == "rms"),
+    ("runs/performance_context", lambda m: m.config.context and m.config.performances),
     ("runs/44k", lambda m: m.codec.sample_rate == 44100),
     ("runs/spectral_loss_only", lambda m: m.discriminators is None),
     ("runs/stft_discriminator", lambda m: m.discriminators.wave is None)])

@@ -1,5 +1,6 @@
 """Every recipe is read to its last binding, and its model is what its header says."""
 
+import itertools
 import math
 import re
 
@@ -14,7 +15,10 @@ from music_diffusion.cli.evaluate_table import table_of
 from music_diffusion.configuration.origins import written
 from music_diffusion.configuration.print_config import GIVEN, parameter_count
 from music_diffusion.configuration.reads import build, reads, unread
+from music_diffusion.diffusion.losses import DiscreteTimes
+from music_diffusion.diffusion.solvers import DDPM
 from music_diffusion.gin_setup import CONFIGURABLES, MACRO
+from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.synthesis.hub import weights_root
 from music_diffusion.synthesis.release import released_config
 
@@ -26,7 +30,9 @@ def names(pattern: str) -> list[str]:
 
 
 TRAINED = names("recipes/*.gin")
-FINE_TUNED = names("recipes/fine_tune/*.gin")  # read after the configuration of a released model
+ADAPTED = "recipes/fine_tune/adapt.gin"  # `music-diffusion adapt` gives the model and the data
+# Read after the configuration of a released model.
+FINE_TUNED = [n for n in names("recipes/fine_tune/*.gin") if n != ADAPTED]
 EVALUATED = [n for n in names("recipes/evaluation/*.gin") if n != "recipes/evaluation/table.gin"]
 RECIPES = [*TRAINED, *FINE_TUNED, *EVALUATED]
 DEFAULT = weights_root() / "default"
@@ -37,18 +43,49 @@ PARTS = [n for folder in ("sizes", "codecs", "runs") for n in names(f"{folder}/*
 ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin"]
 
 
-def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=256):
-    """Parameters of the published checkpoints, by their layout: 1536 ids, 128 bins, no biases."""
+def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=256, performances=0,
+              features=0):
+    """Parameters of the published checkpoints, by their layout: 1536 ids, 128 bins, no biases.
+
+    With performances a table of them, whose features widen the decoder's FiLM, and two FiLM layers
+    in every layer of the encoders.
+    """
     attention, gated = 4 * embed * heads * head, 3 * embed * mlp
     encoder, decoder = layers
-    encoded = encoder * (2 * embed + attention + gated) + embed
+    encoded = encoder * (2 * embed + attention + gated + 2 * features * 2 * embed) + embed
     notes = 1536 * embed + tokens * embed + encoded
     before = 128 * embed + frames * embed + encoded if context else 0
-    film = 2 * (4 * embed) * (2 * embed)
+    film = 2 * (4 * embed + features) * (2 * embed)
     block = 3 * embed + 2 * attention + film + gated
     time = embed * 4 * embed + 4 * embed * 4 * embed
-    return (notes + before + time + 128 * embed + frames * embed + decoder * block + embed
-            + embed * 128)
+    return (performances * features + notes + before + time + 128 * embed + frames * embed
+            + decoder * block + embed + embed * 128)
+
+
+def unet_layout(*, widths, heads, group=False, performances=0, features=0, blocks=2, time=64, head=64,
+                mels=128, roll=3 * 128 + 2 * 35):
+    """Parameters of a U-Net and its FiLM of the map, without the note timbre network.
+
+    By `networks.unet1d`: a block has two norms, FiLM, two convolutions of 3 taps and, where the width
+    changes, a shortcut; group norms have a bias beside their scale.
+    """
+    film, norm = 4 * time + features, 1 + group
+
+    def block(before, width):
+        return (norm * (before + width) + film * 2 * before + 3 * width * (before + width) + 2 * width
+                + (before * width if before != width else 0))
+
+    down = sum(block(widths[max(i - (j == 0), 0)], width)
+               for i, width in enumerate(widths) for j in range(blocks))
+    up = blocks * sum(block(width, width) for width in widths)
+    up += sum(a * b for a, b in itertools.pairwise(widths))
+    last = widths[-1]
+    middle = norm * last + 4 * last * heads * head + (film * 2 * last if performances else 0)
+    embedding = time * 4 * time + (4 * time) ** 2
+    first = 3 * (mels + 2 * mels + roll + 1) * widths[0] + widths[0]
+    output = norm * widths[0] + (widths[0] + 1) * mels
+    table = performances * features + features * 2 * mels
+    return table + embedding + first + down + middle + up + output
 
 
 def shipped(name: str) -> int:
@@ -73,6 +110,16 @@ PARAMETERS = {
                           tokens=64, frames=32),
     # As the weights that were trained with them.
     "default.gin": shipped("default"),
+    "performance_unet_small.gin": note_timbre() + unet_layout(
+        widths=(320, 320, 320), heads=5, performances=12, features=64),
+    "performance_unet.gin": note_timbre() + unet_layout(
+        widths=(512, 512, 512, 512), heads=8, group=True, performances=197, features=64),
+    "performances.gin": note_timbre() + unet_layout(
+        widths=(320, 320, 320), heads=5, performances=14, features=64),
+    "performance_t5.gin": t5_layout(embed=512, heads=6, head=64, mlp=1024, layers=(8, 8), context=False,
+                                    performances=197, features=64),
+    "performance_t5_small.gin": t5_layout(embed=192, heads=3, head=64, mlp=512, layers=(4, 4),
+                                          context=False, tokens=512, performances=12, features=64),
     "fine_tune/frame_diffusion.gin": shipped("default"),
     "inverter.gin": shipped("inverter"),
     "transcriber.gin": shipped("transcriber"),
@@ -130,7 +177,7 @@ def files_of(recipe: str) -> list[str]:
 
 
 def test_every_recipe_is_of_a_kind_that_is_tested():
-    assert sorted([*RECIPES, "recipes/evaluation/table.gin"]) == names("recipes/**/*.gin")
+    assert sorted([*RECIPES, ADAPTED, "recipes/evaluation/table.gin"]) == names("recipes/**/*.gin")
     assert {f"recipes/{name}" for name in PARAMETERS} == {*TRAINED, *FINE_TUNED}
 
 
@@ -293,3 +340,35 @@ def test_one_setting_of_the_notes_reaches_tokens_network_and_rendering():
     # 3 special ids, 1001 shifts, 128 pitches, velocities 0..127, tie, 128 programs, 128 drums, 100.
     assert model.config.vocab_size == 1664 == 128 * math.ceil(
         (3 + 1001 + 128 + 128 + 1 + 128 + 128 + 100) / 128)
+
+
+def test_layouts_written_out_by_hand_are_those_of_the_shipped_weights():
+    assert note_timbre() + unet_layout(widths=(320, 320, 320), heads=5) == shipped("default")
+
+
+@pytest.mark.parametrize("recipe, steps", [
+    ("performance_t5.gin", 250), ("performance_unet.gin", 250), ("performance_t5_small.gin", 50)])
+def test_performance_conditioning_is_set_as_in_the_paper(recipe, steps):
+    gin_setup.parse([f"recipes/{recipe}"])
+    parts = build("train", GIVEN)
+    model = parts["model"]
+    assert (model.guidance_weight, model.performance_guidance) == (1.25, 1.25)
+    assert (model.condition_dropout, model.performance_dropout) == (0.1, 0.1)
+    assert model.num_steps == steps and parts["data"].frames * 0.02 == pytest.approx(5.12)
+    if steps == 250:
+        assert model.training_times == DiscreteTimes(steps=1000) and model.solver == DDPM()
+        assert model.config.performances == PerformanceConfig(count=197, features=64)
+    if hasattr(model.config, "unet"):
+        assert model.config.unet.norm == "group" and len(set(model.config.unet.widths)) == 1
+    else:
+        assert not model.config.context and model.config.encoder_film
+
+
+@pytest.mark.parametrize("recipe", ["performance_t5.gin", "performance_t5_small.gin",
+                                    "performance_unet.gin", "performance_unet_small.gin"])
+def test_performances_of_a_recipe_are_three_macros(recipe):
+    gin_setup.parse([f"recipes/{recipe}"], ["PERFORMANCES = 'names.json'", "NUM_PERFORMANCES = 7",
+                                            "PERFORMANCE_FEATURES = 9", "DATA = 'data'"])
+    parts = build("train", GIVEN)
+    assert parts["model"].config.performances == PerformanceConfig(count=7, features=9)
+    assert (parts["data"].folder, parts["data"].performance) == ("data", "names.json")

@@ -124,8 +124,9 @@ class SpectrogramDiffusionModel:
         zeros = {name: jnp.zeros((1, *shape[1:])) for name, shape in shapes.items()}
 
         def init(rng):
+            table = self.config.performances
             return self.network.init(rng, zeros["targets"], jnp.zeros((1,)), *self._inputs(zeros),
-                                     performance=performance_weights(zeros, self.config.performances))
+                                     performance=None if table is None else jnp.zeros((1, table.count)))
 
         return jax.jit(init)(rng)
 

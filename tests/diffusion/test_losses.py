@@ -5,6 +5,7 @@ import pytest
 from reference import diffusion_oracle as oracle
 
 from music_diffusion.diffusion.losses import (
+    DiscreteTimes,
     diffusion_loss,
     l1,
     masked_mean,
@@ -13,7 +14,9 @@ from music_diffusion.diffusion.losses import (
     uniform_times,
 )
 from music_diffusion.diffusion.parameterizations import X0, Epsilon, V
+from music_diffusion.diffusion.sampling import UniformTime
 from music_diffusion.diffusion.schedules import CosineSchedule, LinearLogSNRSchedule
+from music_diffusion.errors import UserError
 
 PARAMETERIZATIONS = [Epsilon(), X0(), V()]
 B, T, F = 4, 6, 5
@@ -175,3 +178,32 @@ def test_stratified_times_make_the_loss_steadier():
 
     # Measured 0.40 for this function of t and four strata; 200 draws leave ±0.03.
     assert spread(stratified_times) < 0.6 * spread(uniform_times)
+
+
+def test_discrete_times_are_uniform_on_their_grid():
+    times = np.asarray(DiscreteTimes(steps=5)(jax.random.key(0), 50_000))
+    values, counts = np.unique(times, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(1, 6, dtype=np.float32) / 5)
+    # 10,000 of each: standard deviation 89.
+    assert np.abs(counts - 10_000).max() < 450
+    assert (DiscreteTimes(steps=1)(jax.random.key(0), 9) == 1).all()
+
+
+@pytest.mark.parametrize("steps", [1000, 250, 4])
+def test_discrete_times_are_where_a_sampler_looks(steps):
+    """One of T = 1000 steps, or of a divisor: every point but the data's end is in the grid."""
+    drawn = np.asarray(DiscreteTimes(steps=1000)(jax.random.key(1), 40_000))
+    assert len(set(drawn)) == 1000  # each is missed with a probability of e^-40
+    sampled = UniformTime().logsnrs(CosineSchedule(), steps, jnp.float32)[1:]
+    every = 1000 // steps
+    np.testing.assert_allclose(  # i / N and (i · 1000 / N) / 1000 may differ in the last bit
+        sampled, CosineSchedule().logsnr(np.unique(drawn)[every - 1::every]), rtol=1e-5, atol=1e-5)
+
+
+def test_discrete_times_are_drawn_anew_for_every_key_and_need_a_step():
+    times = DiscreteTimes()
+    assert times == DiscreteTimes(steps=1000) and hash(times) == hash(DiscreteTimes(steps=1000))
+    a, b = (times(jax.random.key(i), 64) for i in (0, 1))
+    assert a.shape == (64,) and (a != b).any() and len(set(a.tolist())) > 30
+    with pytest.raises(UserError, match="steps"):
+        DiscreteTimes(steps=0)
