@@ -8,6 +8,7 @@ from music_diffusion.networks.layers import (
     Dense,
     Embed,
     GatedMLP,
+    GroupNorm,
     MultiHeadAttention,
     RMSNorm,
 )
@@ -39,6 +40,32 @@ def test_the_query_init_folds_in_the_division_by_sqrt_head_dim():
     kernels = module.init(jax.random.key(0), normal(0, 1, 2, 256))["params"]
     ratio = np.std(kernels["key"]["kernel"]) / np.std(kernels["query"]["kernel"])
     assert abs(ratio / np.sqrt(32) - 1) < 0.02
+
+
+@pytest.mark.parametrize("features, groups, wanted", [(6, 2, 2), (6, 32, 2), (64, 32, 32), (5, 4, 1)])
+def test_group_norm_is_its_formula(features, groups, wanted):
+    """Of as many groups as divide the features and the greatest number; against float64."""
+    x = normal(0, B, Q, features) * 7 + 3
+    scale, bias = normal(1, features), normal(2, features)
+    y = GroupNorm(groups).apply({"params": {"scale": scale, "bias": bias}}, x)
+    size = features // wanted
+    expected = np.empty(x.shape)
+    for example in range(B):
+        for first in range(0, features, size):
+            part = np.float64(x[example, :, first:first + size])
+            expected[example, :, first:first + size] = (part - part.mean()) / np.sqrt(part.var() + 1e-6)
+    np.testing.assert_allclose(y, expected * np.float64(scale) + np.float64(bias), atol=2e-5)
+
+
+def test_a_fresh_group_norm_has_moments_of_zero_and_one_and_computes_in_float32():
+    x = (normal(0, B, Q, 8) + 100).astype(jnp.bfloat16)
+    y, variables = GroupNorm(4, dtype=jnp.bfloat16).init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    assert {k: v.dtype for k, v in variables["params"].items()} == dict.fromkeys(
+        ("scale", "bias"), jnp.float32)
+    grouped = np.float64(y).reshape(B, Q, 4, 2)
+    np.testing.assert_allclose(grouped.mean((1, 3)), 0, atol=0.02)
+    np.testing.assert_allclose(grouped.var((1, 3)), 1, atol=0.05)
 
 
 def test_rms_norm_formula():
