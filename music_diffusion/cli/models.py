@@ -52,8 +52,8 @@ def _print_table(performances: Performances) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("performance", "source", "instruments", "room", Column("minutes", justify="right"),
-                  box=None, pad_edge=False)
+    table = Table(Column("performance", no_wrap=True), "source", "instruments", "room",
+                  Column("minutes", justify="right"), box=None, pad_edge=False)
     for p in performances.performances:
         shown, more = ", ".join(p.instruments[:SHOWN]), len(p.instruments) - SHOWN
         if more > 0:

@@ -128,10 +128,10 @@ def test_release_hands_on_its_bindings(run, monkeypatch):
     seen = []
     monkeypatch.setattr("music_diffusion.synthesis.release.release",
                         lambda *args, **more: seen.append((args, more)))
-    run("release", bindings=("FrameDiffusionModel.num_steps = 8",))
+    run("release", bindings=("FrameDiffusionModel.num_steps = 8",), performances="names.json")
     (source, out), more = seen[0]
     assert source.endswith("source") and out.endswith("out")
-    assert more == {"bindings": ["FrameDiffusionModel.num_steps = 8"]}
+    assert more == {"bindings": ["FrameDiffusionModel.num_steps = 8"], "performances": "names.json"}
 
 
 @pytest.mark.parametrize("kind, arguments, reason", [
@@ -170,7 +170,8 @@ def test_the_command_line_hands_on_every_option(monkeypatch):
         doctor=True, options=(("a", "1"), ("b", "x=y")), transpose=3, codec="24k", stems=True,
         container="tfrecord", shards=9, refuse=True, runner="DirectRunner", runner_options=("--x=1", "--y"),
         soundfonts=("a.sf2", "b.sf2"), hours=5.0, test=True, solo=0.3, midi=True, rate=44100, mono=True,
-        notes_per_program=7, weights="w", bindings=("a=1", "b=2"), workers=3, seed=4, json=True)
+        notes_per_program=7, weights="w", bindings=("a=1", "b=2"), performances="p.json",
+        workers=3, seed=4, json=True)
     assert runner.invoke(main.app, [
         "prepare", "renders", "in", "out", "--doctor", "--option", "a=1", "--option", "b = x=y",
         "--transpose", "3", "--codec", "24k", "--stems", "--format", "tfrecord",
@@ -178,7 +179,8 @@ def test_the_command_line_hands_on_every_option(monkeypatch):
         "--runner", "DirectRunner", "--runner_option=--x=1", "--runner-option=--y",
         "--soundfont", "a.sf2", "--soundfont", "b.sf2", "--hours", "5", "--rate", "44100", "--test",
         "--solo", "0.3", "--midi", "--mono", "--notes-per-program", "7", "--weights", "w",
-        "--binding", "a=1", "--binding", "b=2", "--workers", "3", "--seed", "4", "--json"]).exit_code == 0
+        "--binding", "a=1", "--binding", "b=2", "--performances", "p.json",
+        "--workers", "3", "--seed", "4", "--json"]).exit_code == 0
     assert seen == [
         Request(kind="renders", source="in", destination="out"),
         Request(kind="gtzan", source="in", destination=None, doctor=True),

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import soundfile
+from reference import tiny_performances
 from reference.tiny_release import MODEL, tiny_params, write_release
 
 from music_diffusion.audio.griffin_lim import GriffinLim
@@ -164,7 +165,9 @@ def test_outputs_are_checked_before_anything_else(cli, no_model, tmp_path, outpu
 
 @pytest.mark.parametrize("option, reason", [
     (["--solver", "euler"], "euler.*ddim, ddpm, dpm"), (["--guidance", "nan"], "guidance"),
-    (["--model", "/no/such/model"], "no such model")])
+    (["--model", "/no/such/model"], "no such model"), (["--performance", "studio"], "no performances"),
+    (["--performance-guidance", "2"], "no performances"), (["--joining", "context"], "reads no context"),
+    (["--joining", "mix"], "choose overlap or context"), (["--overlap", "99"], "half of a segment")])
 def test_bad_settings_are_one_line(cli, tmp_path, option, reason, monkeypatch, request):
     if "--model" not in option:
         request.getfixturevalue("tiny")
@@ -183,7 +186,8 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     report = json.loads(out)
     assert isinstance(report, dict) and out.count("\n") == 1
     want = {"output": str(tmp_path / "a.wav"), "plot": str(tmp_path / "a.png"), "model": "tiny",
-            "steps": 3, "solver": repr(SOLVERS["dpm++2m"]), "guidance": 1.5, "seed": 3, "notes": 2}
+            "steps": 3, "solver": repr(SOLVERS["dpm++2m"]), "guidance": 1.5, "seed": 3, "notes": 2,
+            "performance": None, "joining": "overlap"}
     assert {k: report[k] for k in want} == want
     assert report["realtime_factor"] == pytest.approx(
         report["audio_seconds"] / report["wall_seconds"], rel=0.02)
@@ -268,3 +272,24 @@ def test_a_failure_midway_leaves_no_output(cli, tmp_path, monkeypatch, params):
                          tmp_path / "a.png")
     assert (code, out, err) == (2, "", "error: the inverter broke\n")
     assert [p.name for p in tmp_path.iterdir()] == ["song.mid"]
+
+
+def test_a_model_with_performances_plays_who_is_asked_for(cli, tmp_path):
+    tiny_performances.write_release(tmp_path / "model", tiny_performances.tiny_params())
+    (tmp_path / "song.mid").write_bytes(midi(track(*note(480), *note(240, pitch=38, channel=9))))
+
+    def render(name, *options):
+        code, out, err = cli(
+            tmp_path / "song.mid", "-o", tmp_path / f"{name}.wav", "--json", "--steps", "1", "--inverter",
+            "griffin_lim", "--model", tmp_path / "model", *options)
+        return code, json.loads(out) if code == 0 else out, err
+
+    code, report, err = render("a", "--performance", "drums=kim,rest=church:2+studio", "--overlap", "0.6",
+                               "--segment", "1.3", "--plot", tmp_path / "a.png")
+    assert (code, err) == (0, "") and (tmp_path / "a.png").exists()
+    assert (report["performance"], report["joining"]) == ("drums=kim,rest=church:2+studio", "overlap")
+    code, report, _ = render("b", "--performance-guidance", "1.5", "--segment", "1.3")
+    assert code == 0 and report["performance"] == "studio"
+    code, out, err = render("c", "--performance", "sutdio")
+    assert (code, out) == (2, "") and err == "error: sutdio: no such performance; did you mean studio?\n"
+    assert not (tmp_path / "c.wav").exists()

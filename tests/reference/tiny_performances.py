@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -33,8 +34,9 @@ PERFORMANCES = Performances(default="studio", performances=(
     Performance(name="church", source="b.sf2", minutes=5.0), Performance(name="kim")))
 
 
+@functools.cache
 def tiny_params(seed: int = 0) -> dict:
-    """Random where a fresh network is zero, so that performances show; fits float16."""
+    """Random where a fresh network is zero, so that performances show; fits float16. Not to be changed."""
     rng = np.random.default_rng(seed)
     flat = flatten_dict(unfreeze(MODEL.init(jax.random.key(seed), {})["params"]))
     return unflatten_dict({

@@ -40,6 +40,12 @@ class Stub:
     def compile(self, notes, settings):
         self.compiled = True
 
+    def performance_of(self, settings):
+        return "studio"
+
+    def joining_of(self, settings):
+        return OverlapJoining()
+
     @property
     def parts(self):
         rng = np.random.default_rng(0)
@@ -122,6 +128,7 @@ def test_the_report_tells_what_was_done(midi, out, monkeypatch):
     assert done == {
         "output": str(out / "a.flac"), "plot": None, "model": "stub", "steps": 3,
         "solver": repr(DDIM(eta=0.0)), "guidance": 2.0, "seed": 9, "notes": 2,
+        "performance": "studio", "joining": "overlap",
         "audio_seconds": 4.0, "wall_seconds": wall,
         "realtime_factor": pytest.approx(4.0 / wall, rel=1e-3)}
 
