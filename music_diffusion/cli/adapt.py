@@ -145,6 +145,7 @@ def _records(settings: Settings, pairs: RecordedPairs, model: Any, params: Param
         known, performances=(*known.performances, Performance(name=settings.name)), table=None))
     return RecordSource(folder=folder, codec=model.codec, frames=frames, features=features,
                         context=getattr(model.config, "context", False), performance=names,
+                        tails=getattr(model.config, "tails", ()),
                         eval_batch_count=4)
 
 

@@ -275,7 +275,8 @@ def _train(settings: Settings, folder: str, template: pathlib.Path, *, fresh: bo
         bindings += [f"TOTAL_STEPS = {settings.steps}",
                      f"warmup_cosine.warmup_steps = {min(50, settings.steps // 10)}"]
     if (template / FILE).is_file():
-        bindings.append("RecordSource.only_performance = 0")
+        tails = _base_model(template).config.tails
+        bindings += ["RecordSource.only_performance = 0", f"RecordSource.tails = {tails}"]
     if fresh:  # the note timbre network too, and from the notes themselves
         bindings += ["FrameDiffusionModel.train_timbre = True", "SLOTS = 16",
                      "warmup_cosine.peak = 1e-3"]

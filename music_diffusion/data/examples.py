@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.tails import energy_tails, lead_frames
 from music_diffusion.data import records
 from music_diffusion.data.note_features import Example, NoteFeatures, TooManyEventsError
 from music_diffusion.data.shards import ShardFacts, read_facts
@@ -37,6 +38,7 @@ class Examples:
     ==================== ============ ===================================================
     targets              T F float32  scaled mel, in [-1, 1]
     maps                 T 2 F        note maps, if the records have them
+    tails                T K F        scaled tails of the first map, for K decay times (`audio.tails`)
     (`features`)                      of the notes (`data.note_features`)
     targets_context      T F          scaled mel of the T frames before; zeros where the
                                       record does not hold them all
@@ -63,6 +65,7 @@ class Examples:
     extras: tuple[str, ...] = ()  # of EXTRAS
     performances: str | None = None  # a file that numbers them (`data.performances`), not the manifest
     only_performance: int | None = None  # `performance` of all records, whatever they tell
+    tails: tuple[float, ...] = ()  # decay times, seconds, for `tails`; the records have note maps then
 
     def __post_init__(self):
         if self.frames < 1:
@@ -157,6 +160,8 @@ class Examples:
         if found.maps is not None:
             silence = self.codec.scale(np.log(np.float32(self.codec.clip_min)))
             example["maps"] = self._padded(found.maps[part].astype(np.float32), silence)
+        if self.tails:
+            example["tails"] = self._tails(found, first)
         if self.features is not None:
             start = found.start + first * self.codec.hop / self.codec.sample_rate
             try:
@@ -189,6 +194,17 @@ class Examples:
     def _scaled(self, mel: np.ndarray) -> np.ndarray:
         floor = float(np.log(self.codec.clip_min))
         return self.codec.scale(self._padded(mel.astype(np.float32), floor)).astype(np.float32)
+
+    def _tails(self, found: records.Record, first: int) -> np.ndarray:
+        """Also of what the record has before the segment."""
+        if found.maps is None:
+            raise UserError(f"{self.folder}: its records have no note maps, which tails are of; add them "
+                            "(`prepare note_maps`)")
+        begin = max(0, first - lead_frames(self.tails, self.codec))
+        whole = self.codec.unscale(found.maps[begin:first + self.frames, 0].astype(np.float32))
+        tails = self.codec.scale(energy_tails(whole, self.tails, self.codec))
+        return self._padded(tails[first - begin:].astype(np.float32),
+                            self.codec.scale(np.log(np.float32(self.codec.clip_min))))
 
     def _before(self, mel: np.ndarray, first: int) -> Example:
         whole = first >= self.frames

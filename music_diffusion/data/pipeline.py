@@ -33,6 +33,7 @@ class RecordSource:
     performance: bool | str = False
     only_performance: int | None = None  # … this number, for all records, whatever they tell
     source: bool = False  # … the same notes in another timbre (`source`)
+    tails: tuple[float, ...] = ()  # … tails of their note maps, of these decay times (`audio.tails`)
     style: bool = False  # … a segment of another record of their style (`style`, `style_label`)
     shuffle: bool = True  # random crops in random order; False: all segments, in order
     eval_batch_count: int = 8  # batches of the validation split that `eval_batches` gives
@@ -43,7 +44,7 @@ class RecordSource:
         return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
                         features=self.features, context=self.context, extras=tuple(kinds),
                         performances=self.performance if isinstance(self.performance, str) else None,
-                        only_performance=self.only_performance)
+                        only_performance=self.only_performance, tails=tuple(self.tails))
 
     def dataset(self, split: str, seed: int) -> grain.MapDataset:
         """Endless examples of a split, for mixing and batching."""

@@ -13,6 +13,7 @@ roll                 B T C     onset, sounding and instrument class rolls
 maps                 B T 2 F   the maps of `note_maps`, if made beforehand; then
                                the slots are not needed
 performance          B         with `config.performances`: see `models.performance`
+tails                B T K F   with `config.tails`: of the first map, scaled (`audio.tails`)
 ==================== ========= ==================================================
 """
 
@@ -110,7 +111,8 @@ class FrameDiffusionModel:
         arguments = (jnp.zeros((1, t, self.codec.mels)), jnp.zeros((1,)), jnp.zeros((1,)),
                      slots, jnp.zeros((1, t, ROLL_CHANNELS)), jnp.ones((1,)),
                      performance_weights({FEATURE: jnp.zeros((1,), jnp.int32)},
-                                         self.config.performances))
+                                         self.config.performances),
+                     self._tails({"tails": jnp.zeros((1, t, len(self.config.tails), self.codec.mels))}))
         variables = dict(jax.jit(self.network.init)(rng, *arguments))
         if self.timbre_weights is not None:
             stored = load_safetensors(self.timbre_weights)
@@ -147,7 +149,14 @@ class FrameDiffusionModel:
         return self.network.apply(
             {"params": params}, self.note_maps(params, batch), jnp.asarray(batch["roll"], jnp.float32),
             keep, performance_weights(batch, self.config.performances, keep_performance),
-            method="condition")
+            self._tails(batch), method="condition")
+
+    def _tails(self, batch: Batch) -> Array | None:
+        """The batch's tails, if the network wants them."""
+        if not self.config.tails:
+            return None
+        require_features(batch, ("tails",))
+        return jnp.asarray(batch["tails"], jnp.float32)
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:

@@ -16,7 +16,8 @@ v, around a mean):
 Without its condition the map is the mean of all data and s their deviation.
 
 With performances (`networks.performance`), FiLM with the mel bins as features
-gives the map a performance's tone, and FiLM in every block of the U-Net the rest.
+gives the map a performance's tone, gains on tails of its energy (`audio.tails`) a
+performance's room, and FiLM in every block of the U-Net the rest.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.schedules import alpha_sigma, per_example
 from music_diffusion.errors import UserError
 from music_diffusion.networks.film import FiLMLayer
+from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
@@ -47,6 +49,7 @@ class ScoreDenoiserConfig:
     timbre: NoteTimbreConfig = NoteTimbreConfig()
     unet: UNet1DConfig = UNet1DConfig()
     performances: PerformanceConfig | None = None  # None: one sound
+    tails: tuple[float, ...] = ()  # decay times of rooms, seconds until 60 dB are lost; see `audio.tails`
     residual_std: float = 0.08  # s: deviation of the data from the map
     data_mean: float = -0.45  # the map of the dropped condition
     data_std: float = 0.45  # s of the dropped condition
@@ -54,12 +57,39 @@ class ScoreDenoiserConfig:
     def __post_init__(self):
         if self.unet.output != self.codec.mels:
             raise ValueError(f"{self.unet.output=} must be {self.codec.mels=}")
+        if self.tails and self.performances is None:
+            raise ValueError(f"{self.tails=} are for performances, and there are none")
         if not (self.residual_std > 0 and self.data_std > 0):
             raise ValueError(f"{self.residual_std=} and {self.data_std=} must be > 0")
 
     @property
     def codec(self) -> MelCodec:
         return self.timbre.codec
+
+
+QUIET = -5.0  # nat, gain of a tail before it is learned
+
+
+class Reverberation(nn.Module):
+    """Adds tails to a map: energies sum, with gains by tail and mel bin that a performance sets."""
+
+    codec: MelCodec
+
+    @nn.compact
+    def __call__(self, note_map: Float[Array, "B T F"], tails: Float[Array, "B T K F"],
+                 performance: Float[Array, "B D"]) -> Float[Array, "B T F"]:
+        """Scaled map and scaled tails → scaled map."""
+        count, mels = tails.shape[-2:]
+        # The name of FiLM's kernels: as these it grows with the performance's features.
+        dense = Dense(count * mels, axes=("embed", "mel"), kernel_init=nn.initializers.zeros,
+                      name="DenseGeneral_0")
+        gains = QUIET + GAIN_SCALE * dense(performance).reshape(-1, 1, count, mels)
+        heard = self.codec.unscale(tails) + gains
+        parts = jnp.concatenate([self.codec.unscale(note_map)[:, :, None], heard], -2)
+        return self.codec.scale(0.5 * nn.logsumexp(2 * parts, axis=-2))
+
+
+GAIN_SCALE = 8.0  # nat; the gains of a room are far from QUIET, and a step of training is small
 
 
 class ScoreDenoiser(nn.Module):
@@ -73,6 +103,8 @@ class ScoreDenoiser(nn.Module):
         if self.config.performances is not None:
             self.performances = PerformanceTable(self.config.performances)
             self.map_film = FiLMLayer(kernel_init=nn.initializers.zeros)
+        if self.config.tails:
+            self.reverberation = Reverberation(self.config.codec)
 
     def note_maps(self, slots: dict[str, jax.Array], *, one_hot: bool = False) -> jax.Array:
         """Slots [B, T, P] (see `notes.frames.slot_features`) → scaled maps [B, T, 2, F].
@@ -87,14 +119,15 @@ class ScoreDenoiser(nn.Module):
         return jnp.stack([codec.scale(power_sum(mel, w, codec.clip_min)) for w in (used, new)], -2)
 
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
-                  keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None
-                  ) -> dict[str, jax.Array]:
+                  keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None,
+                  tails: Float[Array, "B T K F"] | None = None) -> dict[str, jax.Array]:
         """What `denoise` needs of its conditions.
 
         Args:
           maps, roll: of the notes.
           keep: 0 drops the notes, 1 keeps them.
           performance: weights of the performances, all 0 to drop it; with `config.performances` only.
+          tails: of the first map, scaled; with `config.tails` only.
         """
         c = self.config
         given = {}
@@ -108,8 +141,11 @@ class ScoreDenoiser(nn.Module):
             both = jnp.swapaxes(maps, 1, 2).reshape(size, 2 * frames, -1)  # B 2T F
             both = self.map_film(both, given["performance"])
             maps = jnp.swapaxes(both.reshape(size, 2, frames, -1), 1, 2)
+        whole = maps[:, :, 0]
+        if c.tails:
+            whole = self.reverberation(whole, tails, given["performance"])
         keep_Bx1x1 = keep[:, None, None]
-        note_map = keep_Bx1x1 * maps[:, :, 0] + (1 - keep_Bx1x1) * c.data_mean
+        note_map = keep_Bx1x1 * whole + (1 - keep_Bx1x1) * c.data_mean
         features = jnp.concatenate([
             note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
             jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1))], -1)
@@ -127,7 +163,7 @@ class ScoreDenoiser(nn.Module):
         f = self.unet(u, time, cond["features"], cond.get("performance"))
         return alpha * sigma * (1 - s**2) / n * u - sigma * cond["map"] - s / n * f
 
-    def __call__(self, z, logsnr, time, slots, roll, keep, performance=None):
+    def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None):
         """All at once; creates every parameter."""
-        cond = self.condition(self.note_maps(slots), roll, keep, performance)
+        cond = self.condition(self.note_maps(slots), roll, keep, performance, tails)
         return self.denoise(z, logsnr, time, cond)

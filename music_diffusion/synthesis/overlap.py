@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from music_diffusion.audio.tails import energy_tails, lead_frames
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
@@ -63,10 +64,14 @@ class _GroupSampler:
         hop = self._model.codec.hop / self._model.codec.sample_rate
         start = first * hop
         # Only a part of the piece is looked at, so a group costs the same in any piece.
-        notes = self._notes.between(start - grid.tail - 1, start + windows.span * hop + 1)
-        maps = draw_note_maps(self._model.config.timbre, params["timbre"], notes, start,
-                              windows.span, grid)
-        batch = {"maps": maps, "roll": roll_features(notes, start, windows.span, grid)}
+        codec, decays = self._model.codec, self._model.config.tails
+        lead = min(first, lead_frames(decays, codec)) if decays else 0  # what is before and still heard
+        notes = self._notes.between(start - lead * hop - grid.tail - 1, start + windows.span * hop + 1)
+        maps = draw_note_maps(self._model.config.timbre, params["timbre"], notes, start - lead * hop,
+                              lead + windows.span, grid)
+        batch = {"maps": maps[lead:], "roll": roll_features(notes, start, windows.span, grid)}
+        if decays:
+            batch["tails"] = codec.scale(energy_tails(codec.unscale(maps[:, 0]), decays, codec))[lead:]
         batch |= self._performance
         return _sample(self._model, windows, params, batch, z_T, key, known, has_known)
 

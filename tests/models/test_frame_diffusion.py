@@ -301,3 +301,25 @@ def test_timbre_weights_of_another_size_are_refused(timbre, tmp_path):
         dataclasses.replace(MODEL, timbre_weights=str(tmp_path / "other")).init(RNG, {})
     with pytest.raises(UserError, match="nowhere"):
         dataclasses.replace(MODEL, timbre_weights="nowhere").init(RNG, {})
+
+
+def test_reverberation_sums_energies():
+    """Map and tails against the sum written out in NumPy, with gains of a performance."""
+    import jax
+
+    from music_diffusion.audio.codec import MelCodec
+    from music_diffusion.networks.score_denoiser import GAIN_SCALE, QUIET, Reverberation
+
+    codec, rng = MelCodec(mels=3), np.random.default_rng(0)
+    note_map = rng.uniform(-6, 2, (2, 7, 3)).astype(np.float32)
+    tails = rng.uniform(-6, 2, (2, 7, 2, 3)).astype(np.float32)
+    performance = rng.normal(size=(2, 4)).astype(np.float32)
+    kernel = rng.normal(0, 0.1, (4, 6)).astype(np.float32)
+    module = Reverberation(codec)
+    fresh = module.init(jax.random.key(0), codec.scale(note_map), codec.scale(tails), performance)["params"]
+    assert not np.asarray(fresh["DenseGeneral_0"]["kernel"]).any()
+    found = codec.unscale(module.apply({"params": {"DenseGeneral_0": {"kernel": kernel}}},
+                                       codec.scale(note_map), codec.scale(tails), performance))
+    gains = QUIET + GAIN_SCALE * (performance @ kernel).reshape(2, 1, 2, 3)
+    expected = 0.5 * np.log(np.exp(2 * note_map) + np.exp(2 * (tails + gains)).sum(2))
+    np.testing.assert_allclose(found, expected.clip(codec.log_min, codec.log_max), atol=1e-4)
