@@ -12,7 +12,7 @@ from music_diffusion.synthesis.hub import DEFAULT_TAGGER, available, check_param
 from music_diffusion.synthesis.release import released_model
 
 DEFAULT = DEFAULT_TAGGER
-SPECS = ("tagger", "vggish:FILE", "vggish_hub[:HANDLE]", "trill[:HANDLE]")
+SPECS = ("tagger", "mfcc", "vggish:FILE", "vggish_hub[:HANDLE]", "trill[:HANDLE]")
 
 
 def load_embedder(spec: str = DEFAULT) -> Embedder:
@@ -20,14 +20,19 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
 
     Args:
       spec: 'tagger', the project's own network that comes with the package, or the folder of
-        another one; 'vggish:FILE', the published network with weights from a safetensors file
-        (see `models.vggish_import.load_vggish`) or a TensorFlow checkpoint; 'vggish_hub' or
-        'trill', from TensorFlow Hub, or with ':HANDLE' from that URL or SavedModel folder.
+        another one; 'mfcc', cepstral statistics without a network; 'vggish:FILE', the published
+        network with weights from a safetensors file (see `models.vggish_import.load_vggish`) or a
+        TensorFlow checkpoint; 'vggish_hub' or 'trill', from TensorFlow Hub, or with ':HANDLE' from
+        that URL or SavedModel folder.
 
     Raises:
       UserError: no such embedder, broken weights, or an extra that is not installed.
     """
     kind, _, where = spec.partition(":")
+    if spec == "mfcc":
+        from music_diffusion.evaluation.mfcc import MFCCEmbedder
+
+        return MFCCEmbedder()
     if kind == "vggish" and where:
         return _vggish(where)
     if kind == "vggish_hub":
