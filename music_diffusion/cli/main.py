@@ -420,6 +420,8 @@ def prepare(
     audio_folder  any folder of audio to records, for the inverters
     note_rows     isolated notes of a SoundFont (SRC), for the note timbre network
     note_maps     adds the default model's maps to prepared data
+    performances  names of the performances in prepared data (SRC), as a file (DST) for training
+    references    audio and notes of a data set (--option dataset=NAME), to compare renderings with
     release       a training run to a model folder
     """
     from music_diffusion.cli import prepare as command
