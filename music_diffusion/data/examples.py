@@ -231,6 +231,11 @@ class Examples:
             raise UserError(f"{self.folder}: record {record} of {self.split} has no {kind}")
         return classes.index(label)
 
+    @property
+    def performance_names(self) -> Sequence[str]:
+        """In the order of their numbers."""
+        return self._classes.get("performance", ())
+
     @functools.cached_property
     def _classes(self) -> dict[str, Sequence[str]]:
         """Names of performances and styles, in the order of their numbers."""

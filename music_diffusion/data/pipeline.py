@@ -31,6 +31,7 @@ class RecordSource:
     context: bool = False  # whether examples hold the segment before (`targets_context`, its mask)
     # … the number of their performance (`performance`): in the manifest, or in this file of them.
     performance: bool | str = False
+    performance_count: int | None = None  # so many a model has rows for: the names must be as many
     only_performance: int | None = None  # … this number, for all records, whatever they tell
     source: bool = False  # … the same notes in another timbre (`source`)
     tails: tuple[float, ...] = ()  # … tails of their note maps, of these decay times (`audio.tails`)
@@ -41,10 +42,17 @@ class RecordSource:
     def examples(self, split: str) -> Examples:
         """Random access to the examples of a split."""
         kinds = [k for k in ("performance", "source", "style") if getattr(self, k)]
-        return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
-                        features=self.features, context=self.context, extras=tuple(kinds),
-                        performances=self.performance if isinstance(self.performance, str) else None,
-                        only_performance=self.only_performance, tails=tuple(self.tails))
+        examples = Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
+                            features=self.features, context=self.context, extras=tuple(kinds),
+                            performances=self.performance if isinstance(self.performance, str) else None,
+                            only_performance=self.only_performance, tails=tuple(self.tails))
+        if self.performance and self.performance_count is not None:
+            named = len(examples.performance_names)
+            if named != self.performance_count:
+                where = self.performance if isinstance(self.performance, str) else self.folder
+                raise UserError(f"{where}: names {named} performances, and the model has "
+                                f"{self.performance_count}; set NUM_PERFORMANCES={named}")
+        return examples
 
     def dataset(self, split: str, seed: int) -> grain.MapDataset:
         """Endless examples of a split, for mixing and batching."""

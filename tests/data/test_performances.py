@@ -1,5 +1,7 @@
 """Records → the list of their performances."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,16 @@ def write_one(tmp_path):
     folder = folder_of(tmp_path / "x", [("z", "hall", 500, 0, 1.0)])
     write_performances(path, add_performances(folder, path))
     return path
+
+
+def test_names_and_rows_must_be_as_many(tmp_path):
+    folder, path = folder_of(tmp_path / "d"), tmp_path / "p.json"
+    write_performances(path, add_performances(folder, path))
+    for performance in (True, str(path)):
+        source = RecordSource(folder=folder, codec=CODEC, features=None, performance=performance)
+        next(dataclasses.replace(source, performance_count=2).train_iterator(2, seed=0))
+        with pytest.raises(UserError, match="names 2 performances, and the model has 3; set NUM_PERF"):
+            dataclasses.replace(source, performance_count=3).train_iterator(2, seed=0)
 
 
 def test_all_of_one_number(tmp_path):

@@ -52,7 +52,8 @@ def test_every_parameter_of_the_configured_parts_is_written_down():
     text = released_config(TRAINING)
     for kind in (type(MODEL), ScoreDenoiserConfig, UNet1DConfig, MelCodec):
         for field in dataclasses.fields(kind):
-            if field.name in ("distance", "schedule", "times", "training_times"):  # objects that gin cannot write
+            # Objects that gin cannot write.
+            if field.name in ("distance", "schedule", "times", "training_times"):
                 continue
             assert re.search(rf"^{kind.__name__}\.{field.name} =", text, re.M), (kind, field.name)
 
