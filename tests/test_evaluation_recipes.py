@@ -56,7 +56,8 @@ def test_a_recipe_builds_its_table(recipe):
 def test_columns_are_figures_that_reports_have(recipe):
     known = {f"{key}:net" for key in figures.SET_LABELS} | set(figures.DISTANCES) | set(figures.NOTE_LABELS)
     known |= {"reconstruction_net", "realtime_factor", "group_fad:net", "file_fad:net"}
-    known |= {f"{of}_top{k}:net" for of in ("group", "file", "mean") for k in (1, 3)}
+    known |= {"matched_distance:net"}
+    known |= {f"{of}_top{k}:net" for of in ("group", "file", "mean", "matched") for k in (1, 3)}
     table = table_of(recipe, [f"{name} = 'x'" for name in FOLDERS[recipe]])
     for column in table.columns:
         assert fnmatch.filter(known, column), column

@@ -62,9 +62,9 @@ def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=2
             + decoder * block + embed + embed * 128)
 
 
-def unet_layout(*, widths, heads, group=False, performances=0, features=0, blocks=2, time=64, head=64,
-                mels=128, roll=3 * 128 + 2 * 35):
-    """Parameters of a U-Net and its FiLM of the map, without the note timbre network.
+def unet_layout(*, widths, heads, group=False, performances=0, features=0, tails=0, blocks=2, time=64,
+                head=64, mels=128, roll=3 * 128 + 2 * 35):
+    """Parameters of a U-Net, its FiLM of the map and its gains of tails, without the note timbre network.
 
     By `networks.unet1d`: a block has two norms, FiLM, two convolutions of 3 taps and, where the width
     changes, a shortcut; group norms have a bias beside their scale.
@@ -84,7 +84,7 @@ def unet_layout(*, widths, heads, group=False, performances=0, features=0, block
     embedding = time * 4 * time + (4 * time) ** 2
     first = 3 * (mels + 2 * mels + roll + 1) * widths[0] + widths[0]
     output = norm * widths[0] + (widths[0] + 1) * mels
-    table = performances * features + features * 2 * mels
+    table = performances * features + features * (2 + tails) * mels
     return table + embedding + first + down + middle + up + output
 
 
@@ -111,11 +111,11 @@ PARAMETERS = {
     # As the weights that were trained with them.
     "default.gin": shipped("default"),
     "performance_unet_small.gin": note_timbre() + unet_layout(
-        widths=(320, 320, 320), heads=5, performances=12, features=64),
+        widths=(320, 320, 320), heads=5, performances=12, features=64, tails=3),
     "performance_unet.gin": note_timbre() + unet_layout(
         widths=(512, 512, 512, 512), heads=8, group=True, performances=197, features=64),
     "performances.gin": note_timbre() + unet_layout(
-        widths=(320, 320, 320), heads=5, performances=14, features=64),
+        widths=(320, 320, 320), heads=5, performances=14, features=64, tails=3),
     "performance_t5.gin": t5_layout(embed=512, heads=6, head=64, mlp=1024, layers=(8, 8), context=False,
                                     performances=197, features=64),
     "performance_t5_small.gin": t5_layout(embed=192, heads=3, head=64, mlp=512, layers=(4, 4),

@@ -54,8 +54,10 @@ def _(source: RecordSource, rng: np.random.Generator) -> Example:
     if source.features is not None:
         seconds = source.frames * source.codec.hop / source.codec.sample_rate
         example |= _of_notes(source.features, seconds, source.frames)
-    if source.performance:
+    if source.performance or source.performance_count or source.only_performance is not None:
         example["performance"] = np.array(0, np.int32)
+    if source.tails:
+        example["tails"] = np.stack([mel() for _ in source.tails], axis=1)
     if source.source:
         example["source"] = mel()
     if source.style:

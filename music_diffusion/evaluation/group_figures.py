@@ -156,12 +156,12 @@ def group_figures(groups: Groups, name: str, label: str, amounts: Amounts
             Figure(key=f"file_fad:{name}", label=f"Group-FAD of files, {label}", better="lower",
                    section="Groups", value=groups.file_fad, note=short, **amount,
                    what="mean FAD of each generated file against the reference group of its own")]
-    if groups.matched_files:
-        rows.append(Figure(
-            key=f"matched_distance:{name}", label=f"Distance to the same piece, {label}", better="lower",
-            section="Groups", value=groups.matched_distance, **amount,
-            what="mean squared distance of mean embeddings between a generated file and the reference "
-                 "of its group that plays the same piece"))
+    alone = "" if groups.matched_files else "the reference has no file of the same piece by several groups"
+    rows.append(Figure(
+        key=f"matched_distance:{name}", label=f"Distance to the same piece, {label}", better="lower",
+        section="Groups", value=groups.matched_distance, note=alone, **amount,
+        what="mean squared distance of mean embeddings between a generated file and the reference "
+             "of its group that plays the same piece"))
     chance = 1 / groups.reference_groups
     for key, value, top, of in (("group_top1", groups.top1, 1, "groups"),
                                 ("group_top3", groups.top3, 3, "groups"),
@@ -171,9 +171,7 @@ def group_figures(groups: Groups, name: str, label: str, amounts: Amounts
                                 ("mean_top3", groups.mean_top3, 3, "files by mean"),
                                 ("matched_top1", groups.matched_top1, 1, "files, same piece"),
                                 ("matched_top3", groups.matched_top3, 3, "files, same piece")):
-        if key.startswith("matched") and not groups.matched_files:
-            continue
-        note = short if key.startswith("file") else ""
+        note = short if key.startswith("file") else alone if key.startswith("matched") else ""
         few = f"{groups.reference_groups} reference groups are too few"
         rows.append(Figure(
             key=f"{key}:{name}", label=f"Nearest group, top-{top} of {of}, {label}", better="higher",
@@ -182,6 +180,6 @@ def group_figures(groups: Groups, name: str, label: str, amounts: Amounts
                  + ("the nearest" if top == 1 else "among the three nearest")
                  + (" by the distance of mean embeddings" if key.startswith(("mean", "matched")) else "")
                  + (", among recordings of the same piece" if key.startswith("matched") else ""),
-            note=few if math.isnan(value) else note,
+            note=few if math.isnan(value) and not note else note,
             floors=() if math.isnan(value) else bounds((min(1.0, top * chance), "chance"))))
     return rows

@@ -57,4 +57,6 @@ def test_without_the_same_piece_there_is_nothing():
     assert matched_items("e", [*others, *made]) == []
     groups, _ = compare_groups("e", "E", [*others, *made])
     assert groups.matched_files == 0 and np.isnan(groups.matched_top1)
-    assert not [f for f in group_figures(groups, "e", "E", AMOUNTS) if f.key.startswith("matched")]
+    for figure in group_figures(groups, "e", "E", AMOUNTS):
+        if figure.key.startswith("matched"):
+            assert np.isnan(figure.value) and "no file of the same piece" in figure.note
