@@ -84,6 +84,7 @@ def _leaves(tree):
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
 
+@pytest.mark.slow
 def test_from_none_every_parameter_is_learned(data, base, tmp_path, monkeypatch):
     monkeypatch.setattr(train_data, "find", lambda name: base)  # instead of the large default
     run(settings(data, "none", tmp_path, steps=2, transpose=0), json=True)

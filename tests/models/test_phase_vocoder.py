@@ -134,6 +134,7 @@ def test_the_size_of_chunks_does_not_matter(inverter, mel, chunk_frames):
     np.testing.assert_allclose(other, whole, atol=1e-4 * np.abs(whole).max())
 
 
+@pytest.mark.slow
 def test_it_is_what_the_model_predicts_at_once(inverter, params, mel):
     """Silence before and after, as in the stream, and the same first phases."""
     edge = 40

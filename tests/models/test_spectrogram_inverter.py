@@ -245,6 +245,7 @@ def go(folder, **options):
                  **options).state
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_a_released_generator_and_resumes_exactly(tmp_path):
     released = jax.tree.map(lambda p: np.asarray(p) + 0.25, MODEL.released_params(params_of(MODEL)))
     save_safetensors(tmp_path / "weights", released, dtype="float32")

@@ -104,6 +104,7 @@ class Recorder:
         return self.windows.join(self.windows.fade(x0, known, has_known))
 
 
+@pytest.mark.slow
 @given(windows(), st.integers(1, 1500))
 @settings(max_examples=30)
 def test_the_parts_are_the_piece_whatever_its_length(w, frames):

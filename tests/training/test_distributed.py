@@ -101,6 +101,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # test_loop.py has a shorter one
 @pytest.mark.parametrize("run", ["data", "model", "begun_by_one", "ended_by_one"])
 def test_two_processes_have_the_losses_of_one_device(runs, run):
     """From the first step on, or from the third one, or up to it."""
@@ -109,17 +110,20 @@ def test_two_processes_have_the_losses_of_one_device(runs, run):
     assert read_params(runs / run)[1] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["data", "model", "begun_by_one", "begun_by_two"])
 def test_a_process_reads_the_rows_of_its_devices(runs, run):
     shards = [found["shard"] for found in told(runs, run)]
     assert shards == ([[16, 0, 1]] * 2 if run == "model" else [[8, 0, 2], [8, 1, 2]])
 
 
+@pytest.mark.slow
 def test_a_zoo_member_has_the_losses_of_one_device(runs):
     """Spectrogram diffusion with context and dropout."""
     assert_same(runs / "member", runs / "member_one")
 
 
+@pytest.mark.slow
 def test_no_segment_is_made_by_both_processes(runs):
     first, second = (found["made"] for found in told(runs, "member"))
     assert not set(first) & set(second)

@@ -71,6 +71,7 @@ def test_bad_input_is_one_line_and_2(flags, message, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_tiny_recipe_has_the_same_losses_on_eight_devices(tmp_path):
     def start(devices, *flags):
         # Unoptimized code compiles in a third of the time.
