@@ -6,7 +6,12 @@ import pathlib
 import numpy as np
 import pytest
 from layouts.common import scale, tones, write_wav
-from reference.tiny_release import tiny_params, write_release
+from reference.tiny_release import (
+    NAMES,
+    tiny_params,
+    write_release,
+    write_release_with_performances,
+)
 
 from music_diffusion.cli import train_data
 from music_diffusion.cli.train_data import Settings, best_step, run
@@ -92,6 +97,21 @@ def test_from_none_every_parameter_is_learned(data, base, tmp_path, monkeypatch)
     assert any(np.any(a != b) for a, b in
                zip(_leaves(before["timbre"]), _leaves(after["timbre"]), strict=True))
     assert "train_timbre = True" in (tmp_path / "model" / CONFIG).read_text()
+
+
+@pytest.mark.slow
+def test_of_a_model_with_performances_one_is_left(data, tmp_path):
+    """The one that plays by default becomes the recordings'; nothing else is kept of the others."""
+    base = write_release_with_performances(tmp_path / "base")
+    run(settings(data, base, tmp_path, steps=2, transpose=0), json=True)
+    model = load(str(tmp_path / "model"), "griffin_lim_hop")
+    assert model.performances.names == ("model",) == (model.performances.default,)
+    assert model.performances.performances[0].source == "data"
+    before, after = (load_safetensors(folder / WEIGHTS)["performances"]["embedding"]
+                     for folder in (base, tmp_path / "model"))
+    assert after.shape == (1, before.shape[1])
+    np.testing.assert_allclose(after[0], before[NAMES.index("studio")], atol=0.05)  # two small steps
+    assert np.abs(model.synthesize(read_midi(data / "train" / "0.mid")).samples).max() > 0
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path):
