@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -138,9 +138,3 @@ def write_performances(path: str | os.PathLike, performances: Performances) -> N
     part = pathlib.Path(f"{path}.part")
     part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     os.replace(part, path)
-
-
-def joined(lists: Sequence[Performances], default: str | None = None) -> Performances:
-    """One list of several, of other names."""
-    return Performances(performances=tuple(p for one in lists for p in one.performances),
-                        default=lists[0].default if default is None else default)

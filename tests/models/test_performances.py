@@ -1,5 +1,6 @@
 """The list of names beside the weights."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,6 @@ from music_diffusion.models.performance import narrowed
 from music_diffusion.models.performances import (
     Performance,
     Performances,
-    joined,
     read_performances,
     table_digest,
     write_performances,
@@ -87,7 +87,7 @@ def test_damaged_files(tmp_path, known):
     with pytest.raises(UserError, match="cannot be read"):
         read_performances(tmp_path / "none.json")
     with pytest.raises(UserError, match="two performances are named 'studio'"):
-        joined([known, known])
+        dataclasses.replace(known, performances=known.performances * 2)
 
 
 def test_one_of_several():

@@ -31,16 +31,12 @@ class RecordedPairs:
             raise UserError(f"{len(self.audio)} audio files and {len(self.midi)} MIDI files: give --audio "
                             "and --midi equally often, in the same order")
 
-    def notes(self) -> list[Notes]:
-        """Of every pair. Raises UserError: unreadable, or audio and MIDI of different length."""
-        return [_checked(*pair)[0] for pair in zip(self.audio, self.midi, strict=True)]
-
     def seconds(self) -> float:
-        """Of all audio. Raises UserError as `notes` does."""
+        """Of all audio. Raises UserError: unreadable, or audio and MIDI of different length."""
         return sum(_checked(*pair)[1] for pair in zip(self.audio, self.midi, strict=True))
 
     def list(self) -> Listing:
-        """See `data.items.DataSet`. Raises UserError as `notes` does."""
+        """See `data.items.DataSet`. Raises UserError as `seconds` does."""
         items = []
         for number, (audio, midi) in enumerate(zip(self.audio, self.midi, strict=True)):
             seconds = _checked(audio, midi)[1]
