@@ -68,6 +68,7 @@ class ScoreDenoiserConfig:
 
 
 QUIET = -5.0  # nat, gain of a tail before it is learned
+GAIN_SCALE = 8.0  # nat; the gains of a room are far from QUIET, and a step of training is small
 
 
 class Reverberation(nn.Module):
@@ -87,9 +88,6 @@ class Reverberation(nn.Module):
         heard = self.codec.unscale(tails) + gains
         parts = jnp.concatenate([self.codec.unscale(note_map)[:, :, None], heard], -2)
         return self.codec.scale(0.5 * nn.logsumexp(2 * parts, axis=-2))
-
-
-GAIN_SCALE = 8.0  # nat; the gains of a room are far from QUIET, and a step of training is small
 
 
 class ScoreDenoiser(nn.Module):
