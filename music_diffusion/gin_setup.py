@@ -57,7 +57,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.data.audio_source": ("AudioSource",),
     "music_diffusion.data.recording_source": (
         "RecordingSource", "TranscriptionTargets", "TagTargets", "Varied"),
-    "music_diffusion.data.pipeline": ("RecordSource", "MixtureSource", "NoteRowSource"),
+    "music_diffusion.data.pipeline": (
+        "RecordSource", "MixtureSource", "NoteRowSource", "PerformedNoteSource"),
     "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
     "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
     "music_diffusion.diffusion.schedules": (

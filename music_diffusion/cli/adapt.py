@@ -27,7 +27,13 @@ from music_diffusion.data.performances import performances_of
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.sets.recorded_pairs import RecordedPairs
 from music_diffusion.errors import StoppedError, UserError
-from music_diffusion.models.adaptation import AdaptationModel, grown, losses_of
+from music_diffusion.models.adaptation import (
+    AdaptationModel,
+    MapModel,
+    grown,
+    losses_of,
+    without_maps,
+)
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.performances import (
     FILE,
@@ -37,12 +43,14 @@ from music_diffusion.models.performances import (
     write_performances,
 )
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config
 from music_diffusion.types import Params
 
 WORK = ".work"
 LEAST_SECONDS = 30.0  # of audio, of which something can be learned
+SLOTS, MAP_FRAMES = 24, 128  # of the segments that notes are learned from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,12 +91,29 @@ def run(settings: Settings, *, json: bool) -> None:
                         "better some minutes")
     _claim(settings)
     _say(f"[1/3] spectrograms and notes of {seconds:.0f} s")
-    source = _records(settings, pairs, model, params, known)
+    records = _records(settings, pairs, model, known)
+    if isinstance(model, FrameDiffusionModel):
+        source = _mapped(settings, records, "mapped", model.config.timbre, params["timbre"], slots=SLOTS)
+    else:
+        source = records
     begin_with = _nearest(model, params, source, known)
     _say(f"[2/3] training, from {known.names[begin_with]}, which is the nearest")
-    adapter = AdaptationModel(model=dataclasses.replace(larger, performance_dropout=0.0),
-                              begin_with=begin_with)
-    trained, losses = _train(settings, adapter, source, folder)
+    larger = dataclasses.replace(larger, performance_dropout=0.0)
+    adapter = AdaptationModel(model=larger, begin_with=begin_with)
+    first = str(folder / WEIGHTS)
+    if isinstance(model, FrameDiffusionModel):
+        if model.config.timbre.performances is not None:
+            fitting = AdaptationModel(model=MapModel(model=larger), begin_with=begin_with)
+            source = dataclasses.replace(source, frames=MAP_FRAMES)
+            fitted, _ = _train(settings, fitting, source, first, "notes",
+                               "recipes/fine_tune/adapt_notes.gin")
+            first = os.path.join(settings.work, "notes.safetensors")
+            save_safetensors(first, fitted)
+            source = _mapped(settings, records, "mapped_own", larger.config.timbre,
+                             adapter.merged(fitted)["timbre"], row=len(known.names))
+        else:
+            source = dataclasses.replace(source, features=FrameFeatures(slots=0))
+    trained, losses = _train(settings, adapter, source, first, "run", "recipes/fine_tune/adapt.gin")
     _say(f"[3/3] model folder {settings.output}")
     entry = dataclasses.replace(performances_of(os.path.join(settings.work, "records"))[0],
                                 source=", ".join(os.path.basename(path) for path in settings.audio),
@@ -125,19 +150,14 @@ def _claim(settings: Settings) -> None:
     note.write_text(json_module.dumps(depends) + "\n")
 
 
-def _records(settings: Settings, pairs: RecordedPairs, model: Any, params: Params, known: Performances
-             ) -> RecordSource:
-    """What the model learns from."""
+def _records(settings: Settings, pairs: RecordedPairs, model: Any, known: Performances) -> RecordSource:
+    """What the model learns from, but for note maps."""
     folder = os.path.join(settings.work, "records")
     build(pairs, "recorded_pairs", BuildPlan(codec=model.codec, workers=settings.workers, frames=512),
           folder)
-    features: NoteFeatures
-    if isinstance(model, FrameDiffusionModel):
-        mapped = os.path.join(settings.work, "mapped")
-        with progress_bar("note maps") as bar:
-            add_note_maps(folder, mapped, model, params, progress=lambda done, of: bar(done / of))
-        folder, features, frames = mapped, FrameFeatures(slots=0), 256
-    else:
+    features: NoteFeatures = FrameFeatures()
+    frames = 256
+    if not isinstance(model, FrameDiffusionModel):
         features = TokenFeatures(config=model.events, tokens=model.config.max_tokens)
         frames = model.config.frames
     names = os.path.join(settings.work, FILE)
@@ -149,30 +169,43 @@ def _records(settings: Settings, pairs: RecordedPairs, model: Any, params: Param
                         eval_batch_count=4)
 
 
+def _mapped(settings: Settings, source: RecordSource, name: str, config: NoteTimbreConfig, timbre: Params,
+            *, slots: int = 0, row: int | None = None) -> RecordSource:
+    """With the maps that a note timbre network draws, of one of its performances or without."""
+    folder = os.path.join(settings.work, name)
+    with progress_bar("note maps") as bar:
+        add_note_maps(source.folder, folder, config, timbre, progress=lambda done, of: bar(done / of),
+                      row_of=lambda record: row)
+    return dataclasses.replace(source, folder=folder, features=FrameFeatures(slots=slots))
+
+
 def _nearest(model: Any, params: Params, source: RecordSource, known: Performances) -> int:
     """The performance with which the model explains the training recordings best."""
     import jax
 
-    batch = next(source.train_iterator(8, 0))
+    batch = without_maps(next(source.train_iterator(8, 0)))
     losses = losses_of(model, params, batch, len(known.names), jax.random.key(0))
     return int(np.argmin(losses))
 
 
-def _train(settings: Settings, model: AdaptationModel, source: RecordSource, base: pathlib.Path
-           ) -> tuple[Params, list[float]]:
-    """Trains, or goes on; returns the averaged parameters, and validation losses at first and last."""
+def _train(settings: Settings, model: AdaptationModel, source: RecordSource, first: str, name: str,
+           recipe: str) -> tuple[Params, list[float]]:
+    """Trains, or goes on; returns the averaged parameters, and validation losses at first and last.
+
+    `first` is the file of parameters to begin with, `name` that of the run in the work folder.
+    """
     from music_diffusion.training.checkpoints import read_params
 
     bindings = [f"SEED = {settings.seed}"]
     if settings.steps is not None:
         bindings += [f"TOTAL_STEPS = {settings.steps}",
                      f"warmup_cosine.warmup_steps = {min(20, settings.steps // 10)}"]
-    run_dir = os.path.join(settings.work, "run")
+    run_dir = os.path.join(settings.work, name)
     with gin_setup.private_gin() as gin:
-        gin_setup.parse(["recipes/fine_tune/adapt.gin"], [*bindings, *settings.bindings])
+        gin_setup.parse([recipe], [*bindings, *settings.bindings])
         try:
             result = gin.get_configurable("train")(model=model, data=source, model_dir=run_dir,
-                                                   init_from=str(base / WEIGHTS))
+                                                   init_from=first)
         except UserError as e:  # gin adds lines on where it was raised
             raise UserError(str(e).strip().splitlines()[0]) from e
     if result.reason != "finished":

@@ -155,16 +155,33 @@ def _note_rows(request: Request, source: str, destination: str, progress: Progre
 
 
 def _note_maps(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    import jax
-
     from music_diffusion.data.note_maps import add_note_maps
-    from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+    from music_diffusion.data.records import Record, read_manifest
+    from music_diffusion.models.note_map import stored_timbre
+    from music_diffusion.models.performances import read_performances
 
     if request.weights is None:
         raise UserError("prepare note_maps needs --weights note_timbre.safetensors")
-    model = FrameDiffusionModel(timbre_weights=request.weights)
-    params = model.init(jax.random.key(0), {})["params"]
-    add_note_maps(source, destination, model, params, progress=progress)
+    config, timbre = stored_timbre(request.weights)
+    if config.performances is None:
+        add_note_maps(source, destination, config, timbre, progress=progress)
+        return {}
+    if request.performances is None:
+        raise UserError(f"{request.weights}: knows performances; give their names by --performances FILE")
+    known = read_performances(request.performances)
+    if len(known.names) != config.performances.count:
+        raise UserError(f"{request.performances}: names {len(known.names)} performances, and "
+                        f"{request.weights} has {config.performances.count}; give the file that belongs "
+                        "to the weights")
+    # Before any record is drawn.
+    for name in read_manifest(source).get("classes", {}).get("performance", ()):
+        known.number(name)
+
+    def row_of(record: Record) -> int | None:
+        named = record.labels.get("performance")
+        return None if named is None else known.number(named)
+
+    add_note_maps(source, destination, config, timbre, progress=progress, row_of=row_of)
     return {}
 
 

@@ -255,7 +255,8 @@ def _prepare(settings: Settings, data_set: DataSet, model: FrameDiffusionModel, 
     mapped = os.path.join(settings.work, "mapped")
     _, model, params = load_trained(template, FrameDiffusionModel, "frame diffusion model")
     with progress_bar("note maps") as bar:
-        add_note_maps(folder, mapped, model, params, progress=lambda done, of: bar(done / of))
+        add_note_maps(folder, mapped, model.config.timbre, params["timbre"],
+                      progress=lambda done, of: bar(done / of), row_of=lambda record: 0)
     return mapped, manifest
 
 

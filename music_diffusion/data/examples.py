@@ -38,6 +38,7 @@ class Examples:
     ==================== ============ ===================================================
     targets              T F float32  scaled mel, in [-1, 1]
     maps                 T 2 F        note maps, if the records have them
+    base_maps            T 2 F        … those without performance, if they have both
     tails                T K F        scaled tails of the first map, for K decay times (`audio.tails`)
     (`features`)                      of the notes (`data.note_features`)
     targets_context      T F          scaled mel of the T frames before; zeros where the
@@ -159,7 +160,10 @@ class Examples:
             example |= self._before(found.mel, first)
         if found.maps is not None:
             silence = self.codec.scale(np.log(np.float32(self.codec.clip_min)))
-            example["maps"] = self._padded(found.maps[part].astype(np.float32), silence)
+            maps = self._padded(found.maps[part].astype(np.float32), silence)
+            example["maps"] = maps[:, :2]
+            if maps.shape[1] > 2:
+                example["base_maps"] = maps[:, 2:]
         if self.tails:
             example["tails"] = self._tails(found, first)
         if self.features is not None:

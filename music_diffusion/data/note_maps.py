@@ -6,23 +6,34 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
+
 from music_diffusion.data import records
 from music_diffusion.data.shards import checksum, facts_path, read_facts, write_facts
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.types import Params
 
 
-def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Params,
+def add_note_maps(folder: str, out: str, config: NoteTimbreConfig, timbre: Params,
                   grid: FrameGrid = FrameGrid(),
-                  progress: Callable[[int, int], None] = lambda i, n: None) -> None:
+                  progress: Callable[[int, int], None] = lambda i, n: None, *,
+                  row_of: Callable[[records.Record], int | None] = lambda record: None) -> None:
     """Copies the shards of `folder` to `out`, every record with its maps.
 
     Resumable: finished shards are kept, those of records that have changed are made anew.
+
+    Args:
+      folder, out: of the records.
+      config, timbre: the note timbre network and its parameters.
+      grid: frame times.
+      progress: told shards done, and of how many.
+      row_of: a record's performance, in a network that has some; None for none. Records then have
+        the two maps drawn with it and, behind them, the two without.
     """
-    manifest = records.read_manifest(folder, model.codec)
+    manifest = records.read_manifest(folder, config.codec)
     target = pathlib.Path(out)
     if target.resolve() == pathlib.Path(folder).resolve():
         raise UserError(f"{out}: give another folder than that of the data")
@@ -30,8 +41,13 @@ def add_note_maps(folder: str, out: str, model: FrameDiffusionModel, params: Par
 
     def with_maps(message: bytes, suffix: str) -> bytes:
         record = records.Record.from_bytes(message, suffix)
-        maps = draw_note_maps(model.config.timbre, params["timbre"], record.notes, record.start,
-                              len(record.mel), grid)
+        maps = draw_note_maps(config, timbre, record.notes, record.start, len(record.mel), grid)
+        if config.performances is not None:
+            row = row_of(record)
+            own = maps if row is None else draw_note_maps(
+                config, timbre, record.notes, record.start, len(record.mel), grid,
+                np.eye(config.performances.count)[row])
+            maps = np.concatenate([own, maps], 1)
         return dataclasses.replace(record, maps=maps).to_bytes(suffix)
 
     (target / records.MANIFEST).unlink(missing_ok=True)  # unfinished from here

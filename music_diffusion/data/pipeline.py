@@ -15,6 +15,7 @@ from music_diffusion.data.note_features import FrameFeatures, NoteFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.sharding import shard_batches, shard_rows
 from music_diffusion.errors import UserError
+from music_diffusion.models.performances import read_performances
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,8 @@ class NoteRowSource:
     holdout: int = 50  # one block of rows in so many is kept for evaluation
     block: int = 512  # consecutive rows that are drawn or held out together
 
-    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """All rows, and which of them are held out. Raises UserError where they cannot be read."""
         path = f"{self.folder}/note_rows.npy"
         try:
             rows = np.load(path, mmap_mode="r")
@@ -133,7 +135,7 @@ class NoteRowSource:
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
         """Endless batches of random rows."""
-        rows, held = self._rows()
+        rows, held = self.rows()
         drawn = _DrawnRows(rows, np.flatnonzero(~held), batch_size * shard_count,
                            shard_rows(batch_size, shard_index, shard_count))
         return iter(grain.MapDataset.range(1 << 40).seed(seed).random_map(drawn).to_iter_dataset(
@@ -141,7 +143,7 @@ class NoteRowSource:
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
         """Held-out rows."""
-        rows, held = self._rows()
+        rows, held = self.rows()
         index = np.random.default_rng(0).permutation(np.flatnonzero(held))
         for i in range(min(8, len(index) // batch_size)):
             yield _row_batch(rows, np.sort(index[i * batch_size:(i + 1) * batch_size]))
@@ -156,6 +158,76 @@ class _DrawnRows(grain.transforms.RandomMap):
     def random_map(self, _, rng: np.random.Generator) -> Example:
         drawn = rng.integers(len(self._index), size=self._size)
         return _row_batch(self._rows, self._index[drawn[self._part]])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerformedNoteSource:
+    """Frames of isolated notes of several instruments' sets, such as SoundFonts, by performance.
+
+    An example is `group` rows of one folder, as one of the performances that are played with it.
+    """
+
+    folders: Sequence[str]  # each holds note_rows.npy
+    names: Sequence[Sequence[str]]  # of the performances, for each folder
+    performances: str  # the file that numbers them (`models.performances`)
+    group: int = 512  # rows of an example
+    none_share: float = 0.5  # of the first folder's examples, as no performance: what is played without one
+    holdout: int = 50  # see `NoteRowSource`
+
+    def __post_init__(self):
+        if not self.folders or len(self.folders) != len(self.names) or not all(self.names):
+            raise UserError(f"PerformedNoteSource: {len(self.folders)} folders and names for "
+                            f"{len(self.names)}; give some of each for each")
+
+    def _sets(self) -> list[_PerformedRows]:
+        known = read_performances(self.performances)
+        return [_PerformedRows(*NoteRowSource(folder=folder, holdout=self.holdout).rows(),
+                               tuple(known.number(name) for name in names), len(known.names))
+                for folder, names in zip(self.folders, self.names, strict=True)]
+
+    def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
+                       shard_count: int = 1) -> grain.DatasetIterator:
+        """Endless batches of [B, group] rows, `mel` [B, group, F], `performance` [B, R] weights."""
+        drawn = _DrawnGroups(self._sets(), self.group, self.none_share)
+        return shard_batches(grain.MapDataset.range(1 << 40).seed(seed).random_map(drawn), batch_size,
+                             shard_index, shard_count)
+
+    def eval_batches(self, batch_size: int) -> Iterator[Example]:
+        """Held-out rows of every folder, as its first performance; a batch each."""
+        for i, performed in enumerate(self._sets()):
+            index = np.flatnonzero(performed.held)
+            drawn = np.random.default_rng(i).integers(len(index), size=(batch_size, self.group))
+            weights = np.tile(performed.weights(0), (batch_size, 1))
+            yield _row_batch(performed.rows, index[drawn]) | {"performance": weights}
+
+
+@dataclasses.dataclass(frozen=True)
+class _PerformedRows:
+    """Rows, which of them are held out, the numbers of their performances among so many."""
+
+    rows: np.ndarray
+    held: np.ndarray
+    numbers: tuple[int, ...]
+    count: int
+
+    def weights(self, place: int | None) -> np.ndarray:
+        """Of the table's rows; None: no performance."""
+        chosen = -1 if place is None else self.numbers[place]
+        return (np.arange(self.count) == chosen).astype(np.float32)
+
+
+class _DrawnGroups(grain.transforms.RandomMap):
+    def __init__(self, sets: list[_PerformedRows], group: int, none_share: float):
+        self._sets, self._group, self._none_share = sets, group, none_share
+        self._index = [np.flatnonzero(~s.held) for s in sets]
+
+    def random_map(self, _, rng: np.random.Generator) -> Example:
+        i = int(rng.integers(len(self._sets)))
+        performed, index = self._sets[i], self._index[i]
+        none = not i and rng.random() < self._none_share
+        place = None if none else int(rng.integers(len(performed.numbers)))
+        drawn = index[rng.integers(len(index), size=self._group)]
+        return _row_batch(performed.rows, drawn) | {"performance": performed.weights(place)}
 
 
 def _row_batch(rows: np.ndarray, index: np.ndarray) -> Example:

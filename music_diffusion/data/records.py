@@ -42,7 +42,9 @@ class Record:
     mel: np.ndarray  # [T, F] float16, nat
     notes: Notes  # in the item's seconds; those of before that are still heard too
     start: float = 0.0  # the item's seconds at the first frame's first sample
-    maps: np.ndarray | None = None  # [T, 2, F] float16, scaled note maps (`data.note_maps`)
+    # Scaled note maps (`data.note_maps`), float16: [T, 2, F], or [T, 4, F] with those of the record's
+    # performance first and those without behind.
+    maps: np.ndarray | None = None
     source: np.ndarray | None = None  # [T, F] float16, nat: the same notes in another timbre
     stems: np.ndarray | None = None  # [K, T, F] float16, nat: one instrument each
     stem_programs: np.ndarray | None = None  # [K] int32, 0..127 or items.DRUM_PROGRAM

@@ -12,6 +12,8 @@ slot_program … (5)   B T P     note slots, for the map
 roll                 B T C     onset, sounding and instrument class rolls
 maps                 B T 2 F   the maps of `note_maps`, if made beforehand; then
                                the slots are not needed
+base_maps            B T 2 F   those without performance, where `maps` were made beforehand
+                               with it (`config.timbre.performances`) and it is dropped
 performance          B         with `config.performances`: see `models.performance`
 tails                B T K F   with `config.tails`: of the first map, scaled (`audio.tails`)
 ==================== ========= ==================================================
@@ -123,14 +125,28 @@ class FrameDiffusionModel:
             variables["params"] = {**variables["params"], "timbre": timbre}
         return variables
 
-    def note_maps(self, params: Params, batch: Batch) -> Float[Array, "B T 2 F"]:
-        """The batch's `maps`, or the maps of its slots."""
+    def note_maps(self, params: Params, batch: Batch,
+                  performance: Float[Array, "B R"] | None = None,
+                  keep_performance: Float[Array, " B"] | None = None) -> Float[Array, "B T 2 F"]:
+        """The batch's `maps`, or the maps of its slots.
+
+        Args:
+          params, batch: as in `loss_fn`.
+          performance: weights of the table's rows, if the timbre network has performances.
+          keep_performance: 0 takes an example's `base_maps` instead, 1 its `maps`; None: all `maps`.
+        """
+        performed = self.config.timbre.performances is not None
         if "maps" in batch:
-            return jnp.asarray(batch["maps"], jnp.float32)
+            maps = jnp.asarray(batch["maps"], jnp.float32)
+            if not performed or keep_performance is None:
+                return maps
+            require_features(batch, ("base_maps",))
+            keep = keep_performance[:, None, None, None] > 0
+            return jnp.where(keep, maps, jnp.asarray(batch["base_maps"], jnp.float32))
         require_features(batch, tuple(f"slot_{f}" for f in SLOT_FIELDS))
         slots = {f: jnp.asarray(batch[f"slot_{f}"]) for f in SLOT_FIELDS}
-        return self.network.apply({"params": params}, slots, one_hot=self.train_timbre,
-                                  method="note_maps")
+        return self.network.apply({"params": params}, slots, performance if performed else None,
+                                  one_hot=self.train_timbre, method="note_maps")
 
     def adopt(self, params: Params, stored: Params) -> Params:
         """Parameters of a model with fewer performances, or without, as this one's; see `widened`."""
@@ -146,10 +162,11 @@ class FrameDiffusionModel:
           keep_performance: 0 drops an example's performance; None keeps all.
         """
         require_features(batch, ("roll",))
+        performance = performance_weights(batch, self.config.performances, keep_performance)
         return self.network.apply(
-            {"params": params}, self.note_maps(params, batch), jnp.asarray(batch["roll"], jnp.float32),
-            keep, performance_weights(batch, self.config.performances, keep_performance),
-            self._tails(batch), method="condition")
+            {"params": params}, self.note_maps(params, batch, performance, keep_performance),
+            jnp.asarray(batch["roll"], jnp.float32), keep, performance, self._tails(batch),
+            method="condition")
 
     def _tails(self, batch: Batch) -> Array | None:
         """The batch's tails, if the network wants them."""
@@ -238,7 +255,11 @@ class FrameDiffusionModel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoteTimbreModel:
-    """Trains the note timbre network on frames of isolated notes (`data.note_renders`)."""
+    """Trains the note timbre network on frames of isolated notes (`data.note_renders`).
+
+    Features: `SLOT_FIELDS` [B] and `mel` [B, F]; with performances [B, N], [B, N, F] and
+    `performance`, N frames of one performance (`models.performance`).
+    """
 
     config: NoteTimbreConfig = NoteTimbreConfig()
 
@@ -246,7 +267,15 @@ class NoteTimbreModel:
         """Fresh `params` and `params_axes`."""
         del shapes
         ids, seconds = jnp.zeros((1,), jnp.int32), jnp.zeros((1,))
-        return jax.jit(NoteTimbre(self.config).init)(rng, ids, ids, ids, seconds, seconds)
+        performance = performance_weights({FEATURE: ids}, self.config.performances)
+        return jax.jit(NoteTimbre(self.config).init)(rng, ids, ids, ids, seconds, seconds, performance)
+
+    def adopt(self, params: Params, stored: Params) -> Params:
+        """A network with fewer performances, or without, as this one; see `models.performance.widened`.
+
+        `stored` may also be the parameters of a model that has a note timbre network.
+        """
+        return widened(params, stored.get("timbre", stored))
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
@@ -269,4 +298,5 @@ class NoteTimbreModel:
 
     def _mel(self, params: Params, batch: Batch, one_hot: bool) -> Float[Array, "B F"]:
         fields = (jnp.asarray(batch[f]) for f in SLOT_FIELDS)
-        return NoteTimbre(self.config).apply({"params": params}, *fields, one_hot=one_hot)
+        performance = performance_weights(batch, self.config.performances)
+        return NoteTimbre(self.config).apply({"params": params}, *fields, performance, one_hot=one_hot)

@@ -103,10 +103,10 @@ class Performances:
 
 def table_of(params: Params) -> Float[np.ndarray, "R D"]:
     """The table of a model with performances."""
-    found = [v for k, v in flatten_dict(dict(params), sep="/").items() if k.endswith(TABLE)]
-    if len(found) != 1:
+    found = {k: v for k, v in flatten_dict(dict(params), sep="/").items() if k.endswith(TABLE)}
+    if not found:
         raise ValueError("the parameters have no table of performances")
-    return np.asarray(found[0])
+    return np.asarray(found[min(found, key=len)])  # not that of a part, as a note timbre network has
 
 
 def table_digest(params: Params) -> str:

@@ -4,20 +4,29 @@ The map of a score on the mel axis that conditions the frame-wise denoiser is
 the power sum of these frames over all notes that sound or ring. Structure is
 given where physics knows it (a pitch's harmonics lie at multiples of its
 frequency) and learned where it does not (envelope, noise, attack, decay).
+
+With performances (`networks.performance`), FiLM in every block and offsets of
+each program and key say how a note sounds in one of them; without one of them,
+as it does in the network without.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.errors import UserError
+from music_diffusion.networks.film import FiLMLayer
 from music_diffusion.networks.layers import DTYPES, Dense, Embed, RMSNorm, check_choice
+from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 
 PROGRAMS = 129  # General MIDI and the drum kit
 KEYS = 256  # melodic pitches, then drum keys
@@ -32,6 +41,7 @@ class NoteTimbreConfig:
     layers: int = 3  # residual blocks
     codec: MelCodec = MelCodec()
     dtype: str = "float32"  # of the blocks' matrix products; what they add up to is float32
+    performances: PerformanceConfig | None = None  # None: a note sounds one way
 
     def __post_init__(self):
         check_choice(self, "dtype", DTYPES)
@@ -80,15 +90,48 @@ def time_features(age: jax.Array, release: jax.Array) -> jax.Array:
         _bumps(jnp.arcsinh(release / 0.02), -1.2, 5.4, 24)], -1)
 
 
+class PerformedRows(nn.Module):
+    """Rows of tables that a performance makes: what its instruments and keys are like."""
+
+    counts: tuple[int, ...]  # ids of each table
+    features: int
+
+    @nn.compact
+    def __call__(self, performance: Float[Array, "B D"], ids: Sequence[Int[Array, "B N"]],
+                 *, one_hot: bool) -> Float[Array, "B N W"]:
+        """The sum of the rows of one id of each table; zeros for a performance of zeros."""
+        total = sum(self.counts)
+        dense = Dense(total * self.features, axes=("embed", "mlp"), kernel_init=nn.initializers.zeros,
+                      name="DenseGeneral_0")
+        table = dense(performance).reshape(-1, total, self.features)
+        first = np.cumsum((0, *self.counts[:-1]))
+        if one_hot:
+            picked = sum(jax.nn.one_hot(i + int(f), total) for i, f in zip(ids, first, strict=True))
+            return jnp.einsum("BNI,BIW->BNW", picked, table)
+        return functools.reduce(jnp.add, [jnp.take_along_axis(table, (i + int(f))[..., None], 1)
+                                          for i, f in zip(ids, first, strict=True)])
+
+
 class NoteTimbre(nn.Module):
     """(program, pitch, velocity, age, release) [...] → log-mel [..., F] in nat."""
 
     config: NoteTimbreConfig
 
     @nn.compact
-    def __call__(self, program, pitch, velocity, age, release, *, one_hot: bool = False):
-        """`one_hot`: look rows up by matrix products, whose gradient is fast (see `Embed`)."""
+    def __call__(self, program, pitch, velocity, age, release,
+                 performance: Float[Array, "B R"] | None = None, *, one_hot: bool = False):
+        """Frames of notes.
+
+        Args:
+          program, pitch, velocity, age, release: [...], and [B, ...] with performances.
+          performance: weights of the performances, with `config.performances` only; all 0 for none.
+          one_hot: look rows up by matrix products, whose gradient is fast (see `Embed`).
+        """
         c = self.config
+        if (performance is None) != (c.performances is None):
+            verb = "takes no" if c.performances is None else "needs a"
+            raise UserError(f"NoteTimbreConfig.performances = {c.performances}: the network {verb} "
+                            "performance")
         key = pitch + 128 * (program == PROGRAMS - 1)
 
         def rows(count: int, ids, name: str):
@@ -100,11 +143,20 @@ class NoteTimbre(nn.Module):
                                  time_features(age, release)], -1)
         x = Dense(c.width, axes=("features", "embed"), use_bias=True, name="input")(state)
         x = x + rows(PROGRAMS, program, "input_program") + rows(KEYS, key, "input_key")
+        if c.performances is not None:
+            row = PerformanceTable(c.performances, name="performances")(performance)
+            ids = [i.reshape(len(row), -1) for i in (program, key)]
+            offsets = PerformedRows((PROGRAMS, KEYS), c.width, name="performed")(
+                row, ids, one_hot=one_hot)
+            x = x + offsets.reshape(x.shape)
         gate = rows(PROGRAMS, program, "gate_program") + rows(KEYS, key, "gate_key")
         x = nn.gelu(x) * (1 + 0.25 * gate)
         dtype = DTYPES[c.dtype]
         for i in range(c.layers):
             h = RMSNorm(dtype=dtype, name=f"norm_{i}")(x)
+            if c.performances is not None:
+                film = FiLMLayer(dtype=dtype, kernel_init=nn.initializers.zeros, name=f"film_{i}")
+                h = film(h.reshape(len(row), -1, c.width), row).reshape(h.shape)
             h = Dense(c.width, ("embed", "mlp"), use_bias=True, dtype=dtype, name=f"wi_{i}")(h)
             h = Dense(c.width, ("mlp", "embed"), use_bias=True, dtype=dtype, name=f"wo_{i}")(nn.gelu(h))
             x = x + h

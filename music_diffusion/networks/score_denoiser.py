@@ -15,8 +15,9 @@ v, around a mean):
 
 Without its condition the map is the mean of all data and s their deviation.
 
-With performances (`networks.performance`), FiLM with the mel bins as features
-gives the map a performance's tone, gains on tails of its energy (`audio.tails`) a
+With performances (`networks.performance`), the map is drawn with the performance's
+own notes if the timbre network has performances too, FiLM with the mel bins as
+features gives it a performance's tone, gains on tails of its energy (`audio.tails`) a
 performance's room, and FiLM in every block of the U-Net the rest.
 """
 
@@ -59,6 +60,9 @@ class ScoreDenoiserConfig:
             raise ValueError(f"{self.unet.output=} must be {self.codec.mels=}")
         if self.tails and self.performances is None:
             raise ValueError(f"{self.tails=} are for performances, and there are none")
+        own = self.timbre.performances
+        if own is not None and (self.performances is None or own.count != self.performances.count):
+            raise ValueError(f"{self.timbre.performances=} must be as many as {self.performances=}")
         if not (self.residual_std > 0 and self.data_std > 0):
             raise ValueError(f"{self.residual_std=} and {self.data_std=} must be > 0")
 
@@ -78,13 +82,14 @@ class Reverberation(nn.Module):
 
     @nn.compact
     def __call__(self, note_map: Float[Array, "B T F"], tails: Float[Array, "B T K F"],
-                 performance: Float[Array, "B D"]) -> Float[Array, "B T F"]:
-        """Scaled map and scaled tails → scaled map."""
+                 performance: Float[Array, "B D"], share: Float[Array, " B"]) -> Float[Array, "B T F"]:
+        """Scaled map and scaled tails → scaled map; of the tails' energy a share, 0 for no performance."""
         count, mels = tails.shape[-2:]
         # The name of FiLM's kernels: as these it grows with the performance's features.
         dense = Dense(count * mels, axes=("embed", "mel"), kernel_init=nn.initializers.zeros,
                       name="DenseGeneral_0")
         gains = QUIET + GAIN_SCALE * dense(performance).reshape(-1, 1, count, mels)
+        gains += 0.5 * jnp.log(jnp.maximum(share, 1e-30))[:, None, None, None]
         heard = self.codec.unscale(tails) + gains
         parts = jnp.concatenate([self.codec.unscale(note_map)[:, :, None], heard], -2)
         return self.codec.scale(0.5 * nn.logsumexp(2 * parts, axis=-2))
@@ -104,14 +109,16 @@ class ScoreDenoiser(nn.Module):
         if self.config.tails:
             self.reverberation = Reverberation(self.config.codec)
 
-    def note_maps(self, slots: dict[str, jax.Array], *, one_hot: bool = False) -> jax.Array:
+    def note_maps(self, slots: dict[str, jax.Array], performance: jax.Array | None = None,
+                  *, one_hot: bool = False) -> jax.Array:
         """Slots [B, T, P] (see `notes.frames.slot_features`) → scaled maps [B, T, 2, F].
 
-        The first map holds all notes, the second those in their first frames.
+        The first map holds all notes, the second those in their first frames. `performance`: weights
+        [B, R], where the timbre network has performances.
         """
         used = (slots["program"] >= 0).astype(jnp.float32)
         program = jnp.maximum(slots["program"], 0)
-        mel = self.timbre(program, *(slots[f] for f in SLOT_FIELDS[1:]), one_hot=one_hot)
+        mel = self.timbre(program, *(slots[f] for f in SLOT_FIELDS[1:]), performance, one_hot=one_hot)
         new = used * (slots["age"] < ONSET_SECONDS)
         codec = self.config.codec
         return jnp.stack([codec.scale(power_sum(mel, w, codec.clip_min)) for w in (used, new)], -2)
@@ -140,8 +147,8 @@ class ScoreDenoiser(nn.Module):
             both = self.map_film(both, given["performance"])
             maps = jnp.swapaxes(both.reshape(size, 2, frames, -1), 1, 2)
         whole = maps[:, :, 0]
-        if c.tails:
-            whole = self.reverberation(whole, tails, given["performance"])
+        if c.tails and performance is not None:
+            whole = self.reverberation(whole, tails, given["performance"], performance.sum(-1))
         keep_Bx1x1 = keep[:, None, None]
         note_map = keep_Bx1x1 * whole + (1 - keep_Bx1x1) * c.data_mean
         features = jnp.concatenate([
@@ -163,5 +170,6 @@ class ScoreDenoiser(nn.Module):
 
     def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None):
         """All at once; creates every parameter."""
-        cond = self.condition(self.note_maps(slots), roll, keep, performance, tails)
+        own = performance if self.config.timbre.performances is not None else None
+        cond = self.condition(self.note_maps(slots, own), roll, keep, performance, tails)
         return self.denoise(z, logsnr, time, cond)

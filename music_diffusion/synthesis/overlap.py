@@ -57,7 +57,7 @@ class _GroupSampler:
                  windows: Windows, performance: Float[np.ndarray, " R"] | None):
         self._grid, self._model, self._params = grid, model, params
         self._notes, self._windows = notes, windows
-        self._performance = for_windows(performance, windows.group)
+        self._weights, self._performance = performance, for_windows(performance, windows.group)
 
     def __call__(self, first, z_T, key, known, has_known):
         windows, grid, params = self._windows, self._grid, self._params
@@ -67,9 +67,12 @@ class _GroupSampler:
         codec, decays = self._model.codec, self._model.config.tails
         lead = min(first, lead_frames(decays, codec)) if decays else 0  # what is before and still heard
         notes = self._notes.between(start - lead * hop - grid.tail - 1, start + windows.span * hop + 1)
-        maps = draw_note_maps(self._model.config.timbre, params["timbre"], notes, start - lead * hop,
-                              lead + windows.span, grid)
+        timbre = self._model.config.timbre
+        maps = draw_note_maps(timbre, params["timbre"], notes, start - lead * hop, lead + windows.span,
+                              grid, self._weights)
         batch = {"maps": maps[lead:], "roll": roll_features(notes, start, windows.span, grid)}
+        if timbre.performances is not None:
+            batch["base_maps"] = draw_note_maps(timbre, params["timbre"], notes, start, windows.span, grid)
         if decays:
             batch["tails"] = codec.scale(energy_tails(codec.unscale(maps[:, 0]), decays, codec))[lead:]
         batch |= self._performance

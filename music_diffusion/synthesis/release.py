@@ -29,6 +29,10 @@ WITHOUT_TRAINING = {
 }
 
 
+# Parameters that name the file by which performances are numbered.
+NUMBERING = {("RecordSource", "performance"), ("PerformedNoteSource", "performances")}
+
+
 def released(*, model: Any) -> Any:
     """The configurable that a released configuration binds."""
     return model
@@ -189,7 +193,7 @@ def _numbered_by(training_config: str) -> str | None:
         _parse_training(gin, training_config)
         bound = gin_setup.bindings()
         for key, value in bound.items():
-            if (gin_setup.short(key.selector), key.parameter) != ("RecordSource", "performance"):
+            if (gin_setup.short(key.selector), key.parameter) not in NUMBERING:
                 continue
             while isinstance(value, gin.config.ConfigurableReference) and value.selector == gin_setup.MACRO:
                 value = bound.get(gin_setup.Key("/".join(value.scopes), gin_setup.MACRO, "value"))

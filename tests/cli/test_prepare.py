@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -15,10 +16,16 @@ from music_diffusion.cli.prepare import Request
 from music_diffusion.data import audio_renders, note_maps, records
 from music_diffusion.data.audio_records import read_audio_manifest
 from music_diffusion.data.audio_renders import AudioRenderPlan
+from music_diffusion.data.records import Record, write_manifest
 from music_diffusion.data.sets.catalogue import CATALOGUE
 from music_diffusion.errors import UserError
-from music_diffusion.models import frame_diffusion
+from music_diffusion.models.frame_diffusion import NoteTimbreModel
+from music_diffusion.models.performances import Performance, Performances, write_performances
+from music_diffusion.models.weights import save_safetensors
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.notes.notes import Notes
 
 
 @pytest.fixture
@@ -106,22 +113,57 @@ def test_audio_folder_tells_what_it_gave_and_what_it_skipped(run, tmp_path, caps
     assert capsys.readouterr().out.endswith(": 0.00 h for train, 0.00 h for validation\n")
 
 
-def test_note_maps_use_the_given_weights(run, monkeypatch):
-    seen = []
+@pytest.fixture
+def mapped(run, tmp_path, monkeypatch):
+    """(path of a note timbre network's weights, what `add_note_maps` is asked)."""
+    def make(performances: int | None, **more):
+        config = NoteTimbreConfig(width=8, layers=2, performances=None if performances is None else (
+            PerformanceConfig(count=performances, features=4)))
+        params = NoteTimbreModel(config=config).init(jax.random.key(0), {})["params"]
+        save_safetensors(tmp_path / "timbre.safetensors", {"timbre": params})
+        run("note_maps", weights=str(tmp_path / "timbre.safetensors"), **more)
+        (source, out, *given), = seen
+        assert source.endswith("source") and out.endswith("out")
+        return config, params, given
 
-    class Model:
-        def __init__(self, timbre_weights):
-            self.timbre_weights = timbre_weights
+    seen: list = []
+    monkeypatch.setattr(note_maps, "add_note_maps", lambda *args, progress, row_of=None: seen.append(
+        (*args, row_of)))
+    return make
 
-        def init(self, rng, shapes):
-            return {"params": {"timbre": np.ones(1)}}
 
-    monkeypatch.setattr(frame_diffusion, "FrameDiffusionModel", Model)
-    monkeypatch.setattr(note_maps, "add_note_maps", lambda *args, progress: seen.append(args))
-    run("note_maps", weights="timbre.safetensors")
-    (source, out, model, params), = seen
-    assert source.endswith("source") and out.endswith("out")
-    assert model.timbre_weights == "timbre.safetensors" and set(params) == {"timbre"}
+def test_note_maps_use_the_given_weights(mapped):
+    config, params, (its_config, timbre, row_of) = mapped(None)
+    assert its_config == config and row_of is None
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(timbre), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-2)
+
+
+def test_note_maps_of_performances_are_found_by_name(mapped, tmp_path):
+    names = tmp_path / "names.json"
+    write_performances(names, Performances(default="b", performances=tuple(
+        Performance(name=name) for name in "abc")))
+    write_manifest(tmp_path / "source", codec=MelCodec().to_dict(), classes={"performance": ["c", "a"]})
+    config, _, (its_config, _, row_of) = mapped(3, performances=str(names))
+    assert its_config == config
+    empty = Record(mel=np.zeros((1, 128)), notes=Notes.empty())
+    rows = [row_of(dataclasses.replace(empty, labels=labels)) for labels in (
+        {"performance": "c"}, {"performance": "a"}, {})]
+    assert rows == [2, 0, None]
+
+
+@pytest.mark.parametrize(("count", "classes", "reason"), [
+    (3, ["c", "chello"], "chello: no such performance"), (2, ["c"], "names 3 performances"),
+    (None, ["c"], "give their names by --performances")])
+def test_note_maps_with_names_that_do_not_fit(mapped, tmp_path, count, classes, reason):
+    names = tmp_path / "names.json"
+    write_performances(names, Performances(default="b", performances=tuple(
+        Performance(name=name) for name in "abc")))
+    write_manifest(tmp_path / "source", codec=MelCodec().to_dict(), classes={"performance": classes})
+    more = {} if count is None else {"performances": str(names)}
+    with pytest.raises(UserError, match=reason) as error:
+        mapped(count or 3, **more)
+    assert "\n" not in str(error.value)
 
 
 def test_release_hands_on_its_bindings(run, monkeypatch):

@@ -14,7 +14,8 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.base import split_variables
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
-from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
+from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.notes.frames import FrameGrid
@@ -50,7 +51,8 @@ def read(folder):
 
 def test_every_record_gets_the_maps_of_its_notes_and_keeps_the_rest(folder, params, tmp_path):
     out, done = tmp_path / "mapped", []
-    add_note_maps(str(folder), str(out), MODEL, params, progress=lambda i, n: done.append((i, n)))
+    add_note_maps(str(folder), str(out), MODEL.config.timbre, params["timbre"],
+                  progress=lambda i, n: done.append((i, n)))
     assert done == [(1, 3), (2, 3), (3, 3)]
     assert records.read_manifest(out) == records.read_manifest(folder)
     before, after = read(folder), read(out)
@@ -73,12 +75,12 @@ def test_an_interrupted_run_goes_on_and_the_manifest_comes_last(folder, params, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        add_note_maps(str(folder), str(out), MODEL, params, progress=stop)
+        add_note_maps(str(folder), str(out), MODEL.config.timbre, params["timbre"], progress=stop)
     with pytest.raises(UserError, match="manifest"):
         records.read_manifest(out)
     made = {p.name: p.stat().st_mtime_ns for p in out.glob("*.array_record")}
     assert len(made) == 2
-    add_note_maps(str(folder), str(out), MODEL, params)
+    add_note_maps(str(folder), str(out), MODEL.config.timbre, params["timbre"])
     assert len(read(out)) == 3
     assert {n: (out / n).stat().st_mtime_ns for n in made} == made
 
@@ -86,12 +88,12 @@ def test_an_interrupted_run_goes_on_and_the_manifest_comes_last(folder, params, 
 def test_data_of_another_codec_are_refused(folder, params, tmp_path):
     records.write_manifest(folder, codec=MelCodec(mels=F, hop=160).to_dict())
     with pytest.raises(UserError, match="hop"):
-        add_note_maps(str(folder), str(tmp_path / "out"), MODEL, params)
+        add_note_maps(str(folder), str(tmp_path / "out"), MODEL.config.timbre, params["timbre"])
 
 
 def test_a_folder_is_not_mapped_onto_itself(folder, params):
     with pytest.raises(UserError, match="plain"):
-        add_note_maps(str(folder), str(folder), MODEL, params)
+        add_note_maps(str(folder), str(folder), MODEL.config.timbre, params["timbre"])
 
 
 def test_shards_that_changed_are_mapped_anew_and_those_that_are_gone_go(params, tmp_path):
@@ -101,7 +103,8 @@ def test_shards_that_changed_are_mapped_anew_and_those_that_are_gone_go(params, 
                            split="validation" if n == 9 else "train", shard=n) for n in numbers)
         build(MemorySet(items=items), "memory", BuildPlan(codec=MODEL.codec, workers=1),
               str(tmp_path / "plain"))
-        add_note_maps(str(tmp_path / "plain"), str(tmp_path / "mapped"), MODEL, params)
+        add_note_maps(str(tmp_path / "plain"), str(tmp_path / "mapped"), MODEL.config.timbre,
+                      params["timbre"])
         return {name: [r.notes.pitch.tolist() for r in found]
                 for name, found in read(tmp_path / "mapped").items()}
 
@@ -116,6 +119,24 @@ def test_shards_that_changed_are_mapped_anew_and_those_that_are_gone_go(params, 
         mel=np.zeros((10, F)), notes=Notes([0.02], [0.1], [99], [90], [0], [False])).to_bytes()])
     shard = tmp_path / "plain" / "train-00002.array_record"
     write_facts(shard, dataclasses.replace(read_facts(shard), checksum="other"))
-    add_note_maps(str(tmp_path / "plain"), str(tmp_path / "mapped"), MODEL, params)
+    add_note_maps(str(tmp_path / "plain"), str(tmp_path / "mapped"), MODEL.config.timbre, params["timbre"])
     (again,) = read(tmp_path / "mapped")["train-00002.array_record"]
     assert again.notes.pitch.tolist() == [99]
+
+
+def test_maps_of_a_records_performance_and_behind_them_those_without(folder, tmp_path):
+    config = dataclasses.replace(MODEL.config.timbre, performances=PerformanceConfig(count=3, features=4))
+    ids, seconds = np.zeros((1, 1), np.int32), np.zeros((1, 1))
+    fresh = NoteTimbre(config).init(jax.random.key(0), ids, ids, ids, seconds, seconds, np.eye(3)[:1])
+    rng = np.random.default_rng(0)
+    timbre = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), fresh["params"])
+    out = tmp_path / "mapped"
+    add_note_maps(str(folder), str(out), config, timbre,
+                  row_of=lambda r: None if r.notes.pitch[0] == 60 else 2)
+    for before, after in zip(read(folder).values(), read(out).values(), strict=True):
+        for a, b in zip(before, after, strict=True):
+            base, own = (draw_note_maps(config, timbre, a.notes, 0.0, 10, FrameGrid(), weights)
+                         for weights in (None, np.array([0, 0, 1.0])))
+            assert np.abs(own - base).max() > 0.1
+            own = base if a.notes.pitch[0] == 60 else own
+            np.testing.assert_allclose(b.maps, np.concatenate([own, base], 1), atol=1e-3)

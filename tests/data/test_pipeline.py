@@ -11,8 +11,14 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import examples, pipeline, records
 from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
-from music_diffusion.data.pipeline import MixtureSource, NoteRowSource, RecordSource
+from music_diffusion.data.pipeline import (
+    MixtureSource,
+    NoteRowSource,
+    PerformedNoteSource,
+    RecordSource,
+)
 from music_diffusion.errors import UserError
+from music_diffusion.models.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 
@@ -248,6 +254,51 @@ def test_rows_are_deterministic_and_resumable(rows_source):
     assert ages(other, 4) == want[2:]
     a, b = ([tuple(x["age"].tolist()) for x in rows_source.eval_batches(16)] for _ in range(2))
     assert a == b
+
+
+@pytest.fixture(scope="module")
+def performed_source(tmp_path_factory):
+    """Two folders: rows of the first have pitch 1, of the second 2; the second is played by b and c."""
+    root = tmp_path_factory.mktemp("performed")
+    for number in (1, 2):
+        rows = np.zeros(1000, ROW_DTYPE)
+        rows["age"], rows["pitch"] = np.arange(1000), number
+        (root / str(number)).mkdir()
+        np.save(root / str(number) / "note_rows.npy", rows)
+    write_performances(root / "names.json", Performances(default="a", performances=tuple(
+        Performance(name=name) for name in "cab")))
+    return PerformedNoteSource(folders=(str(root / "1"), str(root / "2")), names=(("a",), ("b", "c")),
+                               performances=str(root / "names.json"), group=16, holdout=2)
+
+
+def test_groups_of_notes_are_of_one_performance(performed_source):
+    batches = take(performed_source.train_iterator(40, 0), 5)
+    pitch, weights = (np.concatenate([b[k] for b in batches]) for k in ("pitch", "performance"))
+    assert pitch.shape == (200, 16) and weights.shape == (200, 3)
+    assert (pitch == pitch[:, :1]).all()
+    kinds = collections.Counter((int(p), tuple(w)) for p, w in zip(pitch[:, 0], weights, strict=True))
+    # a's folder half the time without performance.
+    assert set(kinds) == {(1, (0, 1, 0)), (1, (0, 0, 0)), (2, (0, 0, 1)), (2, (1, 0, 0))}
+    assert all(30 <= count <= 70 for count in kinds.values())
+    ages = {int(a) for b in batches for a in b["age"].ravel()}
+    held = {int(a) for b in performed_source.eval_batches(9) for a in b["age"].ravel()}
+    assert not ages & held
+    check_shards(performed_source)
+
+
+def test_held_out_notes_of_every_folder(performed_source):
+    first, second = performed_source.eval_batches(2)
+    assert (first["pitch"] == 1).all() and (second["pitch"] == 2).all()
+    assert first["performance"].tolist() == [[0, 1, 0]] * 2
+    assert second["performance"].tolist() == [[0, 0, 1]] * 2
+    assert second["mel"].shape == (2, 16, 128)
+
+
+def test_performed_notes_need_names_of_every_folder(performed_source):
+    with pytest.raises(UserError, match="2 folders and names for 1"):
+        dataclasses.replace(performed_source, names=(("a",),))
+    with pytest.raises(UserError, match="d: no such performance"):
+        next(dataclasses.replace(performed_source, names=(("a",), ("d",))).train_iterator(2, 0))
 
 
 def test_missing_or_foreign_rows_are_one_line_errors(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.adaptation import AdaptationModel, grown, losses_of
+from music_diffusion.models.adaptation import AdaptationModel, MapModel, grown, losses_of
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.performance import FILM, TABLE
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
@@ -31,10 +31,12 @@ def random_like(params, seed):
     return jax.tree.unflatten(tree, [jnp.asarray(rng.normal(0, 0.2, x.shape), x.dtype) for x in leaves])
 
 
-@pytest.fixture(scope="module")
-def base():
+@pytest.fixture(scope="module", params=[False, True], ids=["one kind of notes", "performed notes"])
+def base(request):
+    table = PerformanceConfig(count=KNOWN, features=4)
     config = ScoreDenoiserConfig(
-        timbre=NoteTimbreConfig(layers=1, width=8), performances=PerformanceConfig(count=KNOWN, features=4),
+        timbre=NoteTimbreConfig(layers=1, width=8, performances=table if request.param else None),
+        performances=table,
         unet=UNet1DConfig(widths=(16, 16), blocks=1, time_features=8, heads=2, head_dim=4))
     model = FrameDiffusionModel(config=config, performance_dropout=0.0)
     params = random_like(model.init(jax.random.key(0), {})["params"], 1)
@@ -44,8 +46,12 @@ def base():
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(2)
-    return {"maps": rng.uniform(-1, 1, (4, 16, 2, 128)).astype(np.float32),
-            "roll": rng.uniform(0, 1, (4, 16, ROLL_CHANNELS)).astype(np.float32),
+    states = {"program": rng.integers(-1, 129, (4, 16, 3)), "pitch": rng.integers(30, 90, (4, 16, 3)),
+              "velocity": rng.integers(1, 128, (4, 16, 3)), "age": rng.uniform(0, 1, (4, 16, 3)),
+              "release": rng.uniform(-1, 1, (4, 16, 3))}
+    slots = {f"slot_{k}": v.astype(np.int32 if i < 3 else np.float32)
+             for i, (k, v) in enumerate(states.items())}
+    return {**slots, "roll": rng.uniform(0, 1, (4, 16, ROLL_CHANNELS)).astype(np.float32),
             "targets": rng.uniform(-1, 1, (4, 16, 128)).astype(np.float32),
             "performance": np.full(4, KNOWN, np.int32)}
 
@@ -134,3 +140,49 @@ def test_needs_performances(base):
     model = dataclasses.replace(base[0], config=dataclasses.replace(base[0].config, performances=None))
     with pytest.raises(UserError, match="without performances"):
         grown(model)
+
+
+def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
+    """The map's error falls, by what the network of notes learns too, and others' maps stay."""
+    model, params = base
+    larger = grown(model)
+    adapter = AdaptationModel(model=MapModel(model=larger), begin_with=1)
+    optimizer = adamw(learning_rate=1e-2, weight_decay=0.0)
+    state, _ = init_state(adapter, optimizer, {k: v.shape for k, v in batch.items()}, seed=0, ema=False)
+    state = dataclasses.replace(state, params=adapter.adopt(state.params, params))
+    step = jax.jit(make_train_step(adapter, optimizer, seed=0))
+    first = adapter.merged(state.params)
+    losses = []
+    for _ in range(12):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    merged = adapter.merged(state.params)
+    codec, keep = model.codec, np.ones(4)
+    cond = larger.condition(first, batch, keep)  # the loss, said otherwise
+    error = np.abs(codec.unscale(cond["map"]) - codec.unscale(batch["targets"])).mean()
+    assert losses[0] == pytest.approx(float(error), rel=1e-5)
+    assert losses[-1] < 0.97 * losses[0]
+    # Maps made beforehand are not what is fitted.
+    given = {**batch, "maps": np.zeros((4, 16, 2, 128), np.float32)}
+    assert float(adapter.loss_fn(state.params, given, jax.random.key(0))[0]) == pytest.approx(
+        float(adapter.loss_fn(state.params, batch, jax.random.key(0))[0]))
+    for row in range(KNOWN):
+        performance = {"performance": np.full(4, row, np.int32)}
+        old, new = (m.condition(p, {**batch, **performance}, keep)["map"]
+                    for m, p in ((model, params), (larger, merged)))
+        np.testing.assert_allclose(old, new, atol=1e-5)
+    moved = {name for name, value in flatten_dict(state.params["adapter"], sep="/").items()
+             if not np.array_equal(value, flatten_dict(adapter.adopt(
+                 state.params, params)["adapter"], sep="/")[name])}
+    performed = model.config.timbre.performances is not None
+    assert ("timbre/performed/DenseGeneral_0/kernel" in moved) == performed
+    assert "map_film/DenseGeneral_0/kernel" in moved
+    assert not any(name.startswith("unet/") for name in moved)
+
+
+def test_goes_on_from_parameters_of_a_training(base):
+    model, params = base
+    adapter = AdaptationModel(model=grown(model))
+    fresh = adapter.init(jax.random.key(0), {})["params"]
+    trained = {"base": random_like(fresh["base"], 4), "adapter": random_like(fresh["adapter"], 5)}
+    assert adapter.adopt(fresh, trained) is trained

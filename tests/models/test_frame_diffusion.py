@@ -316,10 +316,16 @@ def test_reverberation_sums_energies():
     performance = rng.normal(size=(2, 4)).astype(np.float32)
     kernel = rng.normal(0, 0.1, (4, 6)).astype(np.float32)
     module = Reverberation(codec)
-    fresh = module.init(jax.random.key(0), codec.scale(note_map), codec.scale(tails), performance)["params"]
+    share = np.array([1.0, 0.25], np.float32)
+    given = (codec.scale(note_map), codec.scale(tails), performance)
+    fresh = module.init(jax.random.key(0), *given, share)["params"]
     assert not np.asarray(fresh["DenseGeneral_0"]["kernel"]).any()
-    found = codec.unscale(module.apply({"params": {"DenseGeneral_0": {"kernel": kernel}}},
-                                       codec.scale(note_map), codec.scale(tails), performance))
+    room = {"params": {"DenseGeneral_0": {"kernel": kernel}}}
+    found = codec.unscale(module.apply(room, *given, share))
     gains = QUIET + GAIN_SCALE * (performance @ kernel).reshape(2, 1, 2, 3)
-    expected = 0.5 * np.log(np.exp(2 * note_map) + np.exp(2 * (tails + gains)).sum(2))
+    energy = share[:, None, None] * np.exp(2 * (tails + gains)).sum(2)
+    expected = 0.5 * np.log(np.exp(2 * note_map) + energy)
     np.testing.assert_allclose(found, expected.clip(codec.log_min, codec.log_max), atol=1e-4)
+    # No performance, no room.
+    none = module.apply(room, *given, np.zeros(2, np.float32))
+    np.testing.assert_allclose(none, given[0], atol=1e-5)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ from flax.linen.partitioning import get_axis_names
 from reference.mel_oracle import hertz_to_mel
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import (
     COMB_FLOOR,
     KEYS,
@@ -20,6 +22,7 @@ from music_diffusion.networks.note_timbre import (
     power_sum,
     time_features,
 )
+from music_diffusion.networks.performance import PerformanceConfig
 
 CODEC = MelCodec()
 CONFIG = NoteTimbreConfig(width=8, layers=1)
@@ -42,6 +45,64 @@ def rows():
 @pytest.fixture(scope="module")
 def variables(rows):
     return jax.jit(NETWORK.init)(jax.random.key(0), *rows)
+
+
+@pytest.fixture(scope="module")
+def performed():
+    """A network with performances, and parameters without zeros."""
+    network = NoteTimbre(dataclasses.replace(CONFIG, performances=PerformanceConfig(count=3, features=4)))
+    ids = jnp.zeros((1, 1), jnp.int32)
+    params = network.init(jax.random.key(0), ids, ids, ids, ids, ids, jnp.eye(3)[:1])["params"]
+    rng = np.random.default_rng(1)
+    return network, jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32), params)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_without_a_performance_it_is_the_network_without_performances(performed, rows, one_hot):
+    network, params = performed
+    grouped = [r[None] for r in rows]
+    found = network.apply({"params": params}, *grouped, jnp.zeros((1, 3)), one_hot=one_hot)[0]
+    base = {k: v for k, v in params.items() if not k.startswith(("film", "perform"))}
+    np.testing.assert_allclose(found, NETWORK.apply({"params": base}, *rows), atol=1e-5)
+
+
+def test_performances_are_a_shift_of_programs_and_keys(performed, rows):
+    """Against the network without performances whose tables have the shifts in them."""
+    network, params = performed
+    params = {k: jax.tree.map(jnp.zeros_like, v) if k.startswith("film") else v for k, v in params.items()}
+    weights = jnp.asarray([[0.0, 1.0, 0.0], [0.3, 0.0, 0.7]])
+    grouped = [jnp.stack([r, r[::-1]]) for r in rows]
+    found = [network.apply({"params": params}, *grouped, weights, one_hot=one_hot)
+             for one_hot in (False, True)]
+    np.testing.assert_allclose(*found, atol=1e-4)
+    kernel = params["performed"]["DenseGeneral_0"]["kernel"].reshape(4, PROGRAMS + KEYS, 8)
+    for i, group in enumerate((rows, [r[::-1] for r in rows])):
+        shift = jnp.einsum("d,diw->iw", weights[i] @ params["performances"]["embedding"], kernel)
+        base = {k: v for k, v in params.items() if not k.startswith(("film", "perform"))}
+        base["input_program"] = {"embedding": base["input_program"]["embedding"] + shift[:PROGRAMS]}
+        base["input_key"] = {"embedding": base["input_key"]["embedding"] + shift[PROGRAMS:]}
+        np.testing.assert_allclose(found[0][i], NETWORK.apply({"params": base}, *group), atol=1e-4)
+
+
+def test_blocks_are_modulated_by_the_performance(performed, rows):
+    network, params = performed
+    grouped = [jnp.tile(r[None], (3, 1)) for r in rows]
+    apply = functools.partial(network.apply, {"params": {**params, "performed": jax.tree.map(
+        jnp.zeros_like, params["performed"])}}, *grouped)
+    found = apply(jnp.eye(3))
+    assert min(np.abs(found[i] - found[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))) > 1e-2
+    # As many frames of notes [T, P] at once.
+    slots = network.apply({"params": params}, *(jnp.stack([r, r], -1)[None] for r in rows), jnp.eye(3)[:1])
+    flat = network.apply({"params": params}, *(r[None] for r in rows), jnp.eye(3)[:1])
+    np.testing.assert_allclose(slots[0, :, 1], flat[0], atol=1e-5)
+
+
+def test_performance_and_network_must_fit(performed, rows):
+    network, params = performed
+    with pytest.raises(UserError, match="needs a performance"):
+        network.apply({"params": params}, *(r[None] for r in rows))
+    with pytest.raises(UserError, match="takes no performance"):
+        NETWORK.init(jax.random.key(0), *rows, jnp.eye(3)[:1])
 
 
 @functools.partial(jax.jit, static_argnums=0)
