@@ -94,11 +94,16 @@ def shipped(name: str) -> int:
         return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
 
 
-def note_timbre(width=320, states=8 + 28 + 24, programs=129, keys=256, mels=128) -> int:
-    """An input layer, four tables, three residual blocks and an output layer."""
+def note_timbre(width=320, states=8 + 28 + 24, programs=129, keys=256, mels=128, performances=0,
+                features=0) -> int:
+    """An input layer, four tables, three residual blocks and an output layer.
+
+    With performances a table of them, shifts of programs and keys, and FiLM in each block.
+    """
     block = width + 2 * (width * width + width)
     tables = 2 * (programs + keys) * width
-    return (states * width + width) + tables + 3 * block + (width + 1) * 2 * mels
+    own = performances * features + features * width * (programs + keys + 3 * 2)
+    return (states * width + width) + tables + 3 * block + (width + 1) * 2 * mels + own
 
 
 PARAMETERS = {
@@ -114,8 +119,9 @@ PARAMETERS = {
         widths=(320, 320, 320), heads=5, performances=12, features=64, tails=3),
     "performance_unet.gin": note_timbre() + unet_layout(
         widths=(512, 512, 512, 512), heads=8, group=True, performances=197, features=64),
-    "performances.gin": note_timbre() + unet_layout(
-        widths=(320, 320, 320), heads=5, performances=14, features=64, tails=3),
+    "performances.gin": note_timbre(performances=14, features=16) + unet_layout(
+        widths=(320, 320, 320), heads=5, performances=14, features=16, tails=3),
+    "note_timbre_performances.gin": note_timbre(performances=12, features=16),
     "performance_t5.gin": t5_layout(embed=512, heads=6, head=64, mlp=1024, layers=(8, 8), context=False,
                                     performances=197, features=64),
     "performance_t5_small.gin": t5_layout(embed=192, heads=3, head=64, mlp=512, layers=(4, 4),

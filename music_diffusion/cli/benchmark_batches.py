@@ -10,9 +10,15 @@ from music_diffusion.cli.benchmark_piece import piece
 from music_diffusion.data.audio_source import AudioSource
 from music_diffusion.data.note_features import Example, FrameFeatures, NoteFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
-from music_diffusion.data.pipeline import MixtureSource, NoteRowSource, RecordSource
+from music_diffusion.data.pipeline import (
+    MixtureSource,
+    NoteRowSource,
+    PerformedNoteSource,
+    RecordSource,
+)
 from music_diffusion.data.recording_source import RecordingSource
 from music_diffusion.data.synthetic import SyntheticSource
+from music_diffusion.models.performances import read_performances
 from music_diffusion.notes.notes import Notes
 from music_diffusion.training.config import DataSource
 from music_diffusion.types import Batch
@@ -51,6 +57,8 @@ def _(source: RecordSource, rng: np.random.Generator) -> Example:
                     "targets_context_mask": np.ones(source.frames, np.float32)}
     if isinstance(source.features, FrameFeatures) and not source.features.slots:
         example["maps"] = np.stack([mel(), mel()], axis=1)  # what then stands for the slots
+        if source.performance:  # a model may want them; one that does not leaves them
+            example["base_maps"] = np.stack([mel(), mel()], axis=1)
     if source.features is not None:
         seconds = source.frames * source.codec.hop / source.codec.sample_rate
         example |= _of_notes(source.features, seconds, source.frames)
@@ -80,6 +88,14 @@ def _(source: NoteRowSource, rng: np.random.Generator) -> Example:
     row: Example = {name: np.array(rng.integers(100), np.int32) for name in ROW_DTYPE.names or ()}
     row |= {name: np.array(rng.uniform(0, 2), np.float32) for name in ("age", "release")}
     return row | {"mel": rng.uniform(-11, 4, ROW_DTYPE["mel"].shape).astype(np.float32)}
+
+
+@_example.register
+def _(source: PerformedNoteSource, rng: np.random.Generator) -> Example:
+    rows = [_example(NoteRowSource(folder=""), rng) for _ in range(source.group)]
+    count = len(read_performances(source.performances).names)
+    return {k: np.stack([row[k] for row in rows]) for k in rows[0]} | {
+        "performance": np.eye(count, dtype=np.float32)[0]}
 
 
 @_example.register

@@ -17,9 +17,15 @@ from music_diffusion.data.audio_renders import COLUMNS
 from music_diffusion.data.audio_source import AudioSource
 from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
-from music_diffusion.data.pipeline import MixtureSource, NoteRowSource, RecordSource
+from music_diffusion.data.pipeline import (
+    MixtureSource,
+    NoteRowSource,
+    PerformedNoteSource,
+    RecordSource,
+)
 from music_diffusion.data.recording_source import RecordingSource, TagTargets, TranscriptionTargets
 from music_diffusion.data.synthetic import SyntheticSource
+from music_diffusion.models.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.midi import write_midi
 
@@ -71,6 +77,20 @@ def test_note_maps_stand_for_the_slots(tmp_path):
     check(made_up_batch(elsewhere(source), SIZE), true)
 
 
+def test_note_maps_of_performances(tmp_path):
+    for split in ("train", "validation"):
+        records.write_shard(tmp_path / f"{split}-00000.array_record", [records.Record(
+            mel=np.zeros((600, 128)), notes=piece(10.0), maps=np.zeros((600, 4, 128)),
+            labels={"performance": "a"}).to_bytes()])
+    records.write_manifest(tmp_path, codec=dataclasses.replace(CODEC, mels=128).to_dict(),
+                           classes={"performance": ["a"]})
+    source = RecordSource(folder=str(tmp_path), codec=dataclasses.replace(CODEC, mels=128), frames=40,
+                          features=FrameFeatures(slots=0), performance=True)
+    true = next(source.train_iterator(SIZE, 0))
+    assert "base_maps" in true
+    check(made_up_batch(elsewhere(source), SIZE), true)
+
+
 @pytest.mark.parametrize("tokens", [32, 2048])
 def test_tokens_leave_no_padding_and_are_ids(tokens):
     features = TokenFeatures(tokens=tokens)
@@ -112,6 +132,16 @@ def test_rows_of_notes(tmp_path):
     np.save(tmp_path / "note_rows.npy", np.zeros(1100, ROW_DTYPE))
     source = NoteRowSource(folder=str(tmp_path), holdout=5, block=20)
     check(made_up_batch(elsewhere(source), SIZE), next(source.train_iterator(SIZE, 0)))
+
+
+def test_groups_of_notes(tmp_path):
+    np.save(tmp_path / "note_rows.npy", np.zeros(1100, ROW_DTYPE))
+    write_performances(tmp_path / "names.json", Performances(default="a", performances=(
+        Performance(name="a"), Performance(name="b"))))
+    source = PerformedNoteSource(folders=(str(tmp_path),), names=(("b",),), group=7, holdout=2,
+                                 performances=str(tmp_path / "names.json"))
+    made = made_up_batch(dataclasses.replace(source, folders=("elsewhere",)), SIZE)
+    check(made, next(source.train_iterator(SIZE, 0)))
 
 
 def test_an_unknown_source_gives_its_own_batch():
