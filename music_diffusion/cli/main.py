@@ -402,11 +402,11 @@ def prepare(
     mono: Annotated[bool, typer.Option("--mono", rich_help_panel=AUDIO, help=(
         "Mix stereo files to one channel, for audio_folder."))] = False,
     weights: Annotated[str | None, typer.Option(
-        help="note_timbre.safetensors, for note_maps.")] = None,
+        help="Weights of a note timbre network or a model that has one, for note_maps.")] = None,
     binding: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="gin binding of the released model, for release; repeatable.")] = None,
     performances: Annotated[str | None, typer.Option(metavar="FILE.json", help=(
-        "Names of the model's performances, for release."))] = None,
+        "Names of the model's performances, for release and note_maps."))] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     seed: Annotated[int, typer.Option(help="Another seed draws other excerpts and splits.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -419,7 +419,7 @@ def prepare(
     renders       scores to audio files, with several SoundFonts, rooms and levels
     audio_folder  any folder of audio to records, for the inverters
     note_rows     isolated notes of a SoundFont (SRC), for the note timbre network
-    note_maps     adds the default model's maps to prepared data
+    note_maps     adds a model's note maps to prepared data
     performances  names of the performances in prepared data (SRC), as a file (DST) for training
     references    audio and notes of a data set (--option dataset=NAME), to compare renderings with
     release       a training run to a model folder

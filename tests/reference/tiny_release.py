@@ -50,16 +50,19 @@ NAMES = ("studio", "hall", "church")
 
 
 def with_performances() -> FrameDiffusionModel:
-    """The same model with three performances."""
-    return dataclasses.replace(MODEL, config=dataclasses.replace(MODEL.config, performances=PERFORMANCES))
+    """The same model with three performances, each with its own notes."""
+    timbre = dataclasses.replace(MODEL.config.timbre, performances=PERFORMANCES)
+    return dataclasses.replace(MODEL, config=dataclasses.replace(
+        MODEL.config, timbre=timbre, performances=PERFORMANCES))
 
 
 def tiny_params(model: FrameDiffusionModel = MODEL) -> dict:
     """Random where a fresh network is zero, so that noise and notes both show; fits float16."""
     rng = np.random.default_rng(0)
     flat = flatten_dict(unfreeze(model.init(jax.random.key(0), {})["params"]))
+    zero = ("unet", "map_film", "performed", "film_0")
     return unflatten_dict({
-        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * (k[0] in ("unet", "map_film")), np.float16)
+        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * any(name in zero for name in k[:2]), np.float16)
         .astype(np.float32) for k, v in flat.items()})
 
 
@@ -78,6 +81,7 @@ def write_release_with_performances(folder: pathlib.Path) -> pathlib.Path:
     write_release(folder, params)
     (folder / CONFIG).write_text(GIN + f"""
 ScoreDenoiserConfig.performances = @PerformanceConfig()
+NoteTimbreConfig.performances = @PerformanceConfig()
 PerformanceConfig.count = {PERFORMANCES.count}
 PerformanceConfig.features = {PERFORMANCES.features}
 """)
