@@ -166,7 +166,7 @@ def _alone(settings: Settings, model: FrameDiffusionModel, base: pathlib.Path | 
         return base, template
     known = read_performances(template / FILE)
     row = known.number(known.default)
-    params = narrowed(load_safetensors(template / WEIGHTS), row)
+    params = narrowed(load_safetensors(template / WEIGHTS), [row])
     folder = pathlib.Path(settings.work, "base")
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(folder / WEIGHTS, params)

@@ -10,6 +10,7 @@ performance          B         int32, number of each example's performance; or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -80,8 +81,8 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
     return unflatten_dict({**result, **old}, sep="/")
 
 
-def narrowed(params: Params, row: int) -> dict[str, Any]:
-    """Parameters of a model with performances as those of one that knows only one of them."""
+def narrowed(params: Params, rows: Sequence[int]) -> dict[str, Any]:
+    """Parameters of a model with performances as those of one that knows only some of them."""
     flat = flatten_dict(dict(params), sep="/")
-    return unflatten_dict({name: value[row:row + 1] if name.endswith(TABLE) else value
+    return unflatten_dict({name: np.asarray(value)[list(rows)] if name.endswith(TABLE) else value
                            for name, value in flat.items()}, sep="/")

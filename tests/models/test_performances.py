@@ -13,6 +13,7 @@ from music_diffusion.models.performances import (
     Performances,
     read_performances,
     table_digest,
+    table_of,
     write_performances,
 )
 
@@ -90,7 +91,18 @@ def test_damaged_files(tmp_path, known):
         dataclasses.replace(known, performances=known.performances * 2)
 
 
-def test_one_of_several():
-    alone = narrowed(params(), 1)
-    assert np.array_equal(alone["performances"]["embedding"], params()["performances"]["embedding"][1:2])
-    assert np.array_equal(alone["other"]["kernel"], params()["other"]["kernel"])
+def test_some_of_several():
+    whole = params() | {"timbre": params(seed=1)}
+    for rows in ([1], [2, 0]):
+        some = narrowed(whole, rows)
+        for found, known in ((some, whole), (some["timbre"], whole["timbre"])):
+            table = known["performances"]["embedding"]
+            assert np.array_equal(found["performances"]["embedding"], table[rows])
+            assert np.array_equal(found["other"]["kernel"], known["other"]["kernel"])
+
+
+def test_the_table_is_the_models_own_and_not_that_of_its_notes():
+    whole = {"timbre": params(seed=1), **params()}
+    assert np.array_equal(table_of(whole), table_of(params()))
+    assert table_digest(whole) == table_digest(params())
+    assert np.array_equal(table_of({"timbre": params(seed=1)}), table_of(params(seed=1)))
