@@ -213,9 +213,9 @@ class AudioWriter:
             self.abort()
 
 
-def write_audio(path: str | os.PathLike, wave: Waveform) -> None:
-    """The whole file at once; see `AudioWriter` for errors."""
-    with AudioWriter(path, wave.sample_rate, wave.channels) as writer:
+def write_audio(path: str | os.PathLike, wave: Waveform, *, subtype: str | None = None) -> None:
+    """The whole file at once; see `AudioWriter` for `subtype` and errors."""
+    with AudioWriter(path, wave.sample_rate, wave.channels, subtype) as writer:
         writer.write(wave.samples)
 
 

@@ -167,7 +167,7 @@ def _render(render: Render) -> Problem | None:
         return Problem(kind="notes_unreadable", file=render.midi, advice="it is not rendered",
                        what=str(e).removeprefix(f"{render.midi}: "))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(target, wave)
+    write_audio(target, wave, subtype="PCM_24")  # 16 bits are too noisy for what is quiet
     told.write_text(json.dumps(dataclasses.asdict(render), indent=1) + "\n")
     return None
 

@@ -31,7 +31,8 @@ def write_pairs(items: Sequence[Item], audio_folder: str, notes_folder: str, sam
             path.parent.mkdir(parents=True, exist_ok=True)
         if not audio.exists():
             left = round(max_seconds * sample_rate)
-            with AudioWriter(audio, sample_rate) as writer:
+            # 16 bits would lay a floor of noise under what is quiet, and spectra are compared.
+            with AudioWriter(audio, sample_rate, subtype="PCM_24") as writer:
                 for block in item.audio.blocks(sample_rate):
                     writer.write(block[:left])
                     left -= len(block)
