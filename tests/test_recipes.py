@@ -30,9 +30,10 @@ def names(pattern: str) -> list[str]:
 
 
 TRAINED = names("recipes/*.gin")
-ADAPTED = "recipes/fine_tune/adapt.gin"  # `music-diffusion adapt` gives the model and the data
+# `music-diffusion adapt` gives the model and the data.
+ADAPTED = ["recipes/fine_tune/adapt.gin", "recipes/fine_tune/adapt_notes.gin"]
 # Read after the configuration of a released model.
-FINE_TUNED = [n for n in names("recipes/fine_tune/*.gin") if n != ADAPTED]
+FINE_TUNED = [n for n in names("recipes/fine_tune/*.gin") if n not in ADAPTED]
 EVALUATED = [n for n in names("recipes/evaluation/*.gin") if n != "recipes/evaluation/table.gin"]
 RECIPES = [*TRAINED, *FINE_TUNED, *EVALUATED]
 DEFAULT = weights_root() / "default"
@@ -183,7 +184,7 @@ def files_of(recipe: str) -> list[str]:
 
 
 def test_every_recipe_is_of_a_kind_that_is_tested():
-    assert sorted([*RECIPES, ADAPTED, "recipes/evaluation/table.gin"]) == names("recipes/**/*.gin")
+    assert sorted([*RECIPES, *ADAPTED, "recipes/evaluation/table.gin"]) == names("recipes/**/*.gin")
     assert {f"recipes/{name}" for name in PARAMETERS} == {*TRAINED, *FINE_TUNED}
 
 

@@ -61,7 +61,7 @@ class Settings:
     midi: tuple[str, ...]
     name: str
     output: str
-    base: str = "default"
+    base: str = "performances"
     room: str = ""
     steps: int | None = None  # of training; None: as the recipe says
     bindings: tuple[str, ...] = ()  # gin, of the training

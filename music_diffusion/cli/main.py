@@ -128,7 +128,7 @@ def adapt(
     output: Annotated[str, typer.Option("--output", "-o", metavar="MODEL",
                                         help="Folder of the model that knows it, too.")],
     base: Annotated[str, typer.Option("--from", metavar="MODEL", help=(
-        "Name or folder of a model with performances."))] = "default",
+        "Name or folder of a model with performances."))] = "performances",
     room: Annotated[str, typer.Option(help="What to note of the room and the microphone.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; 600 by default.")] = None,
     binding: Annotated[list[str] | None, typer.Option(

@@ -175,11 +175,13 @@ class PerformedNoteSource:
     holdout: int = 50  # see `NoteRowSource`
 
     def __post_init__(self):
-        if not self.folders or len(self.folders) != len(self.names) or not all(self.names):
+        if len(self.folders) != len(self.names) or not all(self.names):
             raise UserError(f"PerformedNoteSource: {len(self.folders)} folders and names for "
                             f"{len(self.names)}; give some of each for each")
 
     def _sets(self) -> list[_PerformedRows]:
+        if not self.folders:
+            raise UserError("PerformedNoteSource.folders is empty: name at least one folder of note rows")
         known = read_performances(self.performances)
         return [_PerformedRows(*NoteRowSource(folder=folder, holdout=self.holdout).rows(),
                                tuple(known.number(name) for name in names), len(known.names))

@@ -71,7 +71,7 @@ class _GroupSampler:
         maps = draw_note_maps(timbre, params["timbre"], notes, start - lead * hop, lead + windows.span,
                               grid, self._weights)
         batch = {"maps": maps[lead:], "roll": roll_features(notes, start, windows.span, grid)}
-        if timbre.performances is not None:
+        if timbre.performances is not None and self._model.performance_guidance != 1.0:
             batch["base_maps"] = draw_note_maps(timbre, params["timbre"], notes, start, windows.span, grid)
         if decays:
             batch["tails"] = codec.scale(energy_tails(codec.unscale(maps[:, 0]), decays, codec))[lead:]

@@ -19,9 +19,10 @@ from music_diffusion.models.base import split_variables
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel, NoteTimbreModel
 from music_diffusion.models.weights import load_safetensors, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.networks.score_denoiser import SLOT_FIELDS, ScoreDenoiserConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
-from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
+from music_diffusion.notes.frames import ROLL_CHANNELS, FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 
 B, T, F = 4, 8, 8
@@ -329,3 +330,31 @@ def test_reverberation_sums_energies():
     # No performance, no room.
     none = module.apply(room, *given, np.zeros(2, np.float32))
     np.testing.assert_allclose(none, given[0], atol=1e-5)
+
+
+def test_maps_made_beforehand_with_performances_and_without():
+    """Drawn inside with the performances as they are kept, or given: the same condition."""
+    table = PerformanceConfig(count=3, features=4)
+    model = dataclasses.replace(MODEL, config=dataclasses.replace(
+        MODEL.config, performances=table,
+        timbre=dataclasses.replace(MODEL.config.timbre, performances=table)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), jnp.float32),
+                          model.init(RNG, {})["params"])
+    shape = (2, 8, 3)
+    batch = {"slot_program": rng.integers(-1, 129, shape), "slot_pitch": rng.integers(30, 90, shape),
+             "slot_velocity": rng.integers(1, 128, shape), "slot_age": rng.uniform(0, 0.2, shape),
+             "slot_release": rng.uniform(-1, 1, shape), "performance": np.array([1, 2]),
+             "roll": rng.uniform(size=(2, 8, ROLL_CHANNELS))}
+    own, base = (np.asarray(model.note_maps(params, batch, weights))
+                 for weights in (jnp.eye(3)[1:], jnp.zeros((2, 3))))
+    assert np.abs(own - base).max() > 0.01
+    mapped = {**without(batch, "slot_"), "maps": own, "base_maps": base}
+    keep = jnp.array([1.0, 0.0])
+    drawn, given = (model.condition(params, b, jnp.ones(2), keep) for b in (batch, mapped))
+    np.testing.assert_allclose(drawn["features"], given["features"], atol=1e-5)
+    kept = model.condition(params, mapped, jnp.ones(2))
+    assert np.abs(kept["map"][1] - given["map"][1]).max() > 0.01
+    np.testing.assert_allclose(kept["map"][0], given["map"][0], atol=1e-5)
+    with pytest.raises(UserError, match="base_maps"):
+        model.condition(params, without(mapped, "base_"), jnp.ones(2), keep)

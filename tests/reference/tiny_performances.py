@@ -21,10 +21,13 @@ from music_diffusion.models.performances import (
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.performance import PerformanceConfig
 
+TABLE = PerformanceConfig(count=3, features=4)
 MODEL = dataclasses.replace(tiny_release.MODEL, config=dataclasses.replace(
-    tiny_release.MODEL.config, performances=PerformanceConfig(count=3, features=4)))
+    tiny_release.MODEL.config, performances=TABLE,
+    timbre=dataclasses.replace(tiny_release.MODEL.config.timbre, performances=TABLE)))
 GIN = tiny_release.GIN + """
 ScoreDenoiserConfig.performances = @PerformanceConfig()
+NoteTimbreConfig.performances = @PerformanceConfig()
 PerformanceConfig.count = 3
 PerformanceConfig.features = 4
 """
@@ -40,7 +43,8 @@ def tiny_params(seed: int = 0) -> dict:
     rng = np.random.default_rng(seed)
     flat = flatten_dict(unfreeze(MODEL.init(jax.random.key(seed), {})["params"]))
     return unflatten_dict({
-        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * (k[0] in ("unet", "map_film")),
+        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * any(
+            name in ("unet", "map_film", "performed", "film_0") for name in k[:2]),
                       np.float16).astype(np.float32) for k, v in flat.items()})
 
 

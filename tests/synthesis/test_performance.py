@@ -135,7 +135,8 @@ def test_names_and_mixtures_are_weights_of_the_table(synthesizer):
 
 
 def test_none_is_the_sound_without_a_table(synthesizer):
-    params = {**synthesizer.params, "performances": {"embedding": np.zeros((3, 4), np.float32)}}
+    table = {"performances": {"embedding": np.zeros((3, 4), np.float32)}}
+    params = {**synthesizer.params, **table, "timbre": {**synthesizer.params["timbre"], **table}}
     deaf = dataclasses.replace(synthesizer, params=params)
     np.testing.assert_allclose(mel(deaf, band(), performance="kim"),
                                mel(synthesizer, band(), performance="none"), atol=1e-5)
