@@ -116,9 +116,9 @@ def test_audio_folder_tells_what_it_gave_and_what_it_skipped(run, tmp_path, caps
 @pytest.fixture
 def mapped(run, tmp_path, monkeypatch):
     """(path of a note timbre network's weights, what `add_note_maps` is asked)."""
-    def make(performances: int | None, **more):
-        config = NoteTimbreConfig(width=8, layers=2, performances=None if performances is None else (
-            PerformanceConfig(count=performances, features=4)))
+    def make(count: int | None, **more):
+        config = NoteTimbreConfig(width=8, layers=2, performances=None if count is None else (
+            PerformanceConfig(count=count, features=4)))
         params = NoteTimbreModel(config=config).init(jax.random.key(0), {})["params"]
         save_safetensors(tmp_path / "timbre.safetensors", {"timbre": params})
         run("note_maps", weights=str(tmp_path / "timbre.safetensors"), **more)

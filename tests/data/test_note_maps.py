@@ -137,6 +137,6 @@ def test_maps_of_a_records_performance_and_behind_them_those_without(folder, tmp
         for a, b in zip(before, after, strict=True):
             base, own = (draw_note_maps(config, timbre, a.notes, 0.0, 10, FrameGrid(), weights)
                          for weights in (None, np.array([0, 0, 1.0])))
-            assert np.abs(own - base).max() > 0.1
+            assert np.abs(own - base).max() > 0.02
             own = base if a.notes.pitch[0] == 60 else own
             np.testing.assert_allclose(b.maps, np.concatenate([own, base], 1), atol=1e-3)
