@@ -129,7 +129,7 @@ def test_maps_of_a_records_performance_and_behind_them_those_without(folder, tmp
     ids, seconds = np.zeros((1, 1), np.int32), np.zeros((1, 1))
     fresh = NoteTimbre(config).init(jax.random.key(0), ids, ids, ids, seconds, seconds, np.eye(3)[:1])
     rng = np.random.default_rng(0)
-    timbre = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), fresh["params"])
+    timbre = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), fresh["params"])
     out = tmp_path / "mapped"
     add_note_maps(str(folder), str(out), config, timbre,
                   row_of=lambda r: None if r.notes.pitch[0] == 60 else 2)
