@@ -18,7 +18,6 @@ from music_diffusion.data.pipeline import (
 )
 from music_diffusion.data.recording_source import RecordingSource
 from music_diffusion.data.synthetic import SyntheticSource
-from music_diffusion.models.performances import read_performances
 from music_diffusion.notes.notes import Notes
 from music_diffusion.training.config import DataSource
 from music_diffusion.types import Batch
@@ -51,18 +50,19 @@ def _(source: RecordSource, rng: np.random.Generator) -> Example:
     def mel() -> np.ndarray:
         return rng.uniform(-1, 1, (source.frames, source.codec.mels)).astype(np.float32)
 
+    performed = source.performance or source.performance_count or source.only_performance is not None
     example = {"targets": mel()}
     if source.context:
         example |= {"targets_context": mel(),
                     "targets_context_mask": np.ones(source.frames, np.float32)}
     if isinstance(source.features, FrameFeatures) and not source.features.slots:
         example["maps"] = np.stack([mel(), mel()], axis=1)  # what then stands for the slots
-        if source.performance:  # a model may want them; one that does not leaves them
+        if performed:  # a model may want them; one that does not leaves them
             example["base_maps"] = np.stack([mel(), mel()], axis=1)
     if source.features is not None:
         seconds = source.frames * source.codec.hop / source.codec.sample_rate
         example |= _of_notes(source.features, seconds, source.frames)
-    if source.performance or source.performance_count or source.only_performance is not None:
+    if performed:
         example["performance"] = np.array(0, np.int32)
     if source.tails:
         example["tails"] = np.stack([mel() for _ in source.tails], axis=1)
@@ -93,7 +93,7 @@ def _(source: NoteRowSource, rng: np.random.Generator) -> Example:
 @_example.register
 def _(source: PerformedNoteSource, rng: np.random.Generator) -> Example:
     rows = [_example(NoteRowSource(folder=""), rng) for _ in range(source.group)]
-    count = len(read_performances(source.performances).names)
+    count = source.performance_count or 1
     return {k: np.stack([row[k] for row in rows]) for k in rows[0]} | {
         "performance": np.eye(count, dtype=np.float32)[0]}
 

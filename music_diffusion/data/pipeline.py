@@ -170,6 +170,7 @@ class PerformedNoteSource:
     folders: Sequence[str]  # each holds note_rows.npy
     names: Sequence[Sequence[str]]  # of the performances, for each folder
     performances: str  # the file that numbers them (`models.performances`)
+    performance_count: int | None = None  # so many a model has rows for: the names must be as many
     group: int = 512  # rows of an example
     none_share: float = 0.5  # of the first folder's examples, as no performance: what is played without one
     holdout: int = 50  # see `NoteRowSource`
@@ -183,6 +184,9 @@ class PerformedNoteSource:
         if not self.folders:
             raise UserError("PerformedNoteSource.folders is empty: name at least one folder of note rows")
         known = read_performances(self.performances)
+        if self.performance_count not in (None, len(known.names)):
+            raise UserError(f"{self.performances}: names {len(known.names)} performances, and the model "
+                            f"has {self.performance_count}; set NUM_PERFORMANCES={len(known.names)}")
         return [_PerformedRows(*NoteRowSource(folder=folder, holdout=self.holdout).rows(),
                                tuple(known.number(name) for name in names), len(known.names))
                 for folder, names in zip(self.folders, self.names, strict=True)]

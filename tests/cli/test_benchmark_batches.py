@@ -139,8 +139,8 @@ def test_groups_of_notes(tmp_path):
     write_performances(tmp_path / "names.json", Performances(default="a", performances=(
         Performance(name="a"), Performance(name="b"))))
     source = PerformedNoteSource(folders=(str(tmp_path),), names=(("b",),), group=7, holdout=2,
-                                 performances=str(tmp_path / "names.json"))
-    made = made_up_batch(dataclasses.replace(source, folders=("elsewhere",)), SIZE)
+                                 performances=str(tmp_path / "names.json"), performance_count=2)
+    made = made_up_batch(dataclasses.replace(source, folders=("elsewhere",), performances=None), SIZE)
     check(made, next(source.train_iterator(SIZE, 0)))
 
 

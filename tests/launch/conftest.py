@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import shutil
 import stat
 import subprocess
@@ -49,7 +50,9 @@ class Shell:
         """Starts a script of `launch/` (or a path), in a folder that is not the repository."""
         return subprocess.Popen(
             [str(ROOT / "launch" / script), *arguments], cwd=self.folder, text=True,
-            env=self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            env=self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # Tests that run in the background of a shell ignore SIGINT, and bash then cannot trap it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     def run(self, script: str | pathlib.Path, *arguments: str,
             **environment: str) -> subprocess.CompletedProcess:

@@ -128,7 +128,7 @@ def test_an_hour_costs_a_group_what_a_minute_costs(monkeypatch):
     w = synthesizer.joining.windows
     looked_at = []
 
-    def maps(config, timbre, notes, start, frames, grid):
+    def maps(config, timbre, notes, start, frames, grid, performance):
         looked_at.append(len(notes))
         return np.zeros((frames, 2, 128), np.float32)
 
