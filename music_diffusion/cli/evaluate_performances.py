@@ -24,7 +24,7 @@ from music_diffusion.evaluation.performance_plan import draw_performances
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import class_name, cut_notes
 from music_diffusion.models.performances import Performance
-from music_diffusion.models.weights import CONFIG, WEIGHTS
+from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
@@ -131,7 +131,8 @@ def _renders(plan: EvaluationPlan, folder: str, files: dict[str, str],
              drawn: dict[str, tuple[str, ...]]) -> list[Render]:
     model = plan.model or ""
     conditional = load_performances(model) is not None
-    made_by = [file_digest(path) for name in (CONFIG, WEIGHTS) if (path := find(model) / name).is_file()]
+    released = find(model)
+    made_by = [file_digest(path) for path in (released / CONFIG, *weight_files(released / WEIGHTS))]
     renders = []
     for name, chosen in drawn.items():
         for number, group in enumerate(chosen):

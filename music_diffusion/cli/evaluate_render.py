@@ -14,7 +14,7 @@ from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.evaluation.pairing import NOTES, Problem, find_files
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import cut_notes
-from music_diffusion.models.weights import CONFIG, WEIGHTS
+from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis.hub import find, load
 from music_diffusion.synthesis.render import render_file
@@ -38,7 +38,7 @@ def render_notes(plan: EvaluationPlan, folder: str, progress: Callable[[float], 
         raise ValueError("the plan has no model or no notes")
     files, problems = find_files(plan.notes, NOTES, "MIDI")
     model = find(plan.model)
-    made_by = [file_digest(model / name) for name in (CONFIG, WEIGHTS)]
+    made_by = [file_digest(path) for path in (model / CONFIG, *weight_files(model / WEIGHTS))]
     out = pathlib.Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     table = _read_table(out / TABLE)

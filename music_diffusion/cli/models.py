@@ -7,7 +7,7 @@ import json as json_module
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.performances import FILE, Performances, read_performances
-from music_diffusion.models.weights import WEIGHTS
+from music_diffusion.models.weights import WEIGHTS, weight_files
 from music_diffusion.synthesis.hub import available, find, load_performances
 
 SHOWN = 3  # instruments of a performance that a table names
@@ -42,7 +42,8 @@ def run(*, action: str, name: str, performances: bool, json: bool) -> None:
 def _fact(name: str) -> dict:
     folder = find(name)
     file = folder / FILE
-    return {"name": name, "megabytes": round((folder / WEIGHTS).stat().st_size / 1e6, 1),
+    size = sum(path.stat().st_size for path in weight_files(folder / WEIGHTS))
+    return {"name": name, "megabytes": round(size / 1e6, 1),
             "performances": len(read_performances(file).names) if file.is_file() else 0,
             "folder": str(folder)}
 

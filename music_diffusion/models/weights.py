@@ -1,4 +1,8 @@
-"""Weights on disk: safetensors, names of nested parameters joined by '/'. Pickle is never loaded."""
+"""Weights on disk: safetensors, names of nested parameters joined by '/'. Pickle is never loaded.
+
+Weights may lie in several files, where one would be too large for its place: `weights.safetensors` tells
+how many, the others are `weights.2.safetensors` and so on.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,12 @@ CONFIG = "config.gin"
 
 def save_safetensors(
     path: str | os.PathLike, params: Params, *, dtype: str = "float16",
-    facts: dict | None = None,
+    facts: dict | None = None, most_bytes: int | None = None,
 ) -> None:
-    """Nested dict of arrays -> file; floats become `dtype`, other arrays stay. Atomic."""
+    """Nested dict of arrays -> file; floats become `dtype`, other arrays stay. Atomic.
+
+    `most_bytes` of arrays go into one file, the rest into others beside it; None: all into one.
+    """
     from flax.traverse_util import flatten_dict
     from safetensors.numpy import save
 
@@ -33,9 +40,48 @@ def save_safetensors(
                 raise UserError(f"{name}: has values that {dtype} cannot hold; export as float32")
             array = small
         arrays[name] = np.ascontiguousarray(array)
-    part = pathlib.Path(f"{path}.part")
-    part.write_bytes(save(arrays, metadata={"facts": json.dumps(facts or {})}))
-    os.replace(part, path)
+    parts: list[dict[str, np.ndarray]] = [{}]
+    for name, array in arrays.items():
+        there = sum(a.nbytes for a in parts[-1].values())
+        if most_bytes is not None and there and there + array.nbytes > most_bytes:
+            parts.append({})
+        parts[-1][name] = array
+    metadata = {"facts": json.dumps(facts or {})}
+    if len(parts) > 1:
+        metadata["parts"] = str(len(parts))
+    # The first, which tells of the others, comes last.
+    for number in range(len(parts), 0, -1):
+        target = _part(path, number)
+        beside = pathlib.Path(f"{target}.part")
+        beside.write_bytes(save(parts[number - 1], metadata=metadata))
+        os.replace(beside, target)
+
+
+def _part(path: str | os.PathLike, number: int) -> pathlib.Path:
+    """The first file's own path, and `weights.2.safetensors` for the second."""
+    path = pathlib.Path(path)
+    return path if number == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def weight_files(path: str | os.PathLike) -> list[pathlib.Path]:
+    """The file and those that belong to it.
+
+    Raises UserError: no such file, no safetensors file, or one of several is missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            count = int((file.metadata() or {}).get("parts", "1"))
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file ({error})") from error
+    files = [_part(path, number) for number in range(1, count + 1)]
+    for file_ in files:
+        if not file_.is_file():
+            raise UserError(f"{file_}: is missing; {path} is one of {count} files, copy all of them")
+    return files
 
 
 def load_safetensors(path: str | os.PathLike, dtype: str | None = "float32") -> Params:
@@ -44,12 +90,12 @@ def load_safetensors(path: str | os.PathLike, dtype: str | None = "float32") -> 
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        flat = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file ({error})") from error
+    flat: dict[str, np.ndarray] = {}
+    for file in weight_files(path):
+        try:
+            flat |= load_file(file)
+        except SafetensorError as error:
+            raise UserError(f"{file}: not a safetensors file ({error})") from error
     if dtype is not None:
         flat = {k: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v
                 for k, v in flat.items()}

@@ -15,6 +15,7 @@ from music_diffusion.cli import evaluate_performances, evaluate_table
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.models.performances import Performance, Performances
+from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.notes.midi import write_midi
 
 NAMES = ("bright", "dark", "hall", "mute horn")
@@ -56,6 +57,8 @@ def folder(tmp_path, monkeypatch):
     known = Performances(performances=tuple(Performance(name=n) for n in NAMES), default="bright")
     monkeypatch.setattr(evaluate_performances, "load_performances",
                         lambda model: None if model == "plain" else known)
+    save_safetensors(tmp_path / "model" / WEIGHTS, {"a": np.zeros(1)})
+    (tmp_path / "model" / CONFIG).write_text("")
     monkeypatch.setattr(evaluate_performances, "find", lambda model: pathlib.Path("model"))
     monkeypatch.setattr(evaluate_performances, "load", lambda model, inverter: ToySynthesizer())
     monkeypatch.setattr(command.LoadTools, "__call__", lambda self: ToyLoader()())

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.weights import load_safetensors, save_safetensors
+from music_diffusion.models.weights import load_safetensors, save_safetensors, weight_files
 
 
 def flat(tree, prefix=""):
@@ -82,3 +82,27 @@ def test_broken_files_are_one_line_errors(tmp_path):
         load_safetensors(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such file"):
         load_safetensors(tmp_path)
+
+
+def test_several_files_are_one(tmp_path):
+    """Each is as large as it may be, a parameter at least; a single file replaces them all."""
+    path = tmp_path / "weights.safetensors"
+    save_safetensors(path, PARAMS, dtype="float32", most_bytes=30)  # of 12 to 24 bytes
+    files = weight_files(path)
+    assert [f.name for f in files] == ["weights.safetensors", "weights.2.safetensors",
+                                       "weights.3.safetensors"]
+    names = []
+    for file in files:
+        with safe_open(file, "numpy") as part:
+            arrays = {name: part.get_tensor(name) for name in part.keys()}
+        assert len(arrays) == 1 or sum(a.nbytes for a in arrays.values()) <= 30
+        names += arrays
+    assert sorted(names) == sorted(dict(flat(PARAMS)))
+    for name, value in flat(load_safetensors(path)):
+        np.testing.assert_array_equal(value, dict(flat(PARAMS))[name])
+    files[1].unlink()
+    with pytest.raises(UserError, match="weights.2.safetensors: is missing"):
+        load_safetensors(path)
+    save_safetensors(path, PARAMS)
+    assert weight_files(path) == [path]
+    assert dict(flat(load_safetensors(path))).keys() == dict(flat(PARAMS)).keys()
