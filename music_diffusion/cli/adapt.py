@@ -103,14 +103,9 @@ def run(settings: Settings, *, json: bool) -> None:
     first = str(folder / WEIGHTS)
     if isinstance(model, FrameDiffusionModel):
         if model.config.timbre.performances is not None:
-            fitting = AdaptationModel(model=MapModel(model=larger), begin_with=begin_with)
-            source = dataclasses.replace(source, frames=MAP_FRAMES)
-            fitted, _ = _train(settings, fitting, source, first, "notes",
-                               "recipes/fine_tune/adapt_notes.gin")
-            first = os.path.join(settings.work, "notes.safetensors")
-            save_safetensors(first, fitted)
-            source = _mapped(settings, records, "mapped_own", larger.config.timbre,
-                             adapter.merged(fitted)["timbre"], row=len(known.names))
+            first, timbre = _notes(settings, adapter, source, first)
+            source = _mapped(settings, records, "mapped_own", larger.config.timbre, timbre,
+                             row=len(known.names))
         else:
             source = dataclasses.replace(source, features=FrameFeatures(slots=0))
     trained, losses = _train(settings, adapter, source, first, "run", "recipes/fine_tune/adapt.gin")
@@ -186,6 +181,17 @@ def _nearest(model: Any, params: Params, source: RecordSource, known: Performanc
     batch = without_maps(next(source.train_iterator(8, 0)))
     losses = losses_of(model, params, batch, len(known.names), jax.random.key(0))
     return int(np.argmin(losses))
+
+
+def _notes(settings: Settings, adapter: AdaptationModel, source: RecordSource, first: str
+           ) -> tuple[str, Params]:
+    """Learns how notes sound; the file of parameters to go on with, and the note timbre network's."""
+    fitting = dataclasses.replace(adapter, model=MapModel(model=adapter.model))
+    fitted, _ = _train(settings, fitting, dataclasses.replace(source, frames=MAP_FRAMES), first, "notes",
+                       "recipes/fine_tune/adapt_notes.gin")
+    path = os.path.join(settings.work, "notes.safetensors")
+    save_safetensors(path, fitted)
+    return path, adapter.merged(fitted)["timbre"]
 
 
 def _train(settings: Settings, model: AdaptationModel, source: RecordSource, first: str, name: str,

@@ -130,7 +130,8 @@ def adapt(
     base: Annotated[str, typer.Option("--from", metavar="MODEL", help=(
         "Name or folder of a model with performances."))] = "performances",
     room: Annotated[str, typer.Option(help="What to note of the room and the microphone.")] = "",
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; 600 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=(
+        "Training steps, of the notes and of the rest; by default 300 and 600."))] = None,
     binding: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Changes recipes/fine_tune/adapt.gin; repeatable.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
