@@ -1,0 +1,40 @@
+"""What a user may change of a rendering: one object from the command line to the sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from music_diffusion.diffusion.solvers import Solver
+from music_diffusion.errors import UserError
+
+OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"  # names of joinings
+JOININGS = (OVERLAP, CONTEXT)  # that a user may ask for
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+    """What a user may change of a rendering. None: as the model was released."""
+
+    steps: int | None = None  # sampling steps, from 1
+    guidance: float | None = None  # weight of classifier-free guidance; 1 is none
+    solver: Solver | None = None
+    seed: int = 0  # another seed is another take
+    performance: str | None = None  # who plays what: see `synthesis.performance`
+    performance_guidance: float | None = None  # weight of the performance's guidance; 1 is none
+    joining: str | None = None  # of segments: one of JOININGS
+    overlap: float | None = None  # seconds that neighbouring segments share
+    segment: float | None = None  # seconds of a segment, where the model leaves them open
+
+    def __post_init__(self):
+        if self.joining is not None and self.joining not in JOININGS:
+            raise UserError(f"--joining {self.joining}: unknown; choose {' or '.join(JOININGS)}")
+        for name in ("overlap", "segment"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"--{name} {value:g}: give seconds above 0")
+
+    def changed(self, **changes: Any) -> RenderSettings:
+        """Returns these settings with some of them replaced. Raises UserError for a bad value."""
+        return dataclasses.replace(self, **changes)
