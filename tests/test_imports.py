@@ -16,7 +16,7 @@ PACKAGE = ROOT / "music_diffusion"
 ORDER = [
     {"errors", "speed", "types"}, {"notes"}, {"audio"}, {"diffusion"}, {"networks"}, {"models"},
     {"data"}, {"training"}, {"gin_setup"}, {"configuration"}, {"train"}, {"synthesis"},
-    {"evaluation"}, {"tasks"}, {"t5x"}, {"cli", "demo"},
+    {"evaluation"}, {"tasks"}, {"workflows"}, {"t5x"}, {"cli", "demo"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 # Beyond the order: what a part does not know although it stands higher.

@@ -11,7 +11,6 @@ from safetensors import safe_open
 import gin
 from music_diffusion import gin_setup
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli.evaluate_table import table_of
 from music_diffusion.configuration.origins import written
 from music_diffusion.configuration.print_config import GIVEN, parameter_count
 from music_diffusion.configuration.reads import build, reads, unread
@@ -21,6 +20,7 @@ from music_diffusion.gin_setup import CONFIGURABLES, MACRO
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.synthesis.hub import weights_root
 from music_diffusion.synthesis.release import released_config
+from music_diffusion.workflows.tables import table_of
 
 ROOT = gin_setup.gin_root()
 

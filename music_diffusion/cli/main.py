@@ -139,7 +139,7 @@ def adapt(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Teach a model one more performance, from recordings with their notes; the others stay as they are."""
-    from music_diffusion.cli import adapt as command
+    from music_diffusion.workflows import adapt as command
 
     command.run(command.Settings(audio=tuple(audio), midi=tuple(midi), name=name, output=output, base=base,
                                  room=room, steps=steps, bindings=tuple(binding or ()), workers=workers,
@@ -187,7 +187,7 @@ def benchmark(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure speed, memory and start-up on this machine."""
-    from music_diffusion.cli import benchmark as command
+    from music_diffusion.workflows.benchmark import benchmark as command
 
     command.run(model=model, inverter=inverter, seconds=seconds, repeats=repeats, only=only or [],
                 soundfont=soundfont, data=data, gin_file=gin_file, binding=binding or [], batch=batch,
@@ -235,7 +235,7 @@ def evaluate(
 ) -> None:
     """Compare what a model made with recordings and notes, in a report to look at and listen to."""
     if seams:
-        from music_diffusion.cli import evaluate_seams
+        from music_diffusion.workflows import seams as evaluate_seams
 
         evaluate_seams.run(model=model or "default", notes=notes, steps=steps, max_minutes=max_minutes,
                            seed=seed, output=output, json=json)
@@ -243,13 +243,13 @@ def evaluate(
     if output is None:
         raise UserError("--output is missing: give a folder for the report")
     if gin_file is not None:
-        from music_diffusion.cli import evaluate_table
+        from music_diffusion.workflows import tables as evaluate_table
 
         evaluate_table.run(gin_file=gin_file, bindings=binding or [], output=output, json=json)
         return
     if reference is None:
         raise UserError("--reference is missing: give the folder of recordings to compare with")
-    from music_diffusion.cli import evaluate as command
+    from music_diffusion.workflows import evaluate as command
 
     command.run(generated=generated, reference=reference, notes=notes, groups=groups,
                 group_column=group_column, embeddings=embedding or ["tagger"], transcriber=transcriber,
@@ -330,7 +330,7 @@ def train(
             raise UserError(f"--{name} is for recipes: give it with --gin_file, or leave it out")
     if output is None:
         raise UserError("--output is missing: give a folder for the new model")
-    from music_diffusion.cli import train_data
+    from music_diffusion.workflows import own_data as train_data
 
     train_data.run(train_data.Settings(
         data=data, base=base, output=output, layout=layout, options=_pairs("--option", option or ()),
@@ -425,7 +425,7 @@ def prepare(
     references    audio and notes of a data set (--option dataset=NAME), to compare renderings with
     release       a training run to a model folder
     """
-    from music_diffusion.cli import prepare as command
+    from music_diffusion.workflows import prepare as command
 
     command.run(command.Request(
         kind=kind, source=source, destination=destination, doctor=doctor,
@@ -451,7 +451,7 @@ def dump(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model learns from: examples of a task as pictures, sounds and notes."""
-    from music_diffusion.cli import dump as command
+    from music_diffusion.workflows import dump as command
 
     command.run(task=task, folder=folder, output=output, count=count, split=split, inverter=inverter,
                 seed=seed, json=json)

@@ -22,8 +22,6 @@ from reference.toy_listeners import (
     sine_notes,
 )
 
-from music_diffusion.cli import evaluate as command
-from music_diffusion.cli import evaluate_render
 from music_diffusion.cli import main as module
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.evaluation.evaluate import evaluate
@@ -32,6 +30,8 @@ from music_diffusion.evaluation.tools import tools_of
 from music_diffusion.models.weights import CONFIG
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis import hub
+from music_diffusion.workflows import evaluate as command
+from music_diffusion.workflows import render_notes as evaluate_render
 
 
 @pytest.fixture(scope="module")

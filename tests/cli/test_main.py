@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import music_diffusion
 from music_diffusion.cli import main as module
-from music_diffusion.cli import train_data
 from music_diffusion.errors import StoppedError, UserError
+from music_diffusion.workflows import own_data as train_data
 
 COMMANDS = ["synthesize", "reconstruct", "transcribe", "evaluate", "benchmark", "models", "prepare",
             "train", "dump"]

@@ -11,8 +11,7 @@ from layouts.common import scale, tones, write_wav
 from typer.testing import CliRunner
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli import main, prepare
-from music_diffusion.cli.prepare import Request
+from music_diffusion.cli import main
 from music_diffusion.data import audio_renders, note_maps, records
 from music_diffusion.data.audio_records import read_audio_manifest
 from music_diffusion.data.audio_renders import AudioRenderPlan
@@ -26,6 +25,8 @@ from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.workflows import prepare
+from music_diffusion.workflows.prepare import Request
 
 
 @pytest.fixture

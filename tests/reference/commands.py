@@ -9,12 +9,12 @@ import typer
 
 import gin
 from music_diffusion import gin_setup, train
-from music_diffusion.cli import prepare
-from music_diffusion.cli.evaluate_table import table_of
 from music_diffusion.cli.main import app
 from music_diffusion.configuration.print_config import GIVEN
 from music_diffusion.configuration.reads import build, check, reads
 from music_diffusion.data.sets.catalogue import CATALOGUE
+from music_diffusion.workflows import prepare
+from music_diffusion.workflows.tables import table_of
 
 TRAIN = ["python", "-m", "music_diffusion.train"]
 PROGRAM = "music-diffusion"

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from reference.toy_listeners import RATE, ToyLoader, play, sine_notes
 
-from music_diffusion.cli import evaluate as command
 from music_diffusion.cli import main as module
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.workflows import evaluate as command
 
 RECIPE = "recipes/evaluation/difftransfer.gin"
 

@@ -9,12 +9,12 @@ import pytest
 from reference.tiny_records import CODEC, TinySet, made_notes, write_records
 
 from music_diffusion.audio.io import read_audio
-from music_diffusion.cli import dump
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.synthesis import plot
 from music_diffusion.synthesis.hub import load_inverter
+from music_diffusion.workflows import dump
 
 
 @pytest.fixture(scope="module")

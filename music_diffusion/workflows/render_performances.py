@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from music_diffusion.audio.io import write_audio
-from music_diffusion.cli.evaluate_render import remove_others
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
@@ -31,6 +30,7 @@ from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.synthesis.hub import find, load, load_performances
 from music_diffusion.synthesis.performance import NONE
 from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.workflows.render_notes import remove_others
 
 GROUPS = "groups.csv"  # beside the folder of the audio: those of the reference and of what is rendered
 

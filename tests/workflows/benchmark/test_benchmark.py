@@ -16,9 +16,14 @@ from typer.testing import CliRunner
 
 from music_diffusion import speed
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli import benchmark, benchmark_parts
 from music_diffusion.cli import main as module
-from music_diffusion.cli.benchmark_parts import (
+from music_diffusion.data import records
+from music_diffusion.errors import UserError
+from music_diffusion.notes.notes import Notes
+from music_diffusion.speed import Speed
+from music_diffusion.workflows.benchmark import benchmark
+from music_diffusion.workflows.benchmark import parts as benchmark_parts
+from music_diffusion.workflows.benchmark.parts import (
     NEEDS,
     PARTS,
     START_UPS,
@@ -26,11 +31,7 @@ from music_diffusion.cli.benchmark_parts import (
     interpreter,
     run_part,
 )
-from music_diffusion.cli.benchmark_piece import LOOP, loop_samples, piece
-from music_diffusion.data import records
-from music_diffusion.errors import UserError
-from music_diffusion.notes.notes import Notes
-from music_diffusion.speed import Speed
+from music_diffusion.workflows.benchmark.piece import LOOP, loop_samples, piece
 
 MEASURED = {"what", "audio_seconds", "wall_seconds", "realtime_factor", "peak_memory_mb",
             "start_up_seconds", "devices", "wall_seconds_min", "wall_seconds_max", "compile_seconds",
@@ -168,7 +169,7 @@ def in_a_new_process(monkeypatch, code):
 def test_rows_come_back_and_what_else_is_printed_does_not_disturb(monkeypatch):
     rows, shares = in_a_new_process(monkeypatch, """
 import os
-from music_diffusion.cli import benchmark_parts as parts
+from music_diffusion.workflows.benchmark import parts
 def part(request):
     print("a library talks")
     os.system("echo and its child")
@@ -184,7 +185,7 @@ parts.work("mine", {"model": "a", "inverter": None, "seconds": 1.0, "repeats": 7
     ("raise ZeroDivisionError('at home')", "ZeroDivisionError: at home"),
     ("import os; os.kill(os.getpid(), 9)", r"signal 9 \(out of memory\?\)"),
     ("sys.exit(3)", "code 3"),
-    ("from music_diffusion.cli import benchmark_parts as parts\n"
+    ("from music_diffusion.workflows.benchmark import parts\n"
      "from music_diffusion.errors import UserError\n"
      "def part(request): raise UserError('two\\nlines')\n"
      "parts.PARTS['mine'] = part\n"

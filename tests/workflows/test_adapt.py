@@ -9,7 +9,6 @@ import pytest
 from layouts.common import scale, tones, write_wav
 from reference.tiny_release import NAMES, write_release_with_performances
 
-from music_diffusion.cli.adapt import Settings, run
 from music_diffusion.errors import UserError
 from music_diffusion.models.performances import FILE, read_performances, write_performances
 from music_diffusion.models.weights import WEIGHTS, load_safetensors
@@ -17,6 +16,7 @@ from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load
 from music_diffusion.synthesis.synthesizer import Settings as Sampling
+from music_diffusion.workflows.adapt import Settings, run
 
 RATE, SECONDS = 16000, 32.0
 

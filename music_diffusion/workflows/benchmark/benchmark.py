@@ -9,11 +9,11 @@ import platform
 from typing import Any
 
 import music_diffusion
-from music_diffusion.cli.benchmark_largest import largest_batch as find_largest_batch
-from music_diffusion.cli.benchmark_parts import NEEDS, PARTS, Row, run_part
 from music_diffusion.cli.benchmark_show import show
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.errors import UserError
+from music_diffusion.workflows.benchmark.largest import largest_batch as find_largest_batch
+from music_diffusion.workflows.benchmark.parts import NEEDS, PARTS, Row, run_part
 
 
 def run(*, model: str, inverter: str | None, seconds: float, repeats: int, only: list[str],

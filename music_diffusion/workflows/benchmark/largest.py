@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from music_diffusion.cli.benchmark_parts import EndedBySignalError, Row, run_part
 from music_diffusion.errors import UserError
+from music_diffusion.workflows.benchmark.parts import EndedBySignalError, Row, run_part
 
 FINENESS = 16  # the answer is at most a 16th too small
 MOST = 2**16  # smallest batches; beyond, a step does not depend on the batch

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 
 from music_diffusion.audio.inverter import Inverter
-from music_diffusion.cli.embedders import load_embedder
-from music_diffusion.cli.evaluate_performances import render_performances
-from music_diffusion.cli.evaluate_render import render_notes
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.errors import UserError
@@ -25,6 +22,9 @@ from music_diffusion.evaluation.report import HTML
 from music_diffusion.evaluation.tools import Resynthesis, Tools
 from music_diffusion.synthesis.hub import load_inverter, load_transcriber
 from music_diffusion.synthesis.reconstruct import reconstruct_blocks
+from music_diffusion.workflows.embedders import load_embedder
+from music_diffusion.workflows.render_notes import render_notes
+from music_diffusion.workflows.render_performances import render_performances
 
 NONE = "none"  # as --transcriber: no transcription
 BLOCK = 65536  # samples that go through the inverter at once

@@ -6,7 +6,6 @@ import functools
 
 import numpy as np
 
-from music_diffusion.cli.benchmark_piece import piece
 from music_diffusion.data.audio_source import AudioSource
 from music_diffusion.data.note_features import Example, FrameFeatures, NoteFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
@@ -21,6 +20,7 @@ from music_diffusion.data.synthetic import SyntheticSource
 from music_diffusion.notes.notes import Notes
 from music_diffusion.training.config import DataSource
 from music_diffusion.types import Batch
+from music_diffusion.workflows.benchmark.piece import piece
 
 DISTINCT = 16  # examples, which come again in larger batches
 NOTES = 4  # of a made-up segment: they fit into any number of tokens

@@ -7,7 +7,6 @@ from reference.tiny_release import write_release
 from safetensors.numpy import save_file
 
 from music_diffusion.audio.vggish_mel import VGGishMel
-from music_diffusion.cli.embedders import load_embedder
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation import tensorflow_embeddings
 from music_diffusion.evaluation.embeddings import TaggerEmbedder, VGGishEmbedder
@@ -16,6 +15,7 @@ from music_diffusion.models.tagger import TaggerModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.vggish import VGGishConfig
 from music_diffusion.synthesis import hub
+from music_diffusion.workflows.embedders import load_embedder
 
 TAGGER = TaggerModel(
     fonts=("one", "two"),

@@ -13,13 +13,13 @@ from reference.tiny_release import (
     write_release_with_performances,
 )
 
-from music_diffusion.cli import train_data
-from music_diffusion.cli.train_data import Settings, best_step, run
 from music_diffusion.data import records
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis.hub import load
+from music_diffusion.workflows import own_data as train_data
+from music_diffusion.workflows.own_data import Settings, best_step, run
 
 RATE = 16000
 SMALL = ("TrainConfig.eval_every = 2", "TrainConfig.checkpoint_every = 2", "RecordSource.frames = 32")

@@ -8,14 +8,16 @@ import pytest
 
 import gin
 from music_diffusion import gin_setup
-from music_diffusion.cli import benchmark, benchmark_largest, benchmark_step
 from music_diffusion.cli import main as module
-from music_diffusion.cli.benchmark_batches import made_up_batch
-from music_diffusion.cli.benchmark_largest import largest_batch
-from music_diffusion.cli.benchmark_parts import PARTS, EndedBySignalError, Request
-from music_diffusion.cli.benchmark_step import CompiledStep, Recipe
 from music_diffusion.errors import UserError
 from music_diffusion.training.state import init_state
+from music_diffusion.workflows.benchmark import benchmark
+from music_diffusion.workflows.benchmark import largest as benchmark_largest
+from music_diffusion.workflows.benchmark import step as benchmark_step
+from music_diffusion.workflows.benchmark.batches import made_up_batch
+from music_diffusion.workflows.benchmark.largest import largest_batch
+from music_diffusion.workflows.benchmark.parts import PARTS, EndedBySignalError, Request
+from music_diffusion.workflows.benchmark.step import CompiledStep, Recipe
 
 RECIPE = ["recipes/tiny.gin"]
 SMALL = ["FRAMES = 8", "TOKENS = 32", "T5Config.decoder_layers = 1"]

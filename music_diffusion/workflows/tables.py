@@ -7,11 +7,11 @@ import pathlib
 import sys
 
 from music_diffusion import gin_setup
-from music_diffusion.cli.evaluate import run_plan
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.evaluate import CACHE
 from music_diffusion.evaluation.report import HTML
 from music_diffusion.evaluation.table import FilledTable, Table, fill, row_folder
+from music_diffusion.workflows.evaluate import run_plan
 
 TABLE = "table"  # name of the table's files, without suffix
 

@@ -19,9 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from music_diffusion import gin_setup
-from music_diffusion.cli import evaluate as evaluation
 from music_diffusion.cli.progress import progress_bar
-from music_diffusion.cli.train_card import Card, card_text
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DataSet, Item, Listing
 from music_diffusion.data.note_maps import add_note_maps
@@ -43,6 +41,8 @@ from music_diffusion.models.performances import (
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, save_safetensors
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config, release
+from music_diffusion.workflows import evaluate as evaluation
+from music_diffusion.workflows.own_data_card import Card, card_text
 
 NOTHING = "none"  # as --from: fresh parameters
 WORK = ".work"
@@ -222,7 +222,7 @@ def _usable(settings: Settings, model: FrameDiffusionModel, stages: _Stages) -> 
         (item.name, "has no notes; training on --data needs them") for item in listing.items
         if item.notes is None]
     if settings.examine:
-        from music_diffusion.cli.doctor import diagnose, doubtful, unusable
+        from music_diffusion.workflows.doctor import diagnose, doubtful, unusable
 
         diagnosis = diagnose(data_set, model.codec, settings.workers)
         without += unusable(diagnosis)

@@ -58,7 +58,7 @@ def run(request: Request) -> None:
     """Does it, and tells in a line what was made."""
     kind = request.kind
     if kind == "sets":
-        from music_diffusion.cli import prepare_set
+        from music_diffusion.workflows import prepare_set
 
         prepare_set.run_sets(json=request.json)
         return
@@ -72,7 +72,7 @@ def run(request: Request) -> None:
     if request.doctor:
         if kind not in CATALOGUE:
             raise UserError(f"prepare {kind} --doctor: only data sets are examined")
-        from music_diffusion.cli import doctor
+        from music_diffusion.workflows import doctor
 
         doctor.run(open_request(request), source=request.source, codec=request.codec,
                    workers=request.workers, json=request.json)
@@ -80,7 +80,7 @@ def run(request: Request) -> None:
     if request.destination is None:
         raise UserError("DST is missing: give the folder to write")
     if kind in CATALOGUE:
-        from music_diffusion.cli import prepare_set
+        from music_diffusion.workflows import prepare_set
 
         prepare_set.run(kind=kind, data_set=open_request(request), destination=request.destination,
                         codec=request.codec, stems=request.stems, container=request.container,

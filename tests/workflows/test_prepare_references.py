@@ -4,10 +4,10 @@ import pytest
 import soundfile
 from layouts.common import scale, tones, write_wav
 
-from music_diffusion.cli import prepare
-from music_diffusion.cli.prepare import Request
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.workflows import prepare
+from music_diffusion.workflows.prepare import Request
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from reference.tiny_release import MODEL, tiny_params
 
-from music_diffusion.cli import evaluate_seams
 from music_diffusion.cli import main as module
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
@@ -16,6 +15,7 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
+from music_diffusion.workflows import seams as evaluate_seams
 
 SECONDS = 12.0
 

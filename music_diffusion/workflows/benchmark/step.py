@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_diffusion import gin_setup
-from music_diffusion.cli.benchmark_batches import made_up_batch
 from music_diffusion.configuration import reads
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Model
@@ -31,9 +30,10 @@ from music_diffusion.training.cost import (
 from music_diffusion.training.optimizers import Optimizer
 from music_diffusion.training.partitioning import MeshConfig
 from music_diffusion.training.state import TrainState, init_state, make_train_step
+from music_diffusion.workflows.benchmark.batches import made_up_batch
 
 if TYPE_CHECKING:
-    from music_diffusion.cli.benchmark_parts import Request
+    from music_diffusion.workflows.benchmark.parts import Request
 
 GIVEN = ("model_dir", "on_first_step")  # what the caller of `train` gives beside the recipe
 GIGABYTE = 1e9  # bytes

@@ -9,8 +9,6 @@ from reference.tiny_records import CODEC, write_records
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.cli.benchmark_batches import made_up_batch
-from music_diffusion.cli.benchmark_piece import piece
 from music_diffusion.data import records
 from music_diffusion.data.audio_records import AudioRecord
 from music_diffusion.data.audio_renders import COLUMNS
@@ -28,6 +26,8 @@ from music_diffusion.data.synthetic import SyntheticSource
 from music_diffusion.models.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.workflows.benchmark.batches import made_up_batch
+from music_diffusion.workflows.benchmark.piece import piece
 
 SIZE = 3
 FEATURES = {"frames": FrameFeatures(slots=3, grid=FrameGrid(tail=0.0)),

@@ -96,10 +96,10 @@ def _python(code: str) -> str:
 
 def synthesize(request: Request) -> list[Row]:
     """A MIDI file of `seconds` to a WAV file, as `music-diffusion synthesize` does it."""
-    from music_diffusion.cli.benchmark_piece import piece
     from music_diffusion.notes.midi import write_midi
     from music_diffusion.synthesis.hub import load
     from music_diffusion.synthesis.render import render_file
+    from music_diffusion.workflows.benchmark.piece import piece
 
     synthesizer = load(request.model, request.inverter)
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as folder:
@@ -113,9 +113,9 @@ def synthesize(request: Request) -> list[Row]:
 def reconstruct(request: Request) -> list[Row]:
     """A WAV file of `seconds`, mono, at the inverter's rate, as `music-diffusion reconstruct` does it."""
     from music_diffusion.audio.io import AudioWriter
-    from music_diffusion.cli.benchmark_piece import loop_samples
     from music_diffusion.synthesis.hub import DEFAULT_INVERTER, load_inverter
     from music_diffusion.synthesis.reconstruct import reconstruct_file
+    from music_diffusion.workflows.benchmark.piece import loop_samples
 
     name = request.inverter or DEFAULT_INVERTER
     inverter = load_inverter(name)
@@ -134,9 +134,9 @@ def reconstruct(request: Request) -> list[Row]:
 def render(request: Request) -> list[Row]:
     """Excerpts of a piece of `seconds` by a SoundFont, in rooms, to spectrograms, in this one process."""
     from music_diffusion.audio.codec import MelCodec
-    from music_diffusion.cli.benchmark_piece import piece
     from music_diffusion.data.sets.soundfont_renders import SoundFontRenders, measure_rendering
     from music_diffusion.notes.midi import write_midi
+    from music_diffusion.workflows.benchmark.piece import piece
 
     assert request.soundfont is not None
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as folder:
@@ -175,7 +175,7 @@ def input_pipeline(request: Request) -> list[Row]:
 
 def train_step(request: Request) -> list[Row]:
     """One training step of a recipe, on made-up batches."""
-    from music_diffusion.cli import benchmark_step
+    from music_diffusion.workflows.benchmark import step as benchmark_step
 
     return benchmark_step.train_step(request)
 
@@ -227,7 +227,7 @@ def work(name: str, options: dict[str, Any]) -> None:
 
 def run_part(name: str, options: dict[str, Any], told: Callable[[float], None]) -> list[Row]:
     """Runs a part in a new process, and returns its rows. Raises UserError if it fails."""
-    code = f"from music_diffusion.cli.benchmark_parts import work\nwork({name!r}, {options!r})"
+    code = f"from music_diffusion.workflows.benchmark.parts import work\nwork({name!r}, {options!r})"
     with (tempfile.TemporaryFile("w+") as errors,
           subprocess.Popen(interpreter(code), stdout=subprocess.PIPE, stderr=errors, text=True) as process):
         assert process.stdout is not None
