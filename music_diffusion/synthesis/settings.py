@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from music_diffusion.diffusion.solvers import Solver
 from music_diffusion.errors import UserError
+
+if TYPE_CHECKING:  # the command line shows these fields in its help, which imports no JAX
+    from music_diffusion.diffusion.solvers import Solver
 
 OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"  # names of joinings
 JOININGS = (OVERLAP, CONTEXT)  # that a user may ask for
@@ -38,3 +40,16 @@ class RenderSettings:
     def changed(self, **changes: Any) -> RenderSettings:
         """Returns these settings with some of them replaced. Raises UserError for a bad value."""
         return dataclasses.replace(self, **changes)
+
+    # Until the synthesizer takes this object itself.
+    def apply(self, model: Any) -> Any:
+        return self._former().apply(model)
+
+    @property
+    def joining_options(self) -> Any:
+        return self._former().joining_options
+
+    def _former(self) -> Any:
+        from music_diffusion.synthesis.synthesizer import Settings
+
+        return Settings(**vars(self))

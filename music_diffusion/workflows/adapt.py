@@ -1,32 +1,27 @@
-"""`music-diffusion adapt`: one more performance for a model that has some.
+"""One more performance for a model that has some, from recordings with their notes.
 
-The folder MODEL.work beside the new model keeps what lies between, so that the same command goes on
+The folder MODEL.work beside the new model keeps what lies between, so that the same request goes on
 where it stopped.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json as json_module
 import os
 import pathlib
 import shutil
-import sys
 import time
 from typing import Any
 
 import numpy as np
 
-from music_diffusion import gin_setup
-from music_diffusion.cli.progress import progress_bar
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.note_features import FrameFeatures, NoteFeatures, TokenFeatures
 from music_diffusion.data.note_maps import add_note_maps
 from music_diffusion.data.performances import performances_of
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.sets.recorded_pairs import RecordedPairs
-from music_diffusion.errors import StoppedError, UserError
+from music_diffusion.errors import UserError
 from music_diffusion.models.adaptation import (
     AdaptationModel,
     MapModel,
@@ -38,7 +33,6 @@ from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.performances import (
     FILE,
     Performance,
-    Performances,
     read_performances,
     write_performances,
 )
@@ -47,195 +41,187 @@ from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config
 from music_diffusion.types import Params
+from music_diffusion.workflows.fine_tuning import fine_tune, shorter, validation_losses
+from music_diffusion.workflows.monitor import SILENT, Monitor, Stages, in_steps
+from music_diffusion.workflows.requests import AdaptRequest
+from music_diffusion.workflows.work_folder import WorkFolder
 
-WORK = ".work"
 LEAST_SECONDS = 30.0  # of audio, of which something can be learned
 SLOTS, MAP_FRAMES = 24, 128  # of the segments that notes are learned from
+FIXED = ("audio", "midi", "name", "base", "seed")  # fields of a request that a begun work keeps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the command line may change."""
+class AddedPerformance:
+    """What was made, for machines."""
 
-    audio: tuple[str, ...]
-    midi: tuple[str, ...]
-    name: str
-    output: str
-    base: str = "performances"
-    room: str = ""
-    steps: int | None = None  # of training; None: as the recipe says
-    bindings: tuple[str, ...] = ()  # gin, of the training
-    workers: int = 2
-    seed: int = 0
-
-    @property
-    def work(self) -> str:
-        return f"{os.path.normpath(self.output)}{WORK}"
+    model: str  # folder
+    performance: str  # its name
+    seconds: float  # of audio
+    nearest: str  # the performance that it began with
+    loss: tuple[float, float]  # of validation, at first and last
+    minutes: float  # that it took
 
 
-def run(settings: Settings, *, json: bool) -> None:
-    """See `cli.main.adapt`."""
-    began = time.monotonic()
-    folder = find(settings.base)
-    _, model, params = load_trained(settings.base, object, "model")
-    larger = grown(model)  # refuses what has no performances
-    known = read_performances(folder / FILE)
-    known.check(params, folder / FILE)
-    if settings.name in known.names:
-        raise UserError(f"{settings.name}: {settings.base} has a performance of this name; choose another")
-    Performance(name=settings.name)  # checks it
-    pairs = RecordedPairs(audio=settings.audio, midi=settings.midi, performance=settings.name)
-    seconds = pairs.seconds()
-    if seconds < LEAST_SECONDS:
-        raise UserError(f"{seconds:.0f} s of audio are too few; give at least {LEAST_SECONDS:.0f} s, "
-                        "better some minutes")
-    _claim(settings)
-    _say(f"[1/3] spectrograms and notes of {seconds:.0f} s")
-    records = _records(settings, pairs, model, known)
-    if isinstance(model, FrameDiffusionModel):
-        source = _mapped(settings, records, "mapped", model.config.timbre, params["timbre"], slots=SLOTS)
-    else:
-        source = records
-    begin_with = _nearest(model, params, source, known)
-    _say(f"[2/3] training, from {known.names[begin_with]}, which is the nearest")
-    larger = dataclasses.replace(larger, performance_dropout=0.0)
-    adapter = AdaptationModel(model=larger, begin_with=begin_with)
-    first = str(folder / WEIGHTS)
-    if isinstance(model, FrameDiffusionModel):
-        if model.config.timbre.performances is not None:
-            first, timbre = _notes(settings, adapter, source, first)
-            source = _mapped(settings, records, "mapped_own", larger.config.timbre, timbre,
-                             row=len(known.names))
-        else:
-            source = dataclasses.replace(source, features=FrameFeatures(slots=0))
-    trained, losses = _train(settings, adapter, source, first, "run", "recipes/fine_tune/adapt.gin")
-    _say(f"[3/3] model folder {settings.output}")
-    entry = dataclasses.replace(performances_of(os.path.join(settings.work, "records"))[0],
-                                source=", ".join(os.path.basename(path) for path in settings.audio),
-                                room=settings.room)
-    _write(settings, folder, adapter.merged(trained), larger, known, entry)
-    facts = {"model": settings.output, "performance": settings.name, "seconds": round(seconds, 1),
-             "nearest": known.names[begin_with], "loss": losses,
-             "minutes": round((time.monotonic() - began) / 60, 2)}
-    if json:
-        print(json_module.dumps(facts))
-    else:
-        _say(f"done in {facts['minutes']:.1f} minutes: music-diffusion synthesize song.mid -o song.wav "
-             f"--model {settings.output} --performance {settings.name}")
+def add_performance(request: AdaptRequest, monitor: Monitor = SILENT) -> AddedPerformance:
+    """Writes a model that knows one more performance; the others stay as they are.
 
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _claim(settings: Settings) -> None:
-    """Sees that nothing is overwritten, and that what lies in the work folder is of the same request."""
-    out = pathlib.Path(settings.output)
-    if out.exists() and (not out.is_dir() or any(out.iterdir()) and not (out / WEIGHTS).is_file()):
-        raise UserError(f"{out}: holds other things; give a new folder for the model")
-    if out.is_dir() and out.samefile(find(settings.base)):
-        raise UserError(f"{out}: is the model to begin with; give another folder")
-    note = pathlib.Path(settings.work, "settings.json")
-    kept = ("audio", "midi", "name", "base", "seed")
-    depends = json_module.loads(json_module.dumps({k: getattr(settings, k) for k in kept}))
-    if note.is_file() and json_module.loads(note.read_text()) != depends:
-        raise UserError(f"{settings.work}: was begun with other files or another name; delete it to begin "
-                        "anew, or give another --output")
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json_module.dumps(depends) + "\n")
-
-
-def _records(settings: Settings, pairs: RecordedPairs, model: Any, known: Performances) -> RecordSource:
-    """What the model learns from, but for note maps."""
-    folder = os.path.join(settings.work, "records")
-    build(pairs, "recorded_pairs", BuildPlan(codec=model.codec, workers=settings.workers, frames=512),
-          folder)
-    features: NoteFeatures = FrameFeatures()
-    frames = 256
-    if not isinstance(model, FrameDiffusionModel):
-        features = TokenFeatures(config=model.events, tokens=model.config.max_tokens)
-        frames = model.config.frames
-    names = os.path.join(settings.work, FILE)
-    write_performances(names, dataclasses.replace(
-        known, performances=(*known.performances, Performance(name=settings.name)), table=None))
-    return RecordSource(folder=folder, codec=model.codec, frames=frames, features=features,
-                        context=getattr(model.config, "context", False), performance=names,
-                        tails=getattr(model.config, "tails", ()),
-                        eval_batch_count=4)
-
-
-def _mapped(settings: Settings, source: RecordSource, name: str, config: NoteTimbreConfig, timbre: Params,
-            *, slots: int = 0, row: int | None = None) -> RecordSource:
-    """With the maps that a note timbre network draws, of one of its performances or without."""
-    folder = os.path.join(settings.work, name)
-    with progress_bar("note maps") as bar:
-        add_note_maps(source.folder, folder, config, timbre, progress=lambda done, of: bar(done / of),
-                      row_of=lambda record: row)
-    return dataclasses.replace(source, folder=folder, features=FrameFeatures(slots=slots))
-
-
-def _nearest(model: Any, params: Params, source: RecordSource, known: Performances) -> int:
-    """The performance with which the model explains the training recordings best."""
-    import jax
-
-    batch = without_maps(next(source.train_iterator(8, 0)))
-    losses = losses_of(model, params, batch, len(known.names), jax.random.key(0))
-    return int(np.argmin(losses))
-
-
-def _notes(settings: Settings, adapter: AdaptationModel, source: RecordSource, first: str
-           ) -> tuple[str, Params]:
-    """Learns how notes sound; the file of parameters to go on with, and the note timbre network's."""
-    fitting = dataclasses.replace(adapter, model=MapModel(model=adapter.model))
-    fitted, _ = _train(settings, fitting, dataclasses.replace(source, frames=MAP_FRAMES), first, "notes",
-                       "recipes/fine_tune/adapt_notes.gin")
-    path = os.path.join(settings.work, "notes.safetensors")
-    save_safetensors(path, fitted)
-    return path, adapter.merged(fitted)["timbre"]
-
-
-def _train(settings: Settings, model: AdaptationModel, source: RecordSource, first: str, name: str,
-           recipe: str) -> tuple[Params, list[float]]:
-    """Trains, or goes on; returns the averaged parameters, and validation losses at first and last.
-
-    `first` is the file of parameters to begin with, `name` that of the run in the work folder.
+    Raises:
+      UserError: no such model or one without performances; a name that is taken; recordings that
+        are too short or do not fit their notes; an output or a work folder with other things.
+      StoppedError: a signal ended the training; the same request goes on.
     """
-    from music_diffusion.training.checkpoints import read_params
-
-    bindings = [f"SEED = {settings.seed}"]
-    if settings.steps is not None:
-        bindings += [f"TOTAL_STEPS = {settings.steps}",
-                     f"warmup_cosine.warmup_steps = {min(20, settings.steps // 10)}"]
-    run_dir = os.path.join(settings.work, name)
-    with gin_setup.private_gin() as gin:
-        gin_setup.parse([recipe], [*bindings, *settings.bindings])
-        try:
-            result = gin.get_configurable("train")(model=model, data=source, model_dir=run_dir,
-                                                   init_from=first)
-        except UserError as e:  # gin adds lines on where it was raised
-            raise UserError(str(e).strip().splitlines()[0]) from e
-    if result.reason != "finished":
-        message = f"training {result.reason} at step {result.step}; run the same command again to go on"
-        raise UserError(message) if result.signal is None else StoppedError(message, result.signal)
-    with open(os.path.join(run_dir, "eval.csv"), newline="") as f:
-        losses = [float(row["loss"]) for row in csv.DictReader(f)]
-    return read_params(run_dir)[0], [losses[0], losses[-1]]
+    return _Adapting(request, monitor).result()
 
 
-def _write(settings: Settings, base: pathlib.Path, params: Params, larger: Any, known: Performances,
-           entry: Performance) -> None:
-    """The new model's folder."""
-    config = larger.config.performances
-    text = rebound_config((base / CONFIG).read_text(), [
-        f"PerformanceConfig.count = {config.count}", f"PerformanceConfig.features = {config.features}"])
-    out = pathlib.Path(settings.output)
-    out.mkdir(parents=True, exist_ok=True)
-    save_safetensors(out / WEIGHTS, params, facts={"adapted": settings.name})
-    (out / CONFIG).write_text(text)
-    listed = dataclasses.replace(known, performances=(*known.performances, entry))
-    write_performances(out / FILE, listed.with_table(params))
-    if (base / "README.md").is_file():
-        shutil.copyfile(base / "README.md", out / "README.md")
-        with open(out / "README.md", "a") as f:
-            f.write(f"\n## Performance `{entry.name}`\n\nAdded by `music-diffusion adapt` from "
-                    f"{entry.minutes:.1f} minutes of {entry.source}.\n")
+class _Adapting:
+    """The stages, which have the request, the base and the work folder in common."""
+
+    def __init__(self, request: AdaptRequest, monitor: Monitor):
+        self._began = time.monotonic()
+        self._request, self._monitor, self._stages = request, monitor, Stages(3, monitor)
+        self._folder = find(request.base)
+        opened = load_trained(request.base, object, "model")
+        self._model: Any = opened[1]
+        self._params = opened[2]
+        self._larger: Any = grown(self._model)  # refuses what has no performances
+        self._known = read_performances(self._folder / FILE)
+        self._known.check(self._params, self._folder / FILE)
+        if request.name in self._known.names:
+            raise UserError(f"{request.name}: {request.base} has a performance of this name; choose "
+                            "another")
+        Performance(name=request.name)  # checks it
+        self._work = WorkFolder(output=request.output, depends={k: getattr(request, k) for k in FIXED})
+
+    def result(self) -> AddedPerformance:
+        """Goes through all stages."""
+        request, known = self._request, self._known
+        pairs = RecordedPairs(audio=request.audio, midi=request.midi, performance=request.name)
+        seconds = pairs.seconds()
+        if seconds < LEAST_SECONDS:
+            raise UserError(f"{seconds:.0f} s of audio are too few; give at least {LEAST_SECONDS:.0f} s, "
+                            "better some minutes")
+        out = pathlib.Path(request.output)
+        if out.is_dir() and out.samefile(self._folder):
+            raise UserError(f"{out}: is the model to begin with; give another folder")
+        self._work.claim()
+        self._stages.next(f"spectrograms and notes of {seconds:.0f} s")
+        records = self._records(pairs)
+        source = self._first_source(records)
+        begin_with = self._nearest(source)
+        self._stages.next(f"training, from {known.names[begin_with]}, which is the nearest")
+        trained, losses = self._train_all(records, source, begin_with)
+        self._stages.next(f"model folder {request.output}")
+        self._write(trained)
+        return AddedPerformance(
+            model=request.output, performance=request.name, seconds=round(seconds, 1),
+            nearest=known.names[begin_with], loss=losses,
+            minutes=round((time.monotonic() - self._began) / 60, 2))
+
+    def _records(self, pairs: RecordedPairs) -> RecordSource:
+        """Returns what the model learns from, but for note maps."""
+        model, folder = self._model, self._work.path("records")
+        build(pairs, "recorded_pairs",
+              BuildPlan(codec=model.codec, workers=self._request.workers, frames=512), folder)
+        features: NoteFeatures = FrameFeatures()
+        frames = 256
+        if not isinstance(model, FrameDiffusionModel):
+            features = TokenFeatures(config=model.events, tokens=model.config.max_tokens)
+            frames = model.config.frames
+        names = self._work.path(FILE)
+        write_performances(names, dataclasses.replace(
+            self._known, performances=(*self._known.performances, Performance(name=self._request.name)),
+            table=None))
+        return RecordSource(folder=folder, codec=model.codec, frames=frames, features=features,
+                            context=getattr(model.config, "context", False), performance=names,
+                            tails=getattr(model.config, "tails", ()),
+                            eval_batch_count=4)
+
+    def _first_source(self, records: RecordSource) -> RecordSource:
+        """Returns the records with the maps that the model draws so far, if it draws some."""
+        if not isinstance(self._model, FrameDiffusionModel):
+            return records
+        return self._mapped(records, "mapped", self._model.config.timbre, self._params["timbre"],
+                            slots=SLOTS)
+
+    def _mapped(self, source: RecordSource, name: str, config: NoteTimbreConfig, timbre: Params,
+                *, slots: int = 0, row: int | None = None) -> RecordSource:
+        """Adds the maps that a note timbre network draws, of one of its performances or without."""
+        folder = self._work.path(name)
+        with self._monitor.bar("note maps") as progress:
+            add_note_maps(source.folder, folder, config, timbre, progress=in_steps(progress),
+                          row_of=lambda record: row)
+        return dataclasses.replace(source, folder=folder, features=FrameFeatures(slots=slots))
+
+    def _nearest(self, source: RecordSource) -> int:
+        """Returns the performance with which the model explains the training recordings best."""
+        import jax
+
+        batch = without_maps(next(source.train_iterator(8, 0)))
+        losses = losses_of(self._model, self._params, batch, len(self._known.names), jax.random.key(0))
+        return int(np.argmin(losses))
+
+    def _train_all(self, records: RecordSource, source: RecordSource, begin_with: int
+                   ) -> tuple[Params, tuple[float, float]]:
+        """Trains how notes sound, where the model knows it by performance, and then the rest.
+
+        Returns the parameters of the larger model, and validation losses at first and last.
+        """
+        model = self._model
+        larger = dataclasses.replace(self._larger, performance_dropout=0.0)
+        adapter = AdaptationModel(model=larger, begin_with=begin_with)
+        first = str(self._folder / WEIGHTS)
+        if isinstance(model, FrameDiffusionModel):
+            if model.config.timbre.performances is not None:
+                first, timbre = self._train_notes(adapter, source, first)
+                source = self._mapped(records, "mapped_own", larger.config.timbre, timbre,
+                                      row=len(self._known.names))
+            else:
+                source = dataclasses.replace(source, features=FrameFeatures(slots=0))
+        trained, losses = self._train(adapter, source, first, "run", "recipes/fine_tune/adapt.gin")
+        return adapter.merged(trained), losses
+
+    def _train_notes(self, adapter: AdaptationModel, source: RecordSource, first: str
+                     ) -> tuple[str, Params]:
+        """Trains how notes sound; returns the file of parameters to go on with, and the note timbres."""
+        fitting = dataclasses.replace(adapter, model=MapModel(model=adapter.model))
+        fitted, _ = self._train(fitting, dataclasses.replace(source, frames=MAP_FRAMES), first, "notes",
+                                "recipes/fine_tune/adapt_notes.gin")
+        path = self._work.path("notes.safetensors")
+        save_safetensors(path, fitted)
+        return path, adapter.merged(fitted)["timbre"]
+
+    def _train(self, model: AdaptationModel, source: RecordSource, first: str, name: str, recipe: str
+               ) -> tuple[Params, tuple[float, float]]:
+        """Trains, or goes on; returns the averaged parameters, and validation losses at first and last.
+
+        `first` is the file of parameters to begin with, `name` that of the run in the work folder.
+        """
+        from music_diffusion.training.checkpoints import read_params
+
+        request, run_dir = self._request, self._work.path(name)
+        fine_tune([recipe], {"SEED": request.seed} | shorter(request.steps, warmup=20), request.bindings,
+                  model_dir=run_dir, model=model, data=source, init_from=first)
+        losses = list(validation_losses(run_dir).values())
+        return read_params(run_dir)[0], (losses[0], losses[-1])
+
+    def _write(self, params: Params) -> None:
+        """Writes the new model's folder."""
+        request, base = self._request, self._folder
+        entry = dataclasses.replace(performances_of(self._work.path("records"))[0],
+                                    source=", ".join(os.path.basename(path) for path in request.audio),
+                                    room=request.room)
+        config = self._larger.config.performances
+        text = rebound_config((base / CONFIG).read_text(), [
+            f"PerformanceConfig.count = {config.count}", f"PerformanceConfig.features = {config.features}"])
+        out = pathlib.Path(request.output)
+        out.mkdir(parents=True, exist_ok=True)
+        save_safetensors(out / WEIGHTS, params, facts={"adapted": request.name})
+        (out / CONFIG).write_text(text)
+        listed = dataclasses.replace(self._known, performances=(*self._known.performances, entry))
+        write_performances(out / FILE, listed.with_table(params))
+        if (base / "README.md").is_file():
+            shutil.copyfile(base / "README.md", out / "README.md")
+            with open(out / "README.md", "a") as f:
+                f.write(f"\n## Performance `{entry.name}`\n\nAdded by `music-diffusion adapt` from "
+                        f"{entry.minutes:.1f} minutes of {entry.source}.\n")

@@ -1,26 +1,25 @@
-"""`music-diffusion prepare … --doctor`: what is wrong with a data set, and what to do about it."""
+"""What is wrong with a data set, and what to do about it: all items, with the tagger's ears."""
 
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
 import os
-import sys
 from collections.abc import Callable
 
 import numpy as np
 
 from music_diffusion import gin_setup
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli.progress import progress_bar
 from music_diffusion.data import doctor, records
 from music_diffusion.data.checks import findings as kinds
 from music_diffusion.data.items import DataSet
 from music_diffusion.data.shards import verify
 from music_diffusion.errors import UserError
+from music_diffusion.workflows.monitor import SILENT, Monitor, in_steps
+from music_diffusion.workflows.prepare import open_data_set
+from music_diffusion.workflows.requests import DataSetRequest
 
-FOUND = 1  # exit code where there is a finding
-# Kinds for which `train --data` leaves an item out; others are told.
+# Kinds for which training on one's own data leaves an item out; others are reported.
 UNUSABLE = frozenset({kinds.MISALIGNED, kinds.SILENT, kinds.EMPTY, kinds.UNREADABLE, kinds.DUPLICATED,
                       kinds.LEAK})
 
@@ -37,15 +36,16 @@ class LoadPresence:
         return Presence(model=model, params=params)
 
 
-def diagnose(data_set: DataSet, codec: MelCodec, workers: int) -> doctor.Diagnosis:
-    """Examines all items."""
-    with progress_bar("examining") as bar:
+def diagnose(data_set: DataSet, codec: MelCodec, workers: int, monitor: Monitor = SILENT
+             ) -> doctor.Diagnosis:
+    """Examines all items; `codec` is that of the spectrograms that would be made of them."""
+    with monitor.bar("examining") as progress:
         return doctor.examine(data_set, codec=codec, presence=LoadPresence(), workers=workers,
-                              progress=lambda done, of: bar(done / of))
+                              progress=in_steps(progress))
 
 
 def unusable(diagnosis: doctor.Diagnosis) -> list[tuple[str, str]]:
-    """Items that training leaves out, and why."""
+    """Returns the items that training leaves out, and why."""
     result: dict[str, str] = {}
     for found in diagnosis.findings:
         if found.kind in UNUSABLE:
@@ -54,38 +54,24 @@ def unusable(diagnosis: doctor.Diagnosis) -> list[tuple[str, str]]:
 
 
 def doubtful(diagnosis: doctor.Diagnosis) -> list[str]:
-    """A line for everything else."""
+    """Returns a line for every other finding."""
     return [f"{found.item}: {found.kind}: {found.measured}; {found.advice}"
             for found in diagnosis.findings if found.kind not in UNUSABLE]
 
 
-def run(data_set: DataSet, *, source: str, codec: str, workers: int, json: bool) -> None:
-    """Prints a table; exits with FOUND where there is something in it."""
-    if os.path.isfile(os.path.join(source, records.MANIFEST)):
-        wrong = verify(source)
-        records.read_manifest(source, gin_setup.codec(codec))
-        if wrong:
-            raise UserError(f"{source}: {', '.join(wrong)} differ from their checksums; delete them and "
-                            "run the same `music-diffusion prepare` again")
-        print(json_module.dumps({"folder": source, "changed": []}) if json else
-              f"{source}: prepared, every shard is as it was written")
-        return
-    diagnosis = diagnose(data_set, gin_setup.codec(codec), workers)
-    if json:
-        print(json_module.dumps(diagnosis.to_dict()))
-    else:
-        _show(diagnosis)
-    if diagnosis.findings:
-        sys.exit(FOUND)
+def examine_source(request: DataSetRequest, monitor: Monitor = SILENT) -> doctor.Diagnosis | None:
+    """Examines a data set; of a folder that is prepared, only that its shards are as they were written.
 
+    Returns the diagnosis, or None for prepared folders.
 
-def _show(diagnosis: doctor.Diagnosis) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    if diagnosis.findings:
-        table = Table(*doctor.COLUMNS)
-        for row in diagnosis.rows():
-            table.add_row(*row)
-        Console().print(table)
-    print(diagnosis.summary())
+    Raises UserError: no such data set, records of another codec, or shards that have changed.
+    """
+    data_set, codec = open_data_set(request), gin_setup.codec(request.codec)
+    if not os.path.isfile(os.path.join(request.source, records.MANIFEST)):
+        return diagnose(data_set, codec, request.workers, monitor)
+    wrong = verify(request.source)
+    records.read_manifest(request.source, codec)
+    if wrong:
+        raise UserError(f"{request.source}: {', '.join(wrong)} differ from their checksums; delete them "
+                        "and run the same `music-diffusion prepare` again")
+    return None

@@ -1,9 +1,9 @@
-"""`music-diffusion dump`: examples of a task as pictures, sounds and notes. Without seqio."""
+"""Examples of a task as pictures, sounds and notes: what a model learns from. Without seqio."""
 
 from __future__ import annotations
 
 import collections
-import json as json_module
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -14,7 +14,6 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.cli.progress import progress_bar
 from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
 from music_diffusion.data.note_features import Example
@@ -26,6 +25,8 @@ from music_diffusion.synthesis.hub import default_inverter, load_inverter
 from music_diffusion.synthesis.plot import draw_mel, draw_roll
 from music_diffusion.tasks.catalogue import find_task
 from music_diffusion.tasks.members import Holdings, check_split
+from music_diffusion.workflows.monitor import SILENT, Monitor
+from music_diffusion.workflows.requests import DumpRequest
 
 # Spectrograms [T, F] of an example, and what people call them.
 PANELS = {"targets": "targets", "maps": "map of the notes", "targets_context": "the segment before",
@@ -34,41 +35,49 @@ SOUNDS = {"targets": "", "source": "_source", "style": "_style"}  # suffixes of 
 LABELS = {"performance": "performance", "style_label": "style"}  # feature → kind of label
 
 
-def run(*, task: str, folder: str, output: str, count: int, split: str, inverter: str | None, seed: int,
-        json: bool = False) -> None:
-    """See `cli.main.dump`."""
-    tasks, member = find_task(task)
-    codec = MelCodec.from_dict(records.read_manifest(folder)["codec"])
-    [member] = tasks.usable(folder, codec, [member.name])
-    holdings = Holdings.of(folder, codec)
-    check_split(folder, split, holdings.splits)
-    if count < 1 or seed < 0:
-        raise UserError(f"--count {count} must be at least 1 and --seed {seed} at least 0")
-    loaded = default_inverter(codec) if inverter is None else load_inverter(inverter, codec)
-    out = _folder(output)
-    crops = member.examples(folder, split, codec).crops(seed)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DumpedExamples:
+    """What was written."""
+
+    facts: dict[str, Any]  # for machines: features with shape, type and range, and the examples' files
+    remarks: dict[str, str]  # for people, on each feature
+
+
+def dump_examples(request: DumpRequest, monitor: Monitor = SILENT) -> DumpedExamples:
+    """Writes examples of a task as pictures, sounds and notes.
+
+    Raises UserError: no such task, split or inverter, records that cannot serve the task, or an output
+    that is a file.
+    """
+    tasks, member = find_task(request.task)
+    codec = MelCodec.from_dict(records.read_manifest(request.folder)["codec"])
+    [member] = tasks.usable(request.folder, codec, [member.name])
+    holdings = Holdings.of(request.folder, codec)
+    check_split(request.folder, request.split, holdings.splits)
+    inverter = (default_inverter(codec) if request.inverter is None
+                else load_inverter(request.inverter, codec))
+    out = _folder(request.output)
+    crops = member.examples(request.folder, request.split, codec).crops(request.seed)
     hop = codec.hop / codec.sample_rate
     facts: list[dict[str, Any]] = []
     examples: list[Example] = []
-    with progress_bar(f"dumping {task}") as progress:
-        for i in range(count):
+    with monitor.bar(f"dumping {request.task}") as progress:
+        for i in range(request.count):
             example = crops(i)
             examples.append(example)
             labels = {kind: holdings.classes[kind][int(example[name])]
                       for name, kind in LABELS.items() if name in example}
             notes = example_notes(example, member.features, hop)
-            title = ", ".join([f"{task}, {split}, example {i}", *labels.values()])
-            files = _write(out / f"{i:03d}", example, notes, codec, loaded, title)
+            title = ", ".join([f"{request.task}, {request.split}, example {i}", *labels.values()])
+            files = _write(out / f"{i:03d}", example, notes, codec, inverter, title)
             facts.append({"files": files, **labels} | ({} if notes is None else {"notes": len(notes)}))
-            progress((i + 1) / count)
-    features = {name: _summary([e[name] for e in examples]) for name in examples[0]}
-    if json:
-        print(json_module.dumps({"task": task, "folder": folder, "split": split, "seed": seed,
-                                 "output": str(out), "features": features, "examples": facts}))
-    else:
-        _print_table(features, examples, facts)
-        print(f"{out}: {count} examples as .png and .wav"
-              + (", their notes as .mid" if "notes" in facts[0] else ""))
+            progress((i + 1) / request.count)
+    arrays = {name: [e[name] for e in examples] for name in examples[0]}
+    shared = {name: getattr(request, name) for name in ("task", "folder", "split", "seed")}
+    return DumpedExamples(
+        facts=shared | {"output": str(out), "features": {n: _summary(a) for n, a in arrays.items()},
+                        "examples": facts},
+        remarks={name: _remark(name, its, facts) for name, its in arrays.items()})
 
 
 def _folder(output: str) -> pathlib.Path:
@@ -135,27 +144,13 @@ def _plot(path: pathlib.Path, example: Example, notes: Notes | None, codec: MelC
 
 
 def _summary(arrays: list[np.ndarray]) -> dict[str, Any]:
-    """Shape, type and range of a feature over all examples."""
+    """Returns shape, type and range of a feature over all examples."""
     return {"shape": list(arrays[0].shape), "dtype": str(arrays[0].dtype),
             "min": min(a.min().item() for a in arrays), "max": max(a.max().item() for a in arrays)}
 
 
-def _print_table(features: dict[str, dict[str, Any]], examples: list[Example],
-                 facts: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(Column("feature", no_wrap=True), "shape", "type", "range", "", box=None)
-    for name, its in features.items():
-        shape = " × ".join(map(str, its["shape"])) or "one"
-        low, high = (v if isinstance(v, int) else f"{v:.3g}" for v in (its["min"], its["max"]))
-        table.add_row(name, shape, its["dtype"], f"{low} to {high}",
-                      _remark(name, [e[name] for e in examples], facts))
-    Console().print(table)
-
-
 def _remark(name: str, arrays: list[np.ndarray], facts: list[dict[str, Any]]) -> str:
-    """What people want to know of a feature."""
+    """Returns what people want to know of a feature."""
     if name in LABELS:
         counts = collections.Counter(fact[LABELS[name]] for fact in facts)
         return ", ".join(f"{label} ({n})" for label, n in counts.most_common())

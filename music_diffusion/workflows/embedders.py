@@ -1,4 +1,4 @@
-"""`--embedding SPEC`: a name or file → an embedder."""
+"""The name or file of an embedding → an embedder."""
 
 from __future__ import annotations
 

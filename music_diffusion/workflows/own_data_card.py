@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from music_diffusion.evaluation.charts import number
+from music_diffusion.workflows.requests import OwnDataRequest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the card tells."""
+    """What stands on the card."""
 
-    settings: Mapping[str, Any]  # of `cli.train_data.Settings`
+    request: OwnDataRequest
     manifest: Mapping[str, Any]  # of the records
     step: int  # the checkpoint that was taken
     loss: float  # of validation, there
@@ -22,32 +23,32 @@ class Card:
     held_out: tuple[str, ...]  # items
     sampling: tuple[str, ...] = ()  # gin bindings that were chosen by them
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """(figure, before, after), with a head; none without an evaluation."""
-        if not self.figures:
-            return []
-        before, after = self.figures.get("before", {}), self.figures["after"]
-        rows = [("held-out items", str(self.settings["base"]), "this model")]
-        for key, label in self.figures["labels"].items():
-            rows.append((label, _number(before.get(key)), _number(after.get(key))))
-        return rows
+
+def figure_rows(figures: Mapping[str, Any], base: str) -> list[tuple[str, str, str]]:
+    """Returns (figure, before, after) of `Card.figures`, with a head; none without an evaluation."""
+    if not figures:
+        return []
+    before, after = figures.get("before", {}), figures["after"]
+    return [("held-out items", base, "this model")] + [
+        (label, _number(before.get(key)), _number(after.get(key)))
+        for key, label in figures["labels"].items()]
 
 
 def card_text(card: Card) -> str:
-    """Markdown."""
-    s, hours = card.settings, card.manifest["hours"]
-    rows = card.rows()
+    """Returns the card in Markdown."""
+    request, hours = card.request, card.manifest["hours"]
+    rows = figure_rows(card.figures, request.base)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows[:1] + [("---",) * 3] + rows[1:])
     took = {split: f"{60 * h:.1f} minutes, {card.manifest['notes'][split]} notes"
             for split, h in hours.items() if card.manifest["records"][split]}
-    copies = (f"\nTraining items were also played up to {s['transpose']} semitones higher and lower; those "
-              "copies are counted here." if s["transpose"] else "")
+    copies = (f"\nTraining items were also played up to {request.transpose} semitones higher and lower; "
+              "those copies are counted here." if request.transpose else "")
     sampled = (f"\nSampled with `{'`, `'.join(card.sampling)}`, which among several values came nearest to "
                "what is\nheld out without losing notes." if card.sampling else "")
     skipped = card.manifest["skipped"]
     left_out = ("\nLeft out: " + "; ".join(f"{name} ({why})" for name, why in skipped[:20]) + ".\n"
                 if skipped else "")
-    licence = " (Apache-2.0)" if s["base"] == "default" else ""
+    licence = " (Apache-2.0)" if request.base == "default" else ""
     same = ("" if card.manifest["records"].get("test") else
             ", and the\ncheckpoint was chosen on the same items, by its loss")
     return f"""# Model card
@@ -55,7 +56,7 @@ def card_text(card: Card) -> str:
 MIDI to audio, trained on one's own recordings with `music-diffusion train --data`.
 
 ```
-music-diffusion synthesize song.mid -o song.wav --model {s['output']}
+music-diffusion synthesize song.mid -o song.wav --model {request.output}
 ```
 
 ## Data
@@ -65,8 +66,8 @@ Held out, for the figures: {', '.join(card.held_out)}.
 {left_out}
 ## Training
 
-From `{s['base']}`, step {card.step} (validation loss {card.loss:.3f}), batch {s['batch']},
-seed {s['seed']}; the command's last run took {card.minutes:.0f} minutes.{sampled}
+From `{request.base}`, step {card.step} (validation loss {card.loss:.3f}), batch {request.batch},
+seed {request.seed}; the command's last run took {card.minutes:.0f} minutes.{sampled}
 
 ## Figures
 
@@ -77,7 +78,7 @@ compare models with each other, not with those of papers. Little held-out audio 
 
 ## Terms
 
-The weights are made of those of `{s['base']}`{licence} and of the recordings: whoever passes them on
+The weights are made of those of `{request.base}`{licence} and of the recordings: whoever passes them on
 needs the right to do so from the holders of the recordings' rights.
 """
 

@@ -1,4 +1,4 @@
-"""`music-diffusion evaluate --model`: a model plays the notes before they are scored."""
+"""A model plays a folder of notes, so that they can be scored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 from music_diffusion.errors import UserError
@@ -18,13 +17,16 @@ from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis.hub import find, load
 from music_diffusion.synthesis.render import render_file
-from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.types import Progress
+from music_diffusion.workflows.monitor import part_of
 
-TABLE = "renders.json"  # in the folder of the audio: what each file was made of, and how fast
+RENDER_LOG = "renders.json"  # in the folder of the audio: what each file was made of, and how fast
 SPEED = ("audio_seconds", "wall_seconds", "peak_memory_mb", "start_up_seconds", "devices")
 
 
-def render_notes(plan: EvaluationPlan, folder: str, progress: Callable[[float], None]
+def render_notes(plan: EvaluationPlan, folder: str, progress: Progress
                  ) -> tuple[dict[str, Any], list[Problem]]:
     """Plays every MIDI file of `plan.notes`, as far as it counts; files that are there stay.
 
@@ -41,27 +43,25 @@ def render_notes(plan: EvaluationPlan, folder: str, progress: Callable[[float], 
     made_by = [file_digest(path) for path in (model / CONFIG, *weight_files(model / WEIGHTS))]
     out = pathlib.Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    table = _read_table(out / TABLE)
+    log = _read_log(out / RENDER_LOG)
     synthesizer: Synthesizer | None = None
     rows = []
     for done, (name, midi) in enumerate(files.items()):
-        def told(share: float, done: int = done) -> None:
-            progress((done + share) / len(files))
-
+        bar = part_of(progress, done, len(files))
         key = digest(made_by, file_digest(midi), plan.inverter, plan.steps, plan.seed, plan.max_minutes)
         target = out / f"{name}.flac"
-        if not target.is_file() or table.get(name, {}).get("key") != key:
+        if not target.is_file() or log.get(name, {}).get("key") != key:
             synthesizer = synthesizer or load(plan.model, plan.inverter)
             try:
-                row = _render(plan, synthesizer, midi, target, told)
+                row = _render(plan, synthesizer, midi, target, bar)
             except UserError as e:
                 problems.append(Problem(kind="notes_unreadable", file=midi, advice="it is not rendered",
                                         what=str(e).removeprefix(f"{midi}: ")))
                 continue
-            table[name] = row | {"key": key}
-            _write_table(out / TABLE, table)
-        rows.append(table[name])
-        told(1.0)
+            log[name] = row | {"key": key}
+            _write_log(out / RENDER_LOG, log)
+        rows.append(log[name])
+        bar(1.0)
     if not rows:
         raise UserError(f"{plan.notes}: none of {len(files)} MIDI files could be rendered; "
                         f"first: {problems[0].what}")
@@ -70,7 +70,7 @@ def render_notes(plan: EvaluationPlan, folder: str, progress: Callable[[float], 
 
 
 def _render(plan: EvaluationPlan, synthesizer: Synthesizer, midi: str, target: pathlib.Path,
-            progress: Callable[[float], None]) -> dict[str, Any]:
+            progress: Progress) -> dict[str, Any]:
     """Writes one file; returns its speed."""
     notes = read_midi(midi)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _render(plan: EvaluationPlan, synthesizer: Synthesizer, midi: str, target: p
             midi = os.path.join(scratch, "start.mid")
             write_midi(cut_notes(notes, 60 * plan.max_minutes), midi)
         done = render_file(synthesizer, midi, str(target), progress=progress,
-                           settings=Settings(steps=plan.steps, seed=plan.seed))
+                           settings=RenderSettings(steps=plan.steps, seed=plan.seed))
     return {name: getattr(done, name) for name in SPEED}
 
 
@@ -93,23 +93,23 @@ def _speed(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
             "devices": ", ".join(devices) or None, "note": ", ".join(devices)}
 
 
-def _read_table(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Empty where there is none, or a damaged one: then the files are made again."""
+def _read_log(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the log; nothing where there is none, or a damaged one: then the files are made again."""
     try:
-        table = json.loads(path.read_text())
+        log = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return table if isinstance(table, dict) else {}
+    return log if isinstance(log, dict) else {}
 
 
-def _write_table(path: pathlib.Path, table: dict[str, dict[str, Any]]) -> None:
+def _write_log(path: pathlib.Path, log: dict[str, dict[str, Any]]) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(table, indent=1))
+    part.write_text(json.dumps(log, indent=1))
     os.replace(part, path)
 
 
 def remove_others(folder: pathlib.Path, names: set[str]) -> None:
-    """Renders of notes that are no longer there would be scored, too."""
+    """Removes renders of notes that are no longer there, which would be scored, too."""
     for path in folder.rglob("*.flac"):
         if path.relative_to(folder).as_posix() not in names:
             path.unlink()

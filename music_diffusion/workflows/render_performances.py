@@ -1,4 +1,4 @@
-"""`music-diffusion evaluate`: every piece played by several performances, or without the condition."""
+"""Every piece is played by several performances, or without the condition, so that it can be scored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,8 @@ from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.synthesis.hub import find, load, load_performances
 from music_diffusion.synthesis.performance import NONE
 from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.types import Progress
+from music_diffusion.workflows.monitor import in_steps
 from music_diffusion.workflows.render_notes import remove_others
 
 GROUPS = "groups.csv"  # beside the folder of the audio: those of the reference and of what is rendered
@@ -51,7 +52,7 @@ class Render:
     key: str  # of all that it depends on
 
 
-def render_performances(plan: EvaluationPlan, folder: str, progress: Callable[[float], None]
+def render_performances(plan: EvaluationPlan, folder: str, progress: Progress
                         ) -> tuple[EvaluationPlan, list[Problem]]:
     """Plays every piece of `plan.notes` as each of the performances that are drawn for it.
 
@@ -61,7 +62,7 @@ def render_performances(plan: EvaluationPlan, folder: str, progress: Callable[[f
     Args:
       plan: with a model, notes, groups and the number of performances.
       folder: FOLDER/PERFORMANCE/PIECE.flac are made; others are removed.
-      progress: told the share that is done.
+      progress: takes the share that is done.
 
     Returns:
       The plan of what is there now, with a table of its groups, and what could not be played.
@@ -89,7 +90,7 @@ def render_performances(plan: EvaluationPlan, folder: str, progress: Callable[[f
     if not renders:
         raise UserError(f"{plan.notes}: none of {len(files)} MIDI files can be rendered"
                         + (f"; first: {problems[0].what}" if problems else ""))
-    failed = run_tasks(_render, renders, plan.workers, lambda done, of: progress(done / of))
+    failed = run_tasks(_render, renders, plan.workers, in_steps(progress))
     problems += [problem for problem in failed if problem is not None]
     made = [r for r, problem in zip(renders, failed, strict=True) if problem is None]
     if not made:
@@ -102,7 +103,7 @@ def render_performances(plan: EvaluationPlan, folder: str, progress: Callable[[f
 
 
 def _instruments(notes: Notes) -> tuple[str, ...]:
-    """Classes as the list of performances names them."""
+    """Returns the classes that play, as the list of performances names them."""
     kinds = np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
     return tuple(class_name(int(kind)) for kind in np.unique(kinds))
 
@@ -148,7 +149,7 @@ def _renders(plan: EvaluationPlan, folder: str, files: dict[str, str],
 
 
 def _folder(name: str) -> str:
-    """A folder's name that tells the performance; names that look alike stay apart."""
+    """Returns a folder's name for a performance; names that look alike stay apart."""
     plain = re.sub(r"[^\w-]+", "-", name).strip("-")
     return plain if plain == name else f"{plain}-{digest(name)[:6]}"
 

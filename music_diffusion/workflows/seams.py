@@ -1,18 +1,16 @@
-"""`music-diffusion evaluate --seams`: does one hear where the segments of a rendering meet?"""
+"""Does one hear where the segments of a rendering meet?"""
 
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
+import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from music_diffusion.cli.progress import progress_bar
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.pairing import NOTES, find_files
 from music_diffusion.evaluation.scoring import cut_notes
@@ -21,10 +19,13 @@ from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load
 from music_diffusion.synthesis.joining import OVERLAP, Windows
-from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.types import Progress
+from music_diffusion.workflows.monitor import SILENT, Monitor, part_of, unseen
+from music_diffusion.workflows.requests import SeamsRequest
 
-FILE = "seams.json"
-NOT_CHANCE = 0.05  # a smaller p is a seam
+SEAMS_FILE = "seams.json"
 
 
 class Apart(Windows):
@@ -34,32 +35,38 @@ class Apart(Windows):
         return x0
 
 
-def run(*, model: str, notes: str | None, steps: int | None, max_minutes: float, seed: int,
-        output: str | None, json: bool) -> None:
-    """See `cli.main.evaluate`."""
-    if notes is None:
-        raise UserError("--notes is missing: give the folder of MIDI files to render")
-    files, _ = find_files(notes, NOTES, "MIDI")
-    synthesizer = load(model)
-    pieces: list[tuple[Piece, Piece]] = []
-    with progress_bar(f"rendering with {model}") as progress:
-        for i, path in enumerate(files.values()):
-            def told(share: float, i: int = i) -> None:
-                progress((i + share) / len(files))
+def measure_seams(request: SeamsRequest, output: str | None = None, monitor: Monitor = SILENT
+                  ) -> dict[str, Any]:
+    """Renders every piece with overlapping segments and with independent ones, and compares their joins.
 
-            piece = cut_notes(read_midi(path), 60 * max_minutes)
-            pieces.append(render_pair(synthesizer, piece, Settings(steps=steps, seed=seed), told))
-    facts = compare(pieces, seed) | {"model": synthesizer.name, "pieces": len(pieces)}
+    Args:
+      request: the model and the notes.
+      output: folder that gets seams.json; None: none.
+      monitor: gets the progress.
+
+    Returns the statistics of `compare`, with the model and the number of pieces.
+
+    Raises UserError: no MIDI files, no such model, or one whose segments do not overlap.
+    """
+    files, _ = find_files(request.notes, NOTES, "MIDI")
+    synthesizer = load(request.model)
+    settings = RenderSettings(steps=request.steps, seed=request.seed)
+    pieces: list[tuple[Piece, Piece]] = []
+    with monitor.bar(f"rendering with {request.model}") as progress:
+        for i, path in enumerate(files.values()):
+            piece = cut_notes(read_midi(path), 60 * request.max_minutes)
+            pieces.append(render_pair(synthesizer, piece, settings, part_of(progress, i, len(files))))
+    facts = compare(pieces, request.seed) | {"model": synthesizer.name, "pieces": len(pieces)}
     if output is not None:
         folder = pathlib.Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(json_module.dumps(facts, indent=1, allow_nan=False) + "\n")
-    print(json_module.dumps(facts, allow_nan=False) if json else table(facts))
+        (folder / SEAMS_FILE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    return facts
 
 
-def render_pair(synthesizer: Synthesizer, notes: Notes, settings: Settings,
-                progress: Callable[[float], None] = lambda share: None) -> tuple[Piece, Piece]:
-    """A piece with overlapping segments, and with segments that were made each by itself.
+def render_pair(synthesizer: Synthesizer, notes: Notes, settings: RenderSettings,
+                progress: Progress = unseen) -> tuple[Piece, Piece]:
+    """Returns a piece with overlapping segments, and with segments that were made each by itself.
 
     The latter are the windows of the former, denoised without regard to each other and cut where the
     next one begins; neighbours are of different seeds.
@@ -78,7 +85,7 @@ def render_pair(synthesizer: Synthesizer, notes: Notes, settings: Settings,
         changed = dataclasses.replace(synthesizer, joining=dataclasses.replace(
             joining, windows=windows))  # type: ignore[type-var]
         blocks = changed.stream_mel(notes, dataclasses.replace(plain, seed=seed),
-                                    lambda share: progress((part + share) / 3))
+                                    part_of(progress, part, 3))
         return np.concatenate(list(blocks))
 
     apart = Apart(frames=windows.frames, overlap=windows.overlap, group=1)
@@ -93,7 +100,7 @@ def render_pair(synthesizer: Synthesizer, notes: Notes, settings: Settings,
 
 
 def compare(pieces: list[tuple[Piece, Piece]], seed: int = 0) -> dict[str, Any]:
-    """The statistics of both kinds. Raises UserError where no segments meet."""
+    """Returns the statistics of both kinds. Raises UserError where no segments meet."""
     faded, cut = ([pair[k] for pair in pieces] for k in (0, 1))
     rows = {"overlap, where segments begin": seams(faded, along=False, seed=seed),
             "overlap, all along": seams(faded, seed=seed),
@@ -105,18 +112,3 @@ def compare(pieces: list[tuple[Piece, Piece]], seed: int = 0) -> dict[str, Any]:
 def _facts(found: Seams) -> dict[str, dict[str, float]]:
     return {kind: dataclasses.asdict(test) for kind, test in
             (("change", found.change), ("level", found.level))}
-
-
-def table(facts: dict[str, Any]) -> str:
-    """For people, in Markdown."""
-    lines = [f"# Seams of {facts['model']}: {facts['joins']} joins in {facts['pieces']} pieces", "",
-             "| segments | statistic | at joins | elsewhere (95 %) | percentile | p | |",
-             "| --- | --- | --- | --- | --- | --- | --- |"]
-    for name, row in facts["rows"].items():
-        for kind, unit, what in (("change", "nat", "change from frame to frame"),
-                                 ("level", "dB", "step of the level")):
-            test = row[kind]
-            lines.append(f"| {name} | {what} | {test['at_joins']:.3f} {unit} | {test['elsewhere']:.3f} "
-                         f"({test['low']:.3f} … {test['high']:.3f}) | {test['percentile']:.1f} | "
-                         f"{test['p']:.3g} | {'seam' if test['p'] < NOT_CHANCE else 'none found'} |")
-    return "\n".join(lines)

@@ -1,23 +1,24 @@
-"""`music-diffusion evaluate --gin_file`: the table of a recipe, a report for each row."""
+"""The table of a recipe is filled: a report for each row."""
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import pathlib
-import sys
+from collections.abc import Sequence
 
 from music_diffusion import gin_setup
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.evaluate import CACHE
 from music_diffusion.evaluation.report import HTML
 from music_diffusion.evaluation.table import FilledTable, Table, fill, row_folder
-from music_diffusion.workflows.evaluate import run_plan
+from music_diffusion.workflows.evaluate import render_and_evaluate
+from music_diffusion.workflows.monitor import SILENT, Monitor
 
-TABLE = "table"  # name of the table's files, without suffix
+TABLE_STEM = "table"  # name of the table's files, without suffix
 
 
-def table_of(gin_file: str, bindings: list[str]) -> Table:
-    """The table that a recipe describes.
+def table_of(gin_file: str, bindings: Sequence[str]) -> Table:
+    """Returns the table that a recipe describes.
 
     Raises UserError, one line, for a recipe that binds none, and for settings that do not fit.
     """
@@ -32,25 +33,33 @@ def table_of(gin_file: str, bindings: list[str]) -> Table:
                         "--binding NAME=VALUE)") from e
 
 
-def run(*, gin_file: str, bindings: list[str], output: str, json: bool) -> None:
-    """See `cli.main.evaluate`."""
+def fill_table(gin_file: str, bindings: Sequence[str], output: str, monitor: Monitor = SILENT
+               ) -> FilledTable:
+    """Evaluates every row of a recipe's table, and writes the table beside the rows' reports.
+
+    Args:
+      gin_file: the recipe.
+      bindings: what it leaves open, as 'NAME = value'.
+      output: folder.
+      monitor: gets the progress, and a line where each row's report is.
+
+    Raises UserError as `table_of` and `workflows.evaluate.render_and_evaluate` do.
+    """
     table = table_of(gin_file, bindings)
     folder = pathlib.Path(output)
-    contents = {}
+    reports = {}
     for name, plan in table.plans.items():
-        contents[name] = run_plan(plan, str(folder / row_folder(name)), str(folder / CACHE))
-        print(f"{name}: {folder / row_folder(name) / HTML}", file=sys.stderr)
-    filled = fill(table, contents)
+        reports[name] = render_and_evaluate(plan, str(folder / row_folder(name)),
+                                            cache=str(folder / CACHE), monitor=monitor)
+        monitor.say(f"{name}: {folder / row_folder(name) / HTML}")
+    filled = fill(table, reports)
     write_table(filled, folder)
-    if json:
-        print(json_module.dumps(filled.facts(), allow_nan=False))
-    else:
-        print(filled.markdown(), end="")
+    return filled
 
 
 def write_table(filled: FilledTable, folder: pathlib.Path) -> None:
-    """table.md, table.csv and table.json."""
+    """Writes table.md, table.csv and table.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = json_module.dumps(filled.facts(), indent=1, allow_nan=False, ensure_ascii=False)
+    facts = json.dumps(filled.facts(), indent=1, allow_nan=False, ensure_ascii=False)
     for suffix, text in ((".md", filled.markdown()), (".csv", filled.csv()), (".json", facts + "\n")):
-        (folder / TABLE).with_suffix(suffix).write_text(text, encoding="utf-8", newline="")
+        (folder / TABLE_STEM).with_suffix(suffix).write_text(text, encoding="utf-8", newline="")

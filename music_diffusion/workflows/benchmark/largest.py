@@ -6,18 +6,20 @@ else. What XLA plans to reserve must fit into the limit, and a step must run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
 
 from music_diffusion.errors import UserError
-from music_diffusion.workflows.benchmark.parts import EndedBySignalError, Row, run_part
+from music_diffusion.types import Progress
+from music_diffusion.workflows.benchmark.measuring import Row
+from music_diffusion.workflows.benchmark.processes import EndedBySignalError, run_part
+from music_diffusion.workflows.requests import BenchmarkRequest
 
 FINENESS = 16  # the answer is at most a 16th too small
 MOST = 2**16  # smallest batches; beyond, a step does not depend on the batch
 
 
-def largest_batch(options: dict[str, Any], told: Callable[[float], None]) -> list[Row]:
-    """The row of `train_step` at the largest batch; `options` as for `run_part`.
+def largest_batch(request: BenchmarkRequest, progress: Progress) -> list[Row]:
+    """Returns the row of `train_step` at the largest batch.
 
     Doubles the smallest possible batch until it does not fit, then halves the range.
     Raises UserError where not even the smallest one fits.
@@ -27,10 +29,9 @@ def largest_batch(options: dict[str, Any], told: Callable[[float], None]) -> lis
     def attempt(batch: int | None) -> Row | None:
         nonlocal tries
         tries += 1
-        told(1 - 0.8**tries)  # how many there will be is not known
+        progress(1 - 0.8**tries)  # how many there will be is not known
         try:
-            row, = run_part("train_step", options | {"batch": batch, "repeats": 1, "fits": True},
-                            lambda share: None)
+            row, = run_part("train_step", dataclasses.replace(request, batch=batch, repeats=1), fits=True)
         except EndedBySignalError:
             return None
         return row if row["fits"] else None
@@ -52,4 +53,4 @@ def largest_batch(options: dict[str, Any], told: Callable[[float], None]) -> lis
             too_large = middle
         else:
             fits = middle
-    return run_part("train_step", options | {"batch": unit * fits}, lambda share: None)
+    return run_part("train_step", dataclasses.replace(request, batch=unit * fits))

@@ -7,7 +7,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +31,14 @@ from music_diffusion.training.optimizers import Optimizer
 from music_diffusion.training.partitioning import MeshConfig
 from music_diffusion.training.state import TrainState, init_state, make_train_step
 from music_diffusion.workflows.benchmark.batches import made_up_batch
-
-if TYPE_CHECKING:
-    from music_diffusion.workflows.benchmark.parts import Request
+from music_diffusion.workflows.benchmark.measuring import Measurement, Row
 
 GIVEN = ("model_dir", "on_first_step")  # what the caller of `train` gives beside the recipe
 GIGABYTE = 1e9  # bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class StepSetup:
     """What gin binds of `train`, as far as a step depends on it."""
 
     model: Model
@@ -50,7 +48,7 @@ class Recipe:
     mesh: MeshConfig
 
     @classmethod
-    def read(cls, gin_files: Sequence[str], bindings: Sequence[str]) -> Recipe:
+    def read(cls, gin_files: Sequence[str], bindings: Sequence[str]) -> StepSetup:
         """Raises UserError, one line, for what does not fit, and for a binding that nothing reads."""
         gin_setup.parse(gin_files, bindings)
         parts = reads.build("train", GIVEN)
@@ -62,22 +60,22 @@ class Recipe:
 class CompiledStep:
     """A recipe's training step, compiled for batches of one size."""
 
-    def __init__(self, recipe: Recipe, batch_size: int | None):
+    def __init__(self, setup: StepSetup, batch_size: int | None):
         """batch_size: over all devices; None: the smallest.
 
         Raises UserError for a size that does not divide over devices and microbatches.
         """
-        self.mesh = recipe.mesh.make_mesh()
-        self._recipe = recipe
+        self.mesh = setup.mesh.make_mesh()
+        self._setup = setup
         shards = math.prod(self.mesh.shape[axis] for axis in partitioning.BATCH_AXES)
-        smallest = recipe.config.microbatches * shards
+        smallest = setup.config.microbatches * shards
         self.batch_size = smallest if batch_size is None else batch_size
         if self.batch_size % smallest:
             raise UserError(f"--batch {self.batch_size}: must be a multiple of {smallest} "
                             "(data devices x microbatches)")
-        batch = made_up_batch(recipe.data, self.batch_size)
+        batch = made_up_batch(setup.data, self.batch_size)
         self._shapes = {k: np.shape(v) for k, v in batch.items()}
-        with partitioning.on_mesh(self.mesh, recipe.mesh.rules):
+        with partitioning.on_mesh(self.mesh, setup.mesh.rules):
             self._batch = partitioning.put_local_batch(batch, self.mesh)
             with Stopwatch().running() as watch:
                 traced = self._traced()
@@ -88,17 +86,17 @@ class CompiledStep:
         self._state: TrainState | None = None
 
     def _initial(self) -> tuple[TrainState, Any]:
-        config = self._recipe.config
-        return init_state(self._recipe.model, self._recipe.optimizer, self._shapes, seed=config.seed,
+        config = self._setup.config
+        return init_state(self._setup.model, self._setup.optimizer, self._shapes, seed=config.seed,
                           ema=config.ema_decay > 0)
 
     def _traced(self) -> jax.stages.Traced:
-        recipe, config = self._recipe, self._recipe.config
+        setup, config = self._setup, self._setup.config
         state, axes = jax.eval_shape(self._initial)
-        self._shardings = partitioning.state_shardings(state, axes, self.mesh, recipe.mesh.rules)
+        self._shardings = partitioning.state_shardings(state, axes, self.mesh, setup.mesh.rules)
         self.parameters = sum(p.size for p in jax.tree.leaves(state.params))
         step = make_train_step(
-            recipe.model, recipe.optimizer, seed=config.seed, microbatches=config.microbatches,
+            setup.model, setup.optimizer, seed=config.seed, microbatches=config.microbatches,
             clip_norm=config.clip_norm, ema_decay=config.ema_decay, ema_warmup=config.ema_warmup)
         everywhere = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
         return jax.jit(
@@ -109,53 +107,53 @@ class CompiledStep:
     def __call__(self) -> float:
         """One step, with its end; returns the loss. The first call makes the state."""
         if self._state is None:
-            with partitioning.on_mesh(self.mesh, self._recipe.mesh.rules):
+            with partitioning.on_mesh(self.mesh, self._setup.mesh.rules):
                 self._state = jax.jit(lambda: self._initial()[0], out_shardings=self._shardings)()
         self._state, metrics = self._compiled(self._state, self._batch)
         jax.block_until_ready(self._state)
         return float(metrics["loss"])
 
 
-def train_step(request: Request) -> list[dict[str, Any]]:
-    """One training step of the recipe in `gin_file`, on made-up batches.
+def train_step(by: Measurement) -> list[Row]:
+    """One training step of the request's recipe, on made-up batches.
 
-    With `fits` the row tells no more than `fits` where the step does not fit into
-    the memory: that of a device, or `memory` on a CPU.
+    With `by.fits` the row says no more than `fits` where the step does not fit into
+    the memory: that of a device, or the request's `memory` on a CPU.
     """
-    assert request.gin_file is not None
-    recipe = Recipe.read(request.gin_file, request.binding)
+    request = by.request
+    setup = StepSetup.read(request.gin_files, request.bindings)
     try:
-        step = CompiledStep(recipe, request.batch)
-        limit = _limit(step, request.memory) if request.fits else math.inf
+        step = CompiledStep(setup, request.batch)
+        limit = _limit(step, request.memory) if by.fits else math.inf
         if (step.cost.device_bytes or 0) > limit:
             return [_does_not_fit(step.batch_size)]
-        row = _measured(step, request)
+        row = _measured(step, by)
         if (row["device_peak_bytes"] or 0) > limit:
             return [_does_not_fit(step.batch_size)]
     except jax.errors.JaxRuntimeError as error:
-        if not (request.fits and "RESOURCE_EXHAUSTED" in str(error)):
+        if not (by.fits and "RESOURCE_EXHAUSTED" in str(error)):
             raise
         return [_does_not_fit(request.batch)]
-    name = ", ".join([*(pathlib.Path(file).stem for file in request.gin_file), *request.binding])
-    return [{"what": f"train_step {name}"} | ({"fits": True} if request.fits else {}) | row]
+    name = ", ".join([*(pathlib.Path(file).stem for file in request.gin_files), *request.bindings])
+    return [{"what": f"train_step {name}"} | ({"fits": True} if by.fits else {}) | row]
 
 
-def _does_not_fit(batch: int | None) -> dict[str, Any]:
+def _does_not_fit(batch: int | None) -> Row:
     return {"what": "train_step", "fits": False, "batch": batch}
 
 
 def _limit(step: CompiledStep, memory: float | None) -> float:
-    """Bytes that one device has for the step. Raises UserError where nothing tells."""
+    """Bytes that one device has for the step. Raises UserError where nothing says so."""
     if memory is not None:
         return memory * GIGABYTE
     stats = step.mesh.local_devices[0].memory_stats() or {}
     if "bytes_limit" not in stats:
-        raise UserError("--largest-batch: this device does not tell how much memory it has; "
+        raise UserError("--largest-batch: this device does not report how much memory it has; "
                         "give --memory GB")
     return stats["bytes_limit"]
 
 
-def _measured(step: CompiledStep, request: Request) -> dict[str, Any]:
+def _measured(step: CompiledStep, by: Measurement) -> Row:
     cores: list[float] = []
 
     def run() -> Speed:
@@ -164,7 +162,7 @@ def _measured(step: CompiledStep, request: Request) -> dict[str, Any]:
         cores.append(time.process_time() - began)
         return speed
 
-    runs = request.repeated(run)
+    runs = by.repeated(run)
     facts = runs.facts()
     del facts["audio_seconds"], facts["realtime_factor"]
     wall = max(runs.median.wall_seconds, 1e-9)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from music_diffusion.cli.progress import progress_bar
+from music_diffusion.cli.terminal import progress_bar
 
 
 class Terminal(io.StringIO):

@@ -1,0 +1,125 @@
+"""`music-diffusion evaluate`: a report, the table of a recipe, or what is heard of seams."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import TYPE_CHECKING, Any
+
+from music_diffusion.cli import terminal
+from music_diffusion.cli.options import command, option
+from music_diffusion.errors import UserError
+from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.workflows.requests import NO_MODEL, SeamsRequest
+
+if TYPE_CHECKING:
+    from music_diffusion.evaluation.table import FilledTable
+
+NOT_CHANCE = 0.05  # a smaller p is a seam
+
+
+@command("music-diffusion evaluate --generated renders/ --reference recordings/ --notes midi/ -o report/",
+         output=option("Folder for report.html, report.json and scores.csv; run again into it to go on.",
+                       "--output", "-o", metavar="REPORT"),
+         reference=option("Folder of recordings.", metavar="DIR", optional=True),
+         generated=option("Folder of what a model made.", metavar="DIR"),
+         notes=option("Folder of MIDI files: the notes that should be heard.", metavar="DIR"),
+         model=option("Instead of --generated: name or folder of a model that renders the notes first."),
+         steps=option("Sampling steps of --model."),
+         groups=option("Table of files and their groups, for Group-FAD.", metavar="CSV"),
+         group_column=option("Its column of groups."),
+         embeddings=option("tagger (default), vggish:FILE, vggish_hub or trill; repeatable.",
+                           "--embedding"),
+         transcriber=option("Name or folder of a trained transcriber, or none."),
+         inverter=option("As for reconstruct. The recordings also go through it, as a ceiling."),
+         max_minutes=option("Of every file, its first minutes count."),
+         seed=option("Of resampling, and of --model."),
+         gin_file=option("Instead of all else: a recipe that fills a paper's table, such as "
+                         "recipes/evaluation/spectrogram_diffusion.gin.", "--gin_file", "--gin-file",
+                         metavar="FILE"),
+         bindings=option("What the recipe leaves open; repeatable.", "--binding", metavar="NAME=VALUE"),
+         seams=option("Instead: does one hear where segments meet? --model renders the notes with "
+                      "overlaps and without; -o takes seams.json."),
+         performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
+         splits=None, examples=None)
+def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
+             gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
+             json: bool = False) -> None:
+    """Compare what a model made with recordings and notes, in a report to look at and listen to."""
+    if seams:
+        _seams(plan.keywords, output, json)
+        return
+    if output is None:
+        raise UserError("--output is missing: give a folder for the report")
+    if gin_file is not None:
+        _table(gin_file, bindings, output, json)
+        return
+    if plan.keywords["reference"] is None:
+        raise UserError("--reference is missing: give the folder of recordings to compare with")
+    if plan.keywords["generated"] is not None and plan.keywords["model"] is not None:
+        raise UserError("--generated and --model exclude each other: give the folder or the model")
+    from music_diffusion.workflows.evaluate import render_and_evaluate
+
+    asked = plan(**{k: None for k in ("transcriber",) if plan.keywords[k] == NO_MODEL})
+    report = render_and_evaluate(asked, output, monitor=terminal.TERMINAL)
+    if json:
+        terminal.print_json({k: v for k, v in report.items() if k != "files"})
+    else:
+        _show(report, output)
+
+
+def _show(report: dict[str, Any], output: str) -> None:
+    """Prints a line a figure for people; warnings go to stderr."""
+    from music_diffusion.evaluation.charts import number
+    from music_diffusion.evaluation.report import HTML
+
+    for warning in report["warnings"]:
+        terminal.say(f"warning: {warning}")
+    for figure in report["figures"]:
+        if figure["value"] is not None:
+            interval = ("" if figure["low"] is None else
+                        f"  ({number(figure['low'])} … {number(figure['high'])})")
+            print(f"{figure['label']}: {number(figure['value'])}{interval}")
+    count = len(report["problems"])
+    print(f"{os.path.join(output, HTML)}: {len(report['files'])} files, "
+          f"{count} problem{'s' * (count != 1)}")
+
+
+def _table(gin_file: str, bindings: tuple[str, ...], output: str, json: bool) -> None:
+    from music_diffusion.workflows.tables import fill_table
+
+    filled: FilledTable = fill_table(gin_file, bindings, output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(filled.facts())
+    else:
+        print(filled.markdown(), end="")
+
+
+def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
+    if given["notes"] is None:
+        raise UserError("--notes is missing: give the folder of MIDI files to render")
+    from music_diffusion.workflows.seams import measure_seams
+
+    names = {f.name for f in dataclasses.fields(SeamsRequest)}
+    request = SeamsRequest(**{k: v for k, v in given.items() if k in names and v is not None})
+    facts = measure_seams(request, output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(facts)
+    else:
+        print(seams_table(facts))
+
+
+def seams_table(facts: dict[str, Any]) -> str:
+    """Returns what `workflows.seams` found, for people, in Markdown."""
+    lines = [f"# Seams of {facts['model']}: {facts['joins']} joins in {facts['pieces']} pieces", "",
+             "| segments | statistic | at joins | elsewhere (95 %) | percentile | p | |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for name, row in facts["rows"].items():
+        for kind, unit, what in (("change", "nat", "change from frame to frame"),
+                                 ("level", "dB", "step of the level")):
+            test = row[kind]
+            lines.append(f"| {name} | {what} | {test['at_joins']:.3f} {unit} | {test['elsewhere']:.3f} "
+                         f"({test['low']:.3f} … {test['high']:.3f}) | {test['percentile']:.1f} | "
+                         f"{test['p']:.3g} | {'seam' if test['p'] < NOT_CHANCE else 'none found'} |")
+    return "\n".join(lines)
