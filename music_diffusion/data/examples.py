@@ -203,7 +203,7 @@ class Examples:
         """Also of what the record has before the segment."""
         if found.maps is None:
             raise UserError(f"{self.folder}: its records have no note maps, which tails are of; add them "
-                            "(`prepare note_maps`)")
+                            "(`models note-maps`)")
         begin = max(0, first - lead_frames(self.tails, self.codec))
         whole = self.codec.unscale(found.maps[begin:first + self.frames, 0].astype(np.float32))
         tails = self.codec.scale(energy_tails(whole, self.tails, self.codec))
@@ -249,7 +249,7 @@ class Examples:
             strange = sorted(set(classes.get("performance", ())) - set(names))
             if strange:
                 raise UserError(f"{self.folder}: {strange[0]!r} is no performance of {self.performances}; "
-                                "make that file of this folder too (`prepare performances`)")
+                                "make that file of this folder too (`models performances`)")
             classes["performance"] = names
         return classes
 

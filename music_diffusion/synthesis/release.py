@@ -180,7 +180,7 @@ def _named(model: Any, params: Params, model_dir: str, training_config: str,
         path = beside if beside.is_file() else _numbered_by(training_config)
     if path is None:
         raise UserError(f"{model_dir}: its model knows performances; give their names by "
-                        f"--performances {FILE} (`prepare performances` writes it)")
+                        f"--performances {FILE} (`models performances` writes it)")
     performances = read_performances(path)
     performances.check(params, path)
     return performances.with_table(params)

@@ -1,7 +1,6 @@
 """One more performance for a tiny model, from a recording with its notes."""
 
 import dataclasses
-import json
 import shutil
 
 import numpy as np
@@ -15,8 +14,9 @@ from music_diffusion.models.weights import WEIGHTS, load_safetensors
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load
-from music_diffusion.synthesis.synthesizer import Settings as Sampling
-from music_diffusion.workflows.adapt import Settings, run
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.workflows.adapt import add_performance
+from music_diffusion.workflows.requests import AdaptRequest
 
 RATE, SECONDS = 16000, 32.0
 
@@ -41,18 +41,17 @@ def base(tmp_path_factory):
     return write_release_with_performances(tmp_path_factory.mktemp("models") / "base")
 
 
-def settings(_take, _base, tmp_path, **more):
-    return Settings(**dict(
+def request(_take, _base, tmp_path, **more):
+    return AdaptRequest(**dict(
         audio=(str(_take / "take.wav"),), midi=(str(_take / "take.mid"),), name="mine", base=str(_base),
         output=str(tmp_path / "model"), steps=4, workers=1, room="kitchen",
         bindings=("BATCH_SIZE = 2", "TrainConfig.eval_every = 2", "TrainConfig.checkpoint_every = 2"))
         | more)
 
 
-def test_the_model_knows_one_more_and_plays_the_others_as_before(take, base, tmp_path, capsys):
-    run(settings(take, base, tmp_path), json=True)
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["performance"] == "mine" and facts["nearest"] in NAMES and facts["seconds"] == SECONDS
+def test_the_model_knows_one_more_and_plays_the_others_as_before(take, base, tmp_path):
+    added = add_performance(request(take, base, tmp_path))
+    assert added.performance == "mine" and added.nearest in NAMES and added.seconds == SECONDS
     listed = read_performances(tmp_path / "model" / FILE)
     assert listed.names == (*NAMES, "mine") and listed.default == NAMES[0]
     mine = listed.performances[-1]
@@ -63,11 +62,11 @@ def test_the_model_knows_one_more_and_plays_the_others_as_before(take, base, tmp
     for name in NAMES:
         np.testing.assert_allclose(mel(after, notes, name), mel(before, notes, name), atol=1e-4)
     # Whichever it began with, the new one has moved.
-    assert np.abs(mel(after, notes, "mine") - mel(before, notes, facts["nearest"])).max() > 1e-3
+    assert np.abs(mel(after, notes, "mine") - mel(before, notes, added.nearest)).max() > 1e-3
 
 
 def mel(synthesizer, notes, performance):
-    return np.concatenate(list(synthesizer.stream_mel(notes, Sampling(performance=performance))))
+    return np.concatenate(list(synthesizer.stream_mel(notes, RenderSettings(performance=performance))))
 
 
 @pytest.mark.parametrize(("more", "reason"), [
@@ -81,7 +80,7 @@ def test_bad_input_is_one_line_and_writes_no_model(take, base, tmp_path, more, r
     more = {k: tuple(str(take / files[x]) if x in files else x for x in v) if k in ("audio", "midi") else v
             for k, v in more.items()}
     with pytest.raises(UserError, match=reason) as error:
-        run(settings(take, base, tmp_path, **more), json=True)
+        add_performance(request(take, base, tmp_path, **more))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()
 
@@ -91,14 +90,14 @@ def test_names_of_another_checkpoint(take, base, tmp_path):
     listed = read_performances(other / FILE)
     write_performances(other / FILE, dataclasses.replace(listed, table="0" * 16))
     with pytest.raises(UserError, match="is of another checkpoint"):
-        run(settings(take, other, tmp_path), json=True)
+        add_performance(request(take, other, tmp_path))
 
 
 def test_other_things_are_left_alone(take, base, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "diary.txt").write_text("dear")
     with pytest.raises(UserError, match="holds other things"):
-        run(settings(take, base, tmp_path), json=True)
+        add_performance(request(take, base, tmp_path))
     with pytest.raises(UserError, match="is the model to begin with"):
-        run(settings(take, base, tmp_path, output=str(base)), json=True)
+        add_performance(request(take, base, tmp_path, output=str(base)))
     assert (base / WEIGHTS).is_file() and load_safetensors(base / WEIGHTS)

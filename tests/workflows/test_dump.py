@@ -1,6 +1,5 @@
-"""`music-diffusion dump`: pictures, sounds and notes of the very examples that training sees."""
+"""Dumped examples: pictures, sounds and notes of the very examples that training sees."""
 
-import json
 import pathlib
 import sys
 
@@ -15,6 +14,7 @@ from music_diffusion.notes.midi import read_midi
 from music_diffusion.synthesis import plot
 from music_diffusion.synthesis.hub import load_inverter
 from music_diffusion.workflows import dump
+from music_diffusion.workflows.requests import DumpRequest
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +23,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, tmp_path, monkeypatch, capsys):
-    """Runs the command with options; returns its text. seqio and TensorFlow are not there."""
+def run(folder, tmp_path, monkeypatch):
+    """Dumps examples; returns what was written. seqio and TensorFlow are not there."""
     for name in ("seqio", "tensorflow"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
 
     def run(task, **options):
         arguments = dict(folder=folder, output="out", count=2, split="train", inverter="griffin_lim_hop",
                          seed=3) | options
-        dump.run(task=task, **arguments)
-        return capsys.readouterr().out
+        return dump.dump_examples(DumpRequest(task=task, **arguments))
 
     return run
 
@@ -44,7 +42,7 @@ def files(folder="out"):
 
 
 def test_sounds_are_the_examples_of_training(run, folder):
-    facts = json.loads(run("soundfont_timbre_transfer", json=True))
+    facts = run("soundfont_timbre_transfer").facts
     assert files() == ["000.png", "000.wav", "000_source.wav", "001.png", "001.wav", "001_source.wav"]
     assert [f for e in facts["examples"] for f in e["files"]] == files()
     source = RecordSource(folder=folder, codec=CODEC, frames=128, features=None, source=True)
@@ -96,22 +94,21 @@ def test_the_picture_has_a_panel_for_everything(run, monkeypatch):
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
 
 
-def test_people_get_a_table_with_labels_by_name(run, folder):
-    text = run("musicnet_performance", count=3, seed=0)
-    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+def test_people_get_remarks_with_labels_by_name(run, folder):
+    done = run("musicnet_performance", count=3, seed=0)
     source = RecordSource(folder=folder, codec=CODEC, features=None, performance=True)
     names = [("quartet", "trio")[int(source.dataset("train", 0)[i]["performance"])] for i in range(3)]
     for name in set(names):
-        assert f"{name} ({names.count(name)})" in rows["performance"]
-    assert "256 × 16" in rows["targets"] and "2048" in rows["inputs"] and "tokens" in rows["inputs"]
-    assert rows["out:"] == "out: 3 examples as .png and .wav, their notes as .mid"
-    text = run("maestro_spectrogram_diffusion_context", count=1)
-    assert " of 1 have a segment before" in text and "targets_context_mask" in text
+        assert f"{name} ({names.count(name)})" in done.remarks["performance"]
+    assert done.facts["features"]["targets"]["shape"] == [256, 16]
+    assert done.facts["features"]["inputs"]["shape"] == [2048] and "tokens" in done.remarks["inputs"]
+    remarks = run("maestro_spectrogram_diffusion_context", count=1).remarks
+    assert "of 1 have a segment before" in remarks["targets_context_mask"] and remarks["targets"] == ""
 
 
 def test_another_seed_shows_others(run):
-    a, b, c = (run("saraga_unconditional", seed=seed, json=True, count=1) for seed in (0, 0, 1))
-    assert a == b != c
+    a, b, c = (run("saraga_unconditional", seed=seed, count=1).facts for seed in (0, 0, 1))
+    assert a["features"] == b["features"] != c["features"]
 
 
 @pytest.mark.parametrize("task, options, message", [
@@ -139,4 +136,4 @@ def test_tasks_that_the_records_cannot_serve_are_refused(run, tmp_path):
                        ("starnet_timbre_transfer", "second timbre")):
         with pytest.raises(UserError, match=f"plain: its records have no {lack}, which {task} needs"):
             run(task, folder=plain)
-    assert "mid" not in run("maestro_unconditional_long", folder=plain, count=1)
+    assert "notes" not in run("maestro_unconditional_long", folder=plain, count=1).facts["examples"][0]

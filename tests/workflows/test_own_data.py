@@ -1,6 +1,5 @@
 """From a folder of recordings to a model that plays, with a tiny model."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -18,8 +17,10 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis.hub import load
-from music_diffusion.workflows import own_data as train_data
-from music_diffusion.workflows.own_data import Settings, best_step, run
+from music_diffusion.workflows import own_data
+from music_diffusion.workflows.monitor import Monitor
+from music_diffusion.workflows.own_data import best_step, train_on_recordings
+from music_diffusion.workflows.requests import OwnDataRequest
 
 RATE = 16000
 SMALL = ("TrainConfig.eval_every = 2", "TrainConfig.checkpoint_every = 2", "RecordSource.frames = 32")
@@ -44,20 +45,19 @@ def base(tmp_path):
     return write_release(tmp_path / "base", tiny_params())
 
 
-def settings(_data, _base, tmp_path, **more):
-    return Settings(**dict(data=str(_data), base=str(_base), output=str(tmp_path / "model"), steps=4,
+def request(_data, _base, tmp_path, **more):
+    return OwnDataRequest(**dict(data=str(_data), base=str(_base), output=str(tmp_path / "model"), steps=4,
                            batch=2, transpose=1, examine=False, evaluate=False, bindings=SMALL,
                            workers=1) | more)
 
 
-def test_a_folder_becomes_a_model_that_plays_and_the_same_command_goes_on(data, base, tmp_path, capsys):
-    asked = settings(data, base, tmp_path)
-    run(asked, json=True)
-    out, err = capsys.readouterr()
-    facts = json.loads(out)
+def test_a_folder_becomes_a_model_that_plays_and_the_same_command_goes_on(data, base, tmp_path):
+    asked, said = request(data, base, tmp_path), []
+    made = train_on_recordings(asked, Monitor(say=said.append))
     model = tmp_path / "model"
-    assert facts["model"] == str(model) and facts["step"] in (2, 4)
-    assert "train/alone.wav" in err and "[4/4]" in err  # what was left out is told
+    assert made.model == str(model) and made.step in (2, 4) and made.figures == {}
+    assert [line[:5] for line in said if line[0] == "["] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert any("left out: train/alone.wav" in line for line in said)
     before, after = (load_safetensors(folder / WEIGHTS) for folder in (base, model))
     # The note timbre network stays as it was.
     for a, b in zip(_leaves(before["timbre"]), _leaves(after["timbre"]), strict=True):
@@ -76,11 +76,11 @@ def test_a_folder_becomes_a_model_that_plays_and_the_same_command_goes_on(data, 
     # Again: nothing is made anew; other settings need another folder.
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "model.work").rglob("*.array_record")}
     checkpoints = sorted(p.name for p in (tmp_path / "model.work/run/checkpoints").iterdir())
-    run(asked, json=True)
+    train_on_recordings(asked)
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert sorted(p.name for p in (tmp_path / "model.work/run/checkpoints").iterdir()) == checkpoints
     with pytest.raises(UserError, match="begun with other transpose"):
-        run(settings(data, base, tmp_path, transpose=0), json=True)
+        train_on_recordings(request(data, base, tmp_path, transpose=0))
 
 
 def _leaves(tree):
@@ -91,8 +91,8 @@ def _leaves(tree):
 
 @pytest.mark.slow
 def test_from_none_every_parameter_is_learned(data, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_data, "find", lambda name: base)  # instead of the large default
-    run(settings(data, "none", tmp_path, steps=2, transpose=0), json=True)
+    monkeypatch.setattr(own_data, "find", lambda name: base)  # instead of the large default
+    train_on_recordings(request(data, "none", tmp_path, steps=2, transpose=0))
     before, after = (load_safetensors(folder / WEIGHTS) for folder in (base, tmp_path / "model"))
     assert any(np.any(a != b) for a, b in
                zip(_leaves(before["timbre"]), _leaves(after["timbre"]), strict=True))
@@ -103,7 +103,7 @@ def test_from_none_every_parameter_is_learned(data, base, tmp_path, monkeypatch)
 def test_of_a_model_with_performances_one_is_left(data, tmp_path):
     """The one that plays by default becomes the recordings'; nothing else is kept of the others."""
     base = write_release_with_performances(tmp_path / "base")
-    run(settings(data, base, tmp_path, steps=2, transpose=0), json=True)
+    train_on_recordings(request(data, base, tmp_path, steps=2, transpose=0))
     model = load(str(tmp_path / "model"), "griffin_lim_hop")
     assert model.performances.names == ("model",) == (model.performances.default,)
     assert model.performances.performances[0].source == "data"
@@ -130,7 +130,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path):
     ({"bindings": ("STEPS = 3",)}, "STEPS")])
 def test_bad_input_is_one_line(data, base, tmp_path, more, reason):
     with pytest.raises(UserError, match=reason) as error:
-        run(settings(data, base, tmp_path, **more), json=True)
+        train_on_recordings(request(data, base, tmp_path, **more))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()
     if "bindings" not in more:  # found before anything is written
@@ -141,7 +141,7 @@ def test_a_folder_that_holds_other_things_is_left_alone(data, base, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "diary.txt").write_text("dear")
     with pytest.raises(UserError, match="holds other things"):
-        run(settings(data, base, tmp_path), json=True)
+        train_on_recordings(request(data, base, tmp_path))
     assert [p.name for p in pathlib.Path(tmp_path / "model").iterdir()] == ["diary.txt"]
 
 
@@ -151,4 +151,4 @@ def test_one_recording_cannot_be_held_out(data, base, tmp_path):
     write_midi(scale(), data / "train" / "0.mid")
     write_wav(data / "train" / "0.wav", tones(scale(), 2.5, RATE), RATE)
     with pytest.raises(UserError, match="no item for validation"):
-        run(settings(data, base, tmp_path), json=True)
+        train_on_recordings(request(data, base, tmp_path))

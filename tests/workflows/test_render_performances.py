@@ -15,9 +15,9 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.models.performances import Performance, Performances
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.notes.midi import write_midi
-from music_diffusion.workflows import evaluate as command
-from music_diffusion.workflows import render_performances as evaluate_performances
-from music_diffusion.workflows import tables as evaluate_table
+from music_diffusion.workflows import evaluate as evaluate_module
+from music_diffusion.workflows import render_performances as module
+from music_diffusion.workflows.tables import fill_table
 
 NAMES = ("bright", "dark", "hall", "mute horn")
 CALLS = []
@@ -56,15 +56,15 @@ def folder(tmp_path, monkeypatch):
     for i, name in enumerate(("a", "b", "sub/a")):
         write_midi(sine_notes(100 + i), tmp_path / "midi" / f"{name}.mid")
     known = Performances(performances=tuple(Performance(name=n) for n in NAMES), default="bright")
-    monkeypatch.setattr(evaluate_performances, "load_performances",
+    monkeypatch.setattr(module, "load_performances",
                         lambda model: None if model == "plain" else known)
     save_safetensors(tmp_path / "model" / WEIGHTS, {"a": np.zeros(1)})
     (tmp_path / "model" / CONFIG).write_text("")
-    monkeypatch.setattr(evaluate_performances, "find", lambda model: pathlib.Path("model"))
-    monkeypatch.setattr(evaluate_performances, "load", lambda model, inverter: ToySynthesizer())
-    monkeypatch.setattr(command.LoadTools, "__call__", lambda self: ToyLoader()())
+    monkeypatch.setattr(module, "find", lambda model: pathlib.Path("model"))
+    monkeypatch.setattr(module, "load", lambda model, inverter: ToySynthesizer())
+    monkeypatch.setattr(evaluate_module.LoadTools, "__call__", lambda self: ToyLoader()())
     monkeypatch.chdir(tmp_path)
-    evaluate_performances._model.cache_clear()
+    module._model.cache_clear()
     CALLS.clear()
     return tmp_path
 
@@ -75,7 +75,7 @@ def plan(**more):
 
 
 def render(**more):
-    return evaluate_performances.render_performances(plan(**more), "out/row/generated", lambda share: None)
+    return module.render_performances(plan(**more), "out/row/generated", lambda share: None)
 
 
 def test_with_and_without_are_compared_with_the_same_performances(folder):
@@ -104,13 +104,11 @@ def test_with_and_without_are_compared_with_the_same_performances(folder):
     assert len(list(pathlib.Path("out").rglob("*.flac"))) == 3  # others are removed
 
 
-def test_the_recipe_fills_its_table(folder, capsys):
+def test_the_recipe_fills_its_table(folder):
     bindings = [f"{k} = {v!r}" for k, v in dict(
         UNET="m", NOTES="midi", REFERENCE="train", GROUPS="performances.csv", EMBEDDINGS=("toy",),
         PERFORMANCES=2).items()]
-    evaluate_table.run(gin_file="recipes/evaluation/performance.gin", bindings=bindings, output="out",
-                       json=True)
-    facts = json.loads(capsys.readouterr().out)
+    facts = fill_table("recipes/evaluation/performance.gin", bindings, "out").facts()
     without, with_ = (next(v for k, v in facts["rows"].items() if k == f"U-Net, {name}")
                       for name in ("without", "with"))
     columns = {c.partition(",")[0] for c in with_}
@@ -135,11 +133,11 @@ def test_what_cannot_be_played_is_said(folder, monkeypatch):
     (folder / "midi" / "bad.mid").write_text("no notes")
     assert [p.kind for p in render()[1]] == ["notes_unreadable"]
     stranger = Performances(performances=(Performance(name="x"),), default="x")
-    monkeypatch.setattr(evaluate_performances, "load_performances", lambda model: stranger)
+    monkeypatch.setattr(module, "load_performances", lambda model: stranger)
     with pytest.raises(UserError, match="reference audio of bright"):
         render()
     (folder / "midi" / "bad.mid").unlink()
     tuba = Performances(performances=(Performance(name="dark", instruments=("Tuba",)),), default="dark")
-    monkeypatch.setattr(evaluate_performances, "load_performances", lambda model: tuba)
+    monkeypatch.setattr(module, "load_performances", lambda model: tuba)
     with pytest.raises(UserError, match="no performance has all of its instruments"):
         render()
