@@ -41,7 +41,7 @@ RESERVED = {
     "orbax": ("training",),
     "grain": ("training", "data"),
     "typer": ("cli",),
-    "rich": ("cli",),
+    "rich": ("cli", "training"),
 }
 
 
