@@ -20,7 +20,7 @@ as natural logarithms of magnitudes ("nat"), ``*_scaled`` mel values in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +29,8 @@ from jaxtyping import Array, Float
 Mel = Float[np.ndarray, "T F"]
 Batch = Mapping[str, Any]
 Params = Mapping[str, Any]
+Progress = Callable[[float], None]  # takes the share of the work that is done, 0..1
+StepProgress = Callable[[int, int], None]  # takes how many are done, and of how many
 
 
 class Denoiser(Protocol):

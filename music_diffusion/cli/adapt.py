@@ -20,6 +20,13 @@ import numpy as np
 
 from music_diffusion import gin_setup
 from music_diffusion.cli.progress import progress_bar
+from music_diffusion.conditions.performances import (
+    FILE,
+    Performance,
+    Performances,
+    read_performances,
+    write_performances,
+)
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.note_features import FrameFeatures, NoteFeatures, TokenFeatures
 from music_diffusion.data.note_maps import add_note_maps
@@ -35,13 +42,6 @@ from music_diffusion.models.adaptation import (
     without_maps,
 )
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.performances import (
-    FILE,
-    Performance,
-    Performances,
-    read_performances,
-    write_performances,
-)
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.synthesis.hub import find, load_trained

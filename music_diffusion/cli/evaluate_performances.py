@@ -16,6 +16,7 @@ import numpy as np
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.cli.evaluate_render import remove_others
+from music_diffusion.conditions.performances import Performance
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
@@ -23,7 +24,6 @@ from music_diffusion.evaluation.pairing import AUDIO, NOTES, GroupTable, Problem
 from music_diffusion.evaluation.performance_plan import draw_performances
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import class_name, cut_notes
-from music_diffusion.models.performances import Performance
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes

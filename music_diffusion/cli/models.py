@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 
+from music_diffusion.conditions.performances import FILE, Performances, read_performances
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import FILE, Performances, read_performances
 from music_diffusion.models.weights import WEIGHTS, weight_files
 from music_diffusion.synthesis.hub import available, find, load_performances
 

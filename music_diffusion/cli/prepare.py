@@ -155,10 +155,10 @@ def _note_rows(request: Request, source: str, destination: str, progress: Progre
 
 
 def _note_maps(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.conditions.performances import read_performances
     from music_diffusion.data.note_maps import add_note_maps
     from music_diffusion.data.records import Record, read_manifest
-    from music_diffusion.models.note_map import stored_timbre
-    from music_diffusion.models.performances import read_performances
+    from music_diffusion.models.stored_timbre import stored_timbre
 
     if request.weights is None:
         raise UserError("prepare note_maps needs --weights note_timbre.safetensors")
@@ -194,8 +194,8 @@ def _release(request: Request, source: str, destination: str, progress: Progress
 
 
 def _performances(request: Request, source: str, destination: str, progress: Progress) -> dict:
+    from music_diffusion.conditions.performances import write_performances
     from music_diffusion.data.performances import add_performances, read_told
-    from music_diffusion.models.performances import write_performances
 
     options = dict(request.options)
     told, default = options.pop("table", None), options.pop("default", None)

@@ -22,6 +22,13 @@ from music_diffusion import gin_setup
 from music_diffusion.cli import evaluate as evaluation
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.cli.train_card import Card, card_text
+from music_diffusion.conditions.performances import (
+    FILE,
+    Performance,
+    Performances,
+    read_performances,
+    write_performances,
+)
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DataSet, Item, Listing
 from music_diffusion.data.note_maps import add_note_maps
@@ -33,13 +40,6 @@ from music_diffusion.errors import StoppedError, UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.performance import narrowed
-from music_diffusion.models.performances import (
-    FILE,
-    Performance,
-    Performances,
-    read_performances,
-    write_performances,
-)
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, save_safetensors
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config, release

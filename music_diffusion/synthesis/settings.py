@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from music_diffusion.diffusion.solvers import Solver
 from music_diffusion.errors import UserError
 
-OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"  # names of joinings
-JOININGS = (OVERLAP, CONTEXT)  # that a user may ask for
+if TYPE_CHECKING:  # the command line's help names these settings and has no time for JAX
+    from music_diffusion.diffusion.solvers import Solver
+
+JOININGS = ("overlap", "context")  # that a user may ask for, of those in `models.base`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from music_diffusion.training.report import Report
 from music_diffusion.training.state import TrainState, init_state
 from music_diffusion.training.steps import Evaluator, Step, Wishes
 from music_diffusion.training.stopping import FINISHED, Stop, Stopped
-from music_diffusion.training.warm_start import adopted, stored_params, warm_start
+from music_diffusion.training.warm_start import stored_params, warm_start
 
 
 class NonFiniteError(UserError):
@@ -216,7 +216,7 @@ class _Start:
 
 def _warm(state: TrainState, model: Model, init_from: str, init_parts: Sequence[str]) -> TrainState:
     """A fresh state whose parameters, and their average, begin with stored ones."""
-    stored = adopted(model, state.params, stored_params(init_from))
+    stored = model.adopt(state.params, stored_params(init_from))
     params = warm_start(state.params, stored, init_parts, init_from)
     # A copy, as in `init_state`.
     ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)

@@ -1,6 +1,6 @@
 """The train state and the pure functions that make it and advance it by one step.
 
-A model (`models.base.Model`) may declare `frozen`, a tuple of regular expressions
+A model (`models.base.Model`) declares `frozen`, a tuple of regular expressions
 of parameter paths that are never trained, such as fixed position tables. Its
 compute dtype (float32 or bfloat16) is its own setting; parameters, gradients and
 optimizer state are float32 whatever it is.
@@ -55,7 +55,7 @@ def init_state(
 def never_trained(model: Model, optimizer: Optimizer, params: Params) -> Params:
     """True where a parameter is frozen, by the optimizer's or the model's word."""
     by_user = frozen_mask(params, optimizer.frozen, strict=True)
-    by_model = frozen_mask(params, getattr(model, "frozen", ()), strict=False)
+    by_model = frozen_mask(params, model.frozen, strict=False)
     return jax.tree.map(lambda a, b: a or b, by_user, by_model)
 
 

@@ -11,7 +11,7 @@ from reference.tiny_release import NAMES, write_release_with_performances
 
 from music_diffusion.cli.adapt import Settings, run
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import FILE, read_performances, write_performances
+from music_diffusion.conditions.performances import FILE, read_performances, write_performances
 from music_diffusion.models.weights import WEIGHTS, load_safetensors
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes

@@ -25,7 +25,7 @@ from music_diffusion.data.pipeline import (
 )
 from music_diffusion.data.recording_source import RecordingSource, TagTargets, TranscriptionTargets
 from music_diffusion.data.synthetic import SyntheticSource
-from music_diffusion.models.performances import Performance, Performances, write_performances
+from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.midi import write_midi
 

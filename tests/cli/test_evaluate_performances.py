@@ -14,7 +14,7 @@ from music_diffusion.cli import evaluate as command
 from music_diffusion.cli import evaluate_performances, evaluate_table
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.models.performances import Performance, Performances
+from music_diffusion.conditions.performances import Performance, Performances
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.notes.midi import write_midi
 

@@ -18,7 +18,7 @@ from music_diffusion.data.pipeline import (
     RecordSource,
 )
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import Performance, Performances, write_performances
+from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 

@@ -8,7 +8,7 @@ import pytest
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.performance import narrowed
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     Performance,
     Performances,
     read_performances,

@@ -11,7 +11,7 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     FILE,
     Performance,
     Performances,

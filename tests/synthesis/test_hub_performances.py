@@ -7,7 +7,7 @@ from reference import tiny_release
 from reference.tiny_performances import GIN, MODEL, PERFORMANCES, tiny_params, write_release
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     FILE,
     read_performances,
     table_digest,

@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.performance import TABLE
+from music_diffusion.networks.performance import TABLE
 from music_diffusion.types import Params
 
 FILE = "performances.json"
