@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import json as json_module
-import os
 import pathlib
 from typing import Any
 
@@ -19,6 +18,7 @@ from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
 from music_diffusion.data.note_features import Example
 from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.vocabulary import PAD_ID
@@ -91,9 +91,8 @@ def _write(stem: pathlib.Path, example: Example, notes: Notes | None, codec: Mel
             write_audio(stem.with_name(files[-1]), Waveform(samples, inverter.codec.sample_rate))
     if notes is not None:
         files.append(f"{stem.name}.mid")
-        part = f"{stem}.mid.part"
-        write_midi(notes, part)
-        os.replace(part, stem.with_name(files[-1]))
+        with atomic_write(stem.with_name(files[-1])) as part:
+            write_midi(notes, part)
     return files
 
 
@@ -124,14 +123,11 @@ def _plot(path: pathlib.Path, example: Example, notes: Notes | None, codec: MelC
     figure.suptitle(title)
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0, seconds)
-    part = f"{path}.part"
     try:
-        figure.savefig(part, dpi=100, format="png")
-        os.replace(part, path)
+        with atomic_write(path) as part:
+            figure.savefig(part, dpi=100, format="png")
     finally:
         plt.close(figure)
-        if os.path.exists(part):
-            os.remove(part)
 
 
 def _summary(arrays: list[np.ndarray]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import tempfile
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
-from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
@@ -100,12 +100,5 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
 
 def _place(source: str, target: str) -> None:
     """Copies a file, maybe from another file system; it appears when it is complete."""
-    part = f"{target}.part"
-    try:
+    with atomic_write(target) as part:
         shutil.copyfile(source, part)
-        os.replace(part, target)
-    except OSError as e:
-        raise UserError(f"{target}: writing failed ({e.strerror}); is the disk full?") from e
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
