@@ -29,8 +29,8 @@ from jaxtyping import Array, Float
 Mel = Float[np.ndarray, "T F"]
 Batch = Mapping[str, Any]
 Params = Mapping[str, Any]
-Progress = Callable[[float], None]  # takes the share of a work that is done, 0..1
-StepProgress = Callable[[int, int], None]  # takes how many parts of a work are done, and of how many
+Progress = Callable[[float], None]  # takes the share of the work that is done, 0..1
+StepProgress = Callable[[int, int], None]  # takes how many are done, and of how many
 
 
 class Denoiser(Protocol):

@@ -14,12 +14,15 @@ from typing import Self
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.base import MAPS, NOTES, SOURCE, RecordConditions
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
+from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, StyleSpectrogram
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.items import SPLITS
-from music_diffusion.data.note_features import FrameFeatures, NoteFeatures, TokenFeatures
 from music_diffusion.errors import UserError
-from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec()  # of records, unless another one is named
 
@@ -70,35 +73,23 @@ class Member:
 
     name: str  # its tasks are called DATASET_name
     frames: int = 256  # T, of a segment; 20 ms each with the codecs in gin/codecs
-    features: NoteFeatures | None = None  # of the notes; None: the member knows no notes
-    context: bool = False  # whether it sees the segment before
-    extras: tuple[str, ...] = ()  # of data.examples.EXTRAS
+    conditions: RecordConditions = Nothing()
 
     def lacking(self, holdings: Holdings) -> str | None:
-        """What a folder needs and has not; None where it can serve."""
-        if self.features is not None and not holdings.notes:
-            return "notes"
-        if "source" in self.extras and not holdings.source:
-            return "second timbre"
-        return next((kind for kind in ("performance", "style")
-                     if kind in self.extras and not holdings.classes.get(kind)), None)
+        """Returns what a folder needs and has not; None where it can serve."""
+        there = {NOTES: holdings.notes, MAPS: holdings.maps, SOURCE: holdings.source}
+        words = {SOURCE: "second timbre", MAPS: "note maps"}
+        return next((words.get(need, need) for need in self.conditions.needs
+                     if not there.get(need, holdings.classes.get(need))), None)
 
-    def fitted(self, holdings: Holdings, codec: MelCodec) -> Member:
-        """With the notes' features on the codec's frames, and without slots where there are maps."""
-        features, hop = self.features, codec.hop / codec.sample_rate
-        if isinstance(features, TokenFeatures):
-            features = dataclasses.replace(features, hop=hop)
-        elif isinstance(features, FrameFeatures):
-            grid = dataclasses.replace(features.grid, hop=hop,
-                                       half_window=codec.window / codec.sample_rate / 2)
-            slots = 0 if holdings.maps else features.slots
-            features = dataclasses.replace(features, grid=grid, slots=slots)
-        return dataclasses.replace(self, features=features)
+    def fitted(self, holdings: Holdings) -> Member:
+        """Returns the member for a folder: without slots where there are maps."""
+        return dataclasses.replace(self, conditions=self.conditions.mapped()) if holdings.maps else self
 
     def examples(self, folder: str, split: str, codec: MelCodec) -> Examples:
         """Random access to its examples; see `Examples` for errors."""
         return Examples(folder=folder, split=split, codec=codec, frames=self.frames,
-                        features=self.features, context=self.context, extras=self.extras)
+                        conditions=self.conditions)
 
     def blank(self, folder: str, split: str, codec: MelCodec) -> dict[str, np.ndarray]:
         """Arrays of the shapes and types of its examples, for the price of one record.
@@ -106,34 +97,27 @@ class Member:
         Raises UserError where the folder cannot give them.
         """
         examples = self.examples(folder, split, codec)
-        # Styles are left out because finding another record of a style means reading them all;
-        # notes because a full segment need not be the first.
-        cheap = tuple(extra for extra in self.extras if extra != "style")
-        blank = dataclasses.replace(examples, features=None, extras=cheap).segment(0, 0)
-        if self.features is not None:
-            blank |= self.features(Notes.empty(), 0.0, self.frames)
-        if "style" in self.extras:
-            blank |= {"style": np.zeros_like(blank["targets"]), "style_label": np.zeros((), np.int32)}
-        return blank
+        return self.conditions.of_record(examples.blank()) | {
+            "targets": np.zeros((self.frames, codec.mels), np.float32)}
 
 
 # Spectrogram diffusion (arXiv 2206.05408): 256 frames, 2048 tokens; its autoregressive baseline too.
-SPECTROGRAM_DIFFUSION = Member(name="spectrogram_diffusion", features=TokenFeatures())
+SPECTROGRAM_DIFFUSION = Member(name="spectrogram_diffusion", conditions=NoteTokens())
 SPECTROGRAM_DIFFUSION_CONTEXT = Member(
-    name="spectrogram_diffusion_context", features=TokenFeatures(), context=True)
+    name="spectrogram_diffusion_context", conditions=NoteTokens(context=True))
 # The default model.
-FRAME_DIFFUSION = Member(name="frame_diffusion", features=FrameFeatures())
+FRAME_DIFFUSION = Member(name="frame_diffusion", conditions=NoteFrames())
 # Performance conditioning (Maman et al. 2024), by the T5 and by the U-Net.
-PERFORMANCE = Member(name="performance", features=TokenFeatures(), extras=("performance",))
-PERFORMANCE_FRAMES = Member(name="performance_frames", features=FrameFeatures(slots=0),
-                            extras=("performance",))
+PERFORMANCE = Member(name="performance", conditions=NoteTokens(performance=PerformanceNumbers()))
+PERFORMANCE_FRAMES = Member(name="performance_frames",
+                            conditions=NoteFrames(slots=0, performance=PerformanceNumbers()))
 # DiffTransfer (Comanducci et al. 2023, section 4.3).
-TIMBRE_TRANSFER = Member(name="timbre_transfer", frames=128, extras=("source",))
+TIMBRE_TRANSFER = Member(name="timbre_transfer", frames=128, conditions=SourceSpectrogram())
 # Unconditional diffusion of 5.12 s and of 10.24 s.
 UNCONDITIONAL = Member(name="unconditional")
 UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
 # Style transfer (Prioteasa and Stempel-Hauburger 2025): pictures of 128 frames.
-STYLE_TRANSFER = Member(name="style_transfer", frames=128, extras=("style",))
+STYLE_TRANSFER = Member(name="style_transfer", frames=128, conditions=StyleSpectrogram())
 
 FROM_NOTES = (SPECTROGRAM_DIFFUSION, SPECTROGRAM_DIFFUSION_CONTEXT, FRAME_DIFFUSION)
 OF_PERFORMERS = (PERFORMANCE, PERFORMANCE_FRAMES)
@@ -181,7 +165,7 @@ class DataSetTasks:
                 raise UserError(f"{folder}: its records have no {what}, which {task} needs; prepare "
                                 "data that has it")
             log.info("%s: no task %s, for lack of a %s", folder, task, what)
-        return [member.fitted(holdings, codec) for member in wanted if member.name not in missing]
+        return [member.fitted(holdings) for member in wanted if member.name not in missing]
 
     def register(self, folder: str, *, codec: MelCodec = CODEC,
                  members: Sequence[str] | None = None, splits: Sequence[str] | None = None

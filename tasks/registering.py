@@ -27,7 +27,6 @@ import tensorflow as tf
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.examples import Examples
-from music_diffusion.data.note_features import TokenFeatures
 from music_diffusion.errors import UserError
 from music_diffusion.notes.vocabulary import EOS_ID
 from music_diffusion.tasks.members import DataSetTasks, Holdings, Member, check_split
@@ -92,8 +91,8 @@ def _output_features(spec: TaskSpec, blank: Mapping[str, np.ndarray],
     features = {}
     for name, array in blank.items():
         dtype = tf.as_dtype(array.dtype)
-        if name == "inputs" and isinstance(spec.member.features, TokenFeatures):
-            size = spec.member.features.config.vocabulary.size
+        if name == "inputs" and spec.member.conditions.events is not None:
+            size = spec.member.conditions.events.vocabulary.size
             features[name] = seqio.Feature(seqio.PassThroughVocabulary(size, eos_id=EOS_ID),
                                            add_eos=False, dtype=dtype, rank=array.ndim)
         elif name in kinds:

@@ -40,8 +40,8 @@ DEFAULT = weights_root() / "default"
 # What `runs/t5x*.gin` name is known to gin only in t5x's own programs: see tests/t5x.
 PARTS = [n for folder in ("sizes", "codecs", "runs") for n in names(f"{folder}/*.gin")
          if not n.startswith("runs/t5x")]
-# Files that no recipe includes, but people add to one; each is tested here.
-ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin"]
+# Files that no recipe includes, but people or `train --data` add to one; each is tested.
+ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin", "runs/one_performance.gin"]
 
 
 def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=256, performances=0,

@@ -7,7 +7,6 @@ length, and an output appears under its name only when it is complete.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -18,6 +17,7 @@ import soxr
 
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
+from music_diffusion.files import PartFile
 
 # File name extension → libsndfile's format and default sample encoding.
 FORMATS = {
@@ -117,20 +117,15 @@ def check_writable(path: str | os.PathLike, extensions: Collection[str] = tuple(
         raise UserError(f"{path}: folder {folder} does not exist; create it first")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise UserError(f"{path}: no permission to overwrite it; choose another name")
-    probe = _beside(target)
+    probe = PartFile(target)
     try:  # permission bits do not tell of read-only and full disks
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.remove(probe)
+        probe.path.touch(exist_ok=False)
+        probe.remove()
     except OSError as e:
         raise UserError(f"{path}: cannot write into folder {folder} ({e.strerror}); "
                         "choose another place") from e
     if len(os.path.basename(target).encode()) > NAME_MAX:
         raise UserError(f"{path}: the file name is too long; use at most {NAME_MAX} bytes")
-
-
-def _beside(target: str) -> str:
-    """A hidden, unused name in the same folder (so that renaming is atomic)."""
-    return os.path.join(os.path.dirname(target), f".{secrets.token_hex(6)}.part")
 
 
 class AudioWriter:
@@ -151,14 +146,13 @@ class AudioWriter:
         self.sample_rate, self.channels = sample_rate, channels
         self.samples = 0  # written so far (per channel)
         check_writable(self.path)
-        self._target = os.path.realpath(self.path)
-        self._temp = _beside(self._target)
+        self._part = PartFile(self.path)
         kind, default = FORMATS[os.path.splitext(self.path)[1].lower()]
         try:
             self._file: soundfile.SoundFile | None = soundfile.SoundFile(
-                self._temp, "w", sample_rate, channels, subtype or default, format=kind)
+                self._part.path, "w", sample_rate, channels, subtype or default, format=kind)
         except (soundfile.LibsndfileError, ValueError, RuntimeError) as e:
-            self._remove()
+            self._part.remove()
             raise UserError(f"{self.path}: cannot write {kind} with {sample_rate} Hz and "
                             f"{channels} channels; use .wav") from e
 
@@ -183,11 +177,11 @@ class AudioWriter:
         file, self._file = self._file, None
         try:
             file.close()
-            os.replace(self._temp, self._target)
+            self._part.complete()
         except (soundfile.LibsndfileError, RuntimeError, OSError) as e:
             raise UserError(f"{self.path}: writing failed ({e}); is the disk full?") from e
         finally:
-            self._remove()
+            self._part.remove()
 
     def abort(self) -> None:
         """Removes what was written; nothing appears."""
@@ -196,11 +190,7 @@ class AudioWriter:
             try:
                 file.close()
             finally:
-                self._remove()
-
-    def _remove(self) -> None:
-        if os.path.exists(self._temp):
-            os.remove(self._temp)
+                self._part.remove()
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ from music_diffusion.workflows.requests import (
 )
 
 if TYPE_CHECKING:
-    from music_diffusion.models.performances import Performances
+    from music_diffusion.conditions.performances import Performances
 
 SHOWN = 3  # instruments of a performance that a table names
 

@@ -74,8 +74,7 @@ def parameter_count(model: Any) -> int:
     """Of all parts of a model, what is only trained with it included."""
     import jax
 
-    shapes = getattr(model, "feature_shapes", {})
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shapes))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))
     return sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"]))
 
 

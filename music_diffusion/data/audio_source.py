@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.base import Example
 from music_diffusion.data import audio_records, records
-from music_diffusion.data.note_features import Example
 from music_diffusion.data.sharding import shard_batches
 from music_diffusion.errors import UserError
 

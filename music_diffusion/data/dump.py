@@ -1,10 +1,10 @@
-"""Features of a segment → its notes, for people to look at: the inverse of `data.note_features`."""
+"""Features of a segment → its notes, for people to look at: the inverse of `conditions`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from music_diffusion.data.note_features import Example, NoteFeatures, TokenFeatures
+from music_diffusion.conditions.base import Example
 from music_diffusion.notes.events import Segment, decode
 from music_diffusion.notes.frames import DRUMS, NUM_CLASSES
 from music_diffusion.notes.notes import Notes
@@ -14,17 +14,17 @@ from music_diffusion.notes.vocabulary import EventConfig
 SAME_NOTE = 1e-3  # seconds; onsets this close to each other, of one key, are one note
 
 
-def example_notes(example: Example, features: NoteFeatures | None, hop: float) -> Notes | None:
-    """The notes that an example tells, in seconds from its start and cut to it; None without any.
+def example_notes(example: Example, events: EventConfig | None, hop: float) -> Notes | None:
+    """Returns an example's notes, in seconds from its start and cut to it; None without any.
 
     Args:
       example: of `data.examples.Examples`.
-      features: that made its notes' features.
+      events: of its note tokens, if it has some.
       hop: seconds from frame to frame.
     """
     frames = len(example["targets"])
-    if "inputs" in example and isinstance(features, TokenFeatures):
-        return token_notes(example["inputs"], frames * hop, features.config)
+    if "inputs" in example and events is not None:
+        return token_notes(example["inputs"], frames * hop, events)
     if "slot_program" in example:
         return slot_notes(example, hop)
     return roll_notes(example["roll"], hop) if "roll" in example else None

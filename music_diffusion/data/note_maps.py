@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.data import records
 from music_diffusion.data.shards import checksum, facts_path, read_facts, write_facts
 from music_diffusion.errors import UserError
-from music_diffusion.models.note_map import draw_note_maps
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.types import Params

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from music_diffusion.conditions.performances import Performance, Performances, read_performances
 from music_diffusion.data import records
 from music_diffusion.data.sets.transposed import is_copy
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import Performance, Performances, read_performances
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
 
 Told = Mapping[str, Mapping[str, str]]  # of performances: their rows of a table

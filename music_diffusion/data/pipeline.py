@@ -10,12 +10,13 @@ import grain
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data.examples import Example, Examples
-from music_diffusion.data.note_features import FrameFeatures, NoteFeatures
+from music_diffusion.conditions.base import Example, RecordConditions
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.performances import read_performances
+from music_diffusion.data.examples import Examples
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.sharding import shard_batches, shard_rows
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import read_performances
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,32 +29,14 @@ class RecordSource:
     folder: str  # written by `music-diffusion prepare`
     codec: MelCodec = MelCodec()
     frames: int = 256  # T
-    features: NoteFeatures | None = FrameFeatures()  # of the notes; None: of the spectrogram alone
-    context: bool = False  # whether examples hold the segment before (`targets_context`, its mask)
-    # … the number of their performance (`performance`): in the manifest, or in this file of them.
-    performance: bool | str = False
-    performance_count: int | None = None  # so many a model has rows for: the names must be as many
-    only_performance: int | None = None  # … this number, for all records, whatever they tell
-    source: bool = False  # … the same notes in another timbre (`source`)
-    tails: tuple[float, ...] = ()  # … tails of their note maps, of these decay times (`audio.tails`)
-    style: bool = False  # … a segment of another record of their style (`style`, `style_label`)
+    conditions: RecordConditions = NoteFrames()  # what examples have beside their target
     shuffle: bool = True  # random crops in random order; False: all segments, in order
     eval_batch_count: int = 8  # batches of the validation split that `eval_batches` gives
 
     def examples(self, split: str) -> Examples:
         """Random access to the examples of a split."""
-        kinds = [k for k in ("performance", "source", "style") if getattr(self, k)]
-        examples = Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
-                            features=self.features, context=self.context, extras=tuple(kinds),
-                            performances=self.performance if isinstance(self.performance, str) else None,
-                            only_performance=self.only_performance, tails=tuple(self.tails))
-        if self.performance and self.performance_count is not None:
-            named = len(examples.performance_names)
-            if named != self.performance_count:
-                where = self.performance if isinstance(self.performance, str) else self.folder
-                raise UserError(f"{where}: names {named} performances, and the model has "
-                                f"{self.performance_count}; set NUM_PERFORMANCES={named}")
-        return examples
+        return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
+                        conditions=self.conditions)
 
     def dataset(self, split: str, seed: int) -> grain.MapDataset:
         """Endless examples of a split, for mixing and batching."""
@@ -169,7 +152,7 @@ class PerformedNoteSource:
 
     folders: Sequence[str]  # each holds note_rows.npy
     names: Sequence[Sequence[str]]  # of the performances, for each folder
-    performances: str  # the file that numbers them (`models.performances`)
+    performances: str  # the file that numbers them (`conditions.performances`)
     performance_count: int | None = None  # so many a model has rows for: the names must be as many
     group: int = 512  # rows of an example
     none_share: float = 0.5  # of the first folder's examples, as no performance: what is played without one

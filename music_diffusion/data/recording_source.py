@@ -18,8 +18,8 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from music_diffusion.conditions.base import Example
 from music_diffusion.data.audio_renders import COLUMNS, TABLE
-from music_diffusion.data.note_features import Example
 from music_diffusion.data.rooms import Room, draw_room
 from music_diffusion.data.sharding import shard_batches
 from music_diffusion.errors import UserError

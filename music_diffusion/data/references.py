@@ -19,6 +19,7 @@ from music_diffusion.data.pairs import write_pairs
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 
 TABLE = "performances.csv"
 Chosen = tuple[Item, float]  # and the seconds of its start that are written
@@ -95,11 +96,9 @@ def _write(destination: str, sample_rate: int, task: tuple[str, Item, float]) ->
 
 
 def _write_table(folder: pathlib.Path, tasks: Sequence[tuple[str, Item, float]]) -> None:
-    part = folder / f".{TABLE}.part"
-    with open(part, "w", newline="", encoding="utf-8") as f:
+    with atomic_write(folder / TABLE) as part, part.open("w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "group", "seconds"])
         for split, item, seconds in tasks:
             if item.performance is not None:
                 writer.writerow([f"{split}/{_name(item)}.flac", item.performance, round(seconds, 2)])
-    os.replace(part, folder / TABLE)

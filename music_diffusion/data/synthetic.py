@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import grain
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data.note_features import Example, FrameFeatures, NoteFeatures
+from music_diffusion.conditions.base import Example, Excerpt, RecordConditions
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.data.records import Record
 from music_diffusion.data.sharding import shard_batches
+from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
 TRAIN_SEGMENTS = 4096
@@ -27,11 +31,11 @@ class SyntheticSource:
     codec: MelCodec = MelCodec()
     frames: int = 64  # T
     notes: int = 8  # N, notes a segment
-    features: NoteFeatures = FrameFeatures()
+    conditions: RecordConditions = NoteFrames()  # of the notes, and of the spectrogram itself
     eval_batch_count: int = 2  # batches of unseen segments that `eval_batches` gives
 
     def segment(self, index: int) -> Example:
-        """`targets` [T, F] scaled mel and the features of the notes."""
+        """Returns `targets` [T, F] scaled mel and the conditions."""
         rng = np.random.default_rng(index)
         hop = self.codec.hop / self.codec.sample_rate
         start = rng.uniform(0, self.frames * hop, self.notes)
@@ -40,7 +44,20 @@ class SyntheticSource:
             pitch=rng.integers(36, 84, self.notes), velocity=np.full(self.notes, 100),
             program=np.zeros(self.notes), is_drum=np.zeros(self.notes, bool))
         mel = self._mel(notes, (np.arange(self.frames) + 1) * hop)
-        return {"targets": self.codec.scale(mel)} | self.features(notes, 0.0, self.frames)
+        excerpt = Excerpt(record=Record(mel=mel, notes=notes, source=mel), number=index, first=0,
+                          frames=self.frames, codec=self.codec, records=self)
+        return {"targets": self.codec.scale(mel)} | self.conditions.of_record(excerpt)
+
+    folder: ClassVar[str] = "made-up pieces"
+    classes: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def describe(self, record: int) -> str:
+        """Returns words for a segment, to name it in messages."""
+        return f"{self.folder}: segment {record}"
+
+    def another(self, kind: str, label: int, record: int, frames: int, rng: object) -> np.ndarray:
+        """Raises UserError: made-up pieces have no styles."""
+        raise UserError(f"{self.folder} have no {kind}")
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from music_diffusion.models.performances import Performance
+from music_diffusion.conditions.performances import Performance
 
 
 def draw_performances(pieces: Mapping[str, Collection[str]], performances: Sequence[Performance],

@@ -15,7 +15,6 @@ import math
 import os
 import pathlib
 import platform
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, UNRELATED, FileResult
 from music_diffusion.evaluation.summary import FEW_MINUTES, Summary, main_scores
 from music_diffusion.evaluation.tools import Tools
+from music_diffusion.files import write_text
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 HTML, JSON, CSV = "report.html", "report.json", "scores.csv"
@@ -47,19 +47,10 @@ def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
     """
     folder = pathlib.Path(output)
     content = report_content(plan, tools, results, summary, speed)
-    _write(folder / CSV, _scores_csv(results))
-    _write(folder / HTML, render_html(plan, results, summary, examples, content))
-    _write(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / CSV, _scores_csv(results))
+    write_text(folder / HTML, render_html(plan, results, summary, examples, content))
+    write_text(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     return content
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    part = path.with_name(f".{secrets.token_hex(6)}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult], summary: Summary,

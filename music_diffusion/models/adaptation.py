@@ -9,8 +9,8 @@ Parameters of training: `base`, which is frozen, and `adapter`, the new row of e
 row of each kernel. `merged` makes one model of the two.
 
 Where the notes themselves have performances (`networks.note_timbre`), their rows are learned first, with
-the map that a denoiser is given (`MapModel`): a network that draws notes need not then be part of every
-step of the denoiser's.
+the map that a denoiser is given (`models.note_map.MapModel`): a network that draws notes need not then
+be part of every step of the denoiser's.
 """
 
 from __future__ import annotations
@@ -26,20 +26,16 @@ from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Model, Progress, Variables, require_features
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.base import Metrics, Model, ModelBase, Variables
 from music_diffusion.models.performance import FILM, TABLE, widened
-from music_diffusion.networks.performance import PerformanceConfig
-from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
-from music_diffusion.types import Batch, Params
+from music_diffusion.types import Batch, Params, StepProgress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdaptationModel:
+class AdaptationModel(ModelBase):
     """Trains the adapter of `model`; implements `models.base.Model`."""
 
-    model: Any  # of R + 1 performances (`grown`)
+    model: Model  # of R + 1 performances (`Model.one_more_performance`)
     begin_with: int = 0  # row of the performance whose features the new one begins with
 
     @property
@@ -91,81 +87,9 @@ class AdaptationModel:
         return self.model.eval_fn(self.merged(params), batch, rng)
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> jax.Array:
+                      progress: StepProgress | None = None) -> jax.Array:
         """The model's own."""
         return self.model.predict_batch(self.merged(params), batch, rng, progress=progress)
-
-
-def grown(model: Any) -> Any:
-    """A model of one performance more, with a feature of its own. Raises UserError where it has none."""
-    sizes: Any = getattr(model, "config", None)
-    config: PerformanceConfig | None = getattr(sizes, "performances", None)
-    if config is None:
-        raise UserError(f"a {type(model).__name__} without performances cannot be adapted; train one with "
-                        "performances (gin/recipes/performance_*.gin), or use `train --data`")
-    return dataclasses.replace(model, config=_one_more(sizes))
-
-
-def _one_more(sizes: Any) -> Any:
-    """A configuration with `performances`, and those of its note timbre network if that has some."""
-    config: PerformanceConfig = sizes.performances
-    larger = dataclasses.replace(config, count=config.count + 1, features=config.features + 1)
-    timbre = getattr(sizes, "timbre", None)
-    parts = {} if getattr(timbre, "performances", None) is None else {"timbre": _one_more(timbre)}
-    return dataclasses.replace(sizes, performances=larger, **parts)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MapModel:
-    """The map that a frame diffusion model gives its denoiser, as a model: fitted to what is recorded.
-
-    Batches have slots, and tails where the model has some (`models.frame_diffusion`).
-    """
-
-    model: FrameDiffusionModel
-
-    @property
-    def config(self) -> ScoreDenoiserConfig:
-        """Of the whole network, as parameters are."""
-        return self.model.config
-
-    @property
-    def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes that `init` needs."""
-        return self.model.feature_shapes
-
-    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes` of the whole network."""
-        return self.model.init(rng, shapes)
-
-    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
-                ) -> tuple[Float[Array, ""], Metrics]:
-        """Mean absolute error of the map in nat."""
-        del rng
-        error = jnp.abs(self._map(params, batch) - jnp.asarray(batch["targets"]))
-        codec = self.model.codec
-        loss = 0.5 * (codec.log_max - codec.log_min) * jnp.mean(error)
-        return loss, {"loss": loss}
-
-    eval_fn = loss_fn
-
-    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B T F"]:
-        """Scaled maps."""
-        del rng, progress
-        return self._map(params, batch)
-
-    def _map(self, params: Params, batch: Batch) -> Float[Array, "B T F"]:
-        require_features(batch, ("slot_program",))
-        given = without_maps(batch)
-        keep = jnp.ones(jnp.shape(batch["slot_program"])[:1])
-        # Its rows are looked up by products, whose gradients are fast.
-        return dataclasses.replace(self.model, train_timbre=True).condition(params, given, keep)["map"]
-
-
-def without_maps(batch: Batch) -> Batch:
-    """A batch whose maps are to be drawn from its slots."""
-    return {k: v for k, v in batch.items() if k not in ("maps", "base_maps")}
 
 
 def new_rows(params: Params, begin_with: int) -> dict[str, Any]:

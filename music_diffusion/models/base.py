@@ -1,32 +1,57 @@
 """What every member of the zoo is: a model that trains, evaluates and predicts.
 
 The four functions are those that `t5x.models.BaseModel` asks for, so that one
-object serves the built-in trainer and, through an adapter, T5X.
+object serves the built-in trainer and, through an adapter, T5X. What only some
+models can do is declared here, too: `ModelBase` has the answers of those that cannot.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import jax
 from flax.core import unfreeze
 from flax.linen.partitioning import get_axis_names
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from music_diffusion.audio.inverter import Inverter
+from music_diffusion.conditions.base import Conditions
+from music_diffusion.diffusion.solvers import Solver
 from music_diffusion.errors import UserError
-from music_diffusion.types import Batch, Params
+from music_diffusion.models.spaces import Space
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.networks.performance import PerformanceConfig
+from music_diffusion.types import Batch, Params, StepProgress
 
 Variables = Mapping[str, Any]  # {"params": …, "params_axes": …}
 Metrics = dict[str, Float[Array, ""]]
-Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
 
 class Model(Protocol):
     """A network with its loss and its way of sampling. Pure: state is in the arguments."""
 
+    # Fields that only training reads, with the values that a released model has.
+    training_only: ClassVar[Mapping[str, Any]]
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Returns patterns of parameters that training leaves alone."""
+        ...
+
+    @property
+    def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the shapes of the features of one example that `init` needs."""
+        ...
+
+    @property
+    def performances(self) -> PerformanceConfig | None:
+        """Returns the table of performances that the model knows; None if it knows none."""
+        ...
+
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh variables: float32 `params` and the logical names of their axes, `params_axes`.
+        """Returns fresh variables: float32 `params` and the logical names of their axes, `params_axes`.
 
         Args:
           rng: key of the initialisation.
@@ -37,24 +62,247 @@ class Model(Protocol):
     def loss_fn(
         self, params: Params, batch: Batch, rng: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Training loss of a batch, with dropout; and scalars to log."""
+        """Returns the training loss of a batch, with dropout; and scalars to log."""
         ...
 
     def eval_fn(
         self, params: Params, batch: Batch, rng: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The same loss without any dropout; `rng` draws noise times and noise."""
+        """Returns the same loss without any dropout; `rng` draws noise times and noise."""
         ...
 
     def predict_batch(
-        self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: Progress | None = None
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: StepProgress | None = None
     ) -> jax.Array:
-        """What the model makes of the batch's conditions, such as scaled mel [B, T, F]."""
+        """Returns what the model makes of the batch's conditions, such as scaled mel [B, T, F]."""
+        ...
+
+    def adopt(self, params: Params, stored: Params) -> Params:
+        """Returns stored parameters as this model takes them, perhaps those of a smaller one.
+
+        Args:
+          params: fresh ones of this model.
+          stored: of an earlier run or a released model.
+        """
+        ...
+
+    def released_params(self, params: Params) -> Params:
+        """Returns the parameters that a released model has."""
+        ...
+
+    def one_more_performance(self) -> Self:
+        """Returns a model of one performance more, with a feature of its own; its parameters are larger.
+
+        Raises UserError: it has none.
+        """
         ...
 
 
+class ModelBase:
+    """The answers of a model that can do nothing beyond training, evaluating and predicting."""
+
+    training_only: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """None: all parameters are trained."""
+        return ()
+
+    @property
+    def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """None: parameters depend on the configuration alone."""
+        return {}
+
+    @property
+    def performances(self) -> PerformanceConfig | None:
+        """None: the model knows one sound."""
+        return None
+
+    def adopt(self, params: Params, stored: Params) -> Params:
+        """Returns stored parameters as they are."""
+        return stored
+
+    def released_params(self, params: Params) -> Params:
+        """Returns all parameters."""
+        return params
+
+    def one_more_performance(self) -> Self:
+        """Raises UserError: the model has no performances."""
+        raise UserError(f"a {type(self).__name__} without performances cannot be adapted; train one with "
+                        "performances (gin/recipes/performance_*.gin), or use `train --data`")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentLength:
+    """How many frames a generator makes at once, in frames of its space."""
+
+    frames: int = 256  # where nothing else is asked for
+    multiple: int | None = None  # other lengths are multiples of this; None: there are no others
+
+
+# How a generator's segments become a piece: denoised together along overlaps, each with the one
+# before as context, or each by itself.
+OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"
+
+
+@runtime_checkable
+class Generator(Model, Protocol):
+    """A model that samples what it makes of its conditions, from noise that it is given."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """Returns what it is conditioned on."""
+        ...
+
+    @property
+    def space(self) -> Space:
+        """Returns where its noise is."""
+        ...
+
+    @property
+    def segment(self) -> SegmentLength:
+        """Returns how much it makes at once."""
+        ...
+
+    @property
+    def joinings(self) -> tuple[str, ...]:
+        """Returns the ways in which its segments can be joined, the usual one first."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """Returns how it samples."""
+        ...
+
+    def sampled_by(self, sampling: Sampling) -> Self:
+        """Returns the model that samples so. Raises UserError for what it cannot do."""
+        ...
+
+    def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B W C"], rng: PRNGKeyArray, *,
+               x0_hook: Callable[[Array], Array] | None = None,
+               progress: StepProgress | None = None) -> Float[Array, "B W C"]:
+        """Returns what the conditions and the noise become, in the model's space.
+
+        Args:
+          params: as from `init`.
+          batch: the conditions of B windows (`conditions.base.Piece.windows`).
+          z_T: unit noise.
+          rng: draws the solver's noise.
+          x0_hook: applied to every predicted x0; see `diffusion.sampling.sample`.
+          progress: called on the host after each step.
+        """
+        ...
+
+
+class GeneratorBase(ModelBase):
+    """The answers of a generator whose segments overlap and whose sampling leaves nothing to choose."""
+
+    @property
+    def segment(self) -> SegmentLength:
+        """Any length, usually 256 frames."""
+        return SegmentLength(multiple=1)
+
+    @property
+    def joinings(self) -> tuple[str, ...]:
+        """Overlaps."""
+        return (OVERLAP,)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Nothing to choose."""
+        return Sampling()
+
+    def sampled_by(self, sampling: Sampling) -> Self:
+        """Returns the model itself. Raises UserError where something is chosen."""
+        for name, value in vars(sampling).items():
+            if value is not None:
+                raise UserError(f"--{name.replace('_', '-')} {value}: a {type(self).__name__} has nothing "
+                                "of this kind to choose; leave it out")
+        return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a generator samples; None for what it does not have."""
+
+    steps: int | None = None  # sampling steps, from 1
+    solver: Solver | None = None
+    guidance: float | None = None  # weight of classifier-free guidance; 1 is none
+    performance_guidance: float | None = None  # … of the performance
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """A model that turns spectrograms into audio."""
+
+    def inverter(self, params: Params) -> Inverter:
+        """Returns the inverter that these parameters make of it."""
+        ...
+
+
+@runtime_checkable
+class NoteMapped(Generator, Protocol):
+    """A generator of notes whose conditions are maps that a network of its own draws."""
+
+    def note_timbre(self, params: Params) -> tuple[NoteTimbreConfig, Params]:
+        """Returns the network that draws the maps, and its parameters."""
+        ...
+
+    def map_model(self) -> Model:
+        """Returns the map as a model of the same parameters, which is trained to be what is recorded."""
+        ...
+
+
+@runtime_checkable
+class Transcribing(Protocol):
+    """A model that hears notes."""
+
+    def transcriber(self, params: Params, name: str, presence: Any = None) -> Any:
+        """Returns the `models.transcriber.Transcriber` that these parameters make of it.
+
+        `presence` is a `models.tagger.Presence` that helps to name instruments.
+        """
+        ...
+
+
+@runtime_checkable
+class Tagging(Protocol):
+    """A model that hears which instruments play, and describes what it hears."""
+
+    def presence(self, params: Params) -> Any:
+        """Returns the `models.tagger.Presence` that these parameters make of it."""
+        ...
+
+    def embed(self, params: Params, audio: Float[Array, "B S"]) -> Float[Array, "B n D"]:
+        """Returns n embeddings of each clip."""
+        ...
+
+
+class DiffusionBase(GeneratorBase):
+    """The sampling of generators that have these fields."""
+
+    num_steps: int
+    solver: Solver
+    guidance_weight: float
+    performance_guidance: float
+
+    @property
+    def sampling(self) -> Sampling:
+        """Returns how it samples."""
+        return Sampling(steps=self.num_steps, solver=self.solver, guidance=self.guidance_weight,
+                        performance_guidance=self.performance_guidance)
+
+    def sampled_by(self, sampling: Sampling) -> Self:
+        """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
+        changes = {"num_steps": sampling.steps, "solver": sampling.solver,
+                   "guidance_weight": sampling.guidance,
+                   "performance_guidance": sampling.performance_guidance}
+        return dataclasses.replace(self, **{  # type: ignore[type-var]
+            k: v for k, v in changes.items() if v is not None})
+
+
 def split_variables(variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(params, their logical axes as PartitionSpecs of names), two trees of one structure."""
+    """Returns (params, their logical axes as PartitionSpecs of names), two trees of one structure."""
     axes = get_axis_names(variables["params_axes"])
     return unfreeze(variables["params"]), unfreeze(axes)
 

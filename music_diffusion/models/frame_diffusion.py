@@ -23,12 +23,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, V
@@ -36,26 +38,39 @@ from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
 from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_sigma
 from music_diffusion.diffusion.solvers import DDIM, Solver
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Progress, Variables, require_features
-from music_diffusion.models.performance import FEATURE, performance_weights, widened
+from music_diffusion.models.base import (
+    DiffusionBase,
+    Metrics,
+    ModelBase,
+    SegmentLength,
+    Variables,
+    require_features,
+)
+from music_diffusion.models.note_map import MapModel
+from music_diffusion.models.performance import one_more, performance_weights, widened
+from music_diffusion.models.spaces import MelSpace
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
+from music_diffusion.networks.performance import FEATURE, PerformanceConfig
 from music_diffusion.networks.score_denoiser import (
     SLOT_FIELDS,
     ScoreDenoiser,
     ScoreDenoiserConfig,
 )
 from music_diffusion.notes.frames import ROLL_CHANNELS
-from music_diffusion.types import Batch, Params
+from music_diffusion.types import Batch, Params, StepProgress
 
 Condition = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FrameDiffusionModel:
-    """The zoo member; implements `models.base.Model`."""
+class FrameDiffusionModel(DiffusionBase):
+    """The zoo member; implements `models.base.Generator`."""
+
+    training_only: ClassVar[Mapping[str, Any]] = {"timbre_weights": None}  # now among the weights
 
     config: ScoreDenoiserConfig = ScoreDenoiserConfig()
+    ring: float = 2.0  # seconds that the map and the rolls hear a note after its end
     # What the map misses is a sixth of the data's deviation, so the middle of the schedule
     # lies at that noise (e^-5/2) and not at the data's.
     schedule: Schedule = CosineSchedule(shift=5.0)
@@ -95,14 +110,45 @@ class FrameDiffusionModel:
         return self.config.codec
 
     @property
+    def space(self) -> MelSpace:
+        """Scaled mel."""
+        return MelSpace(codec=self.codec)
+
+    @property
+    def segment(self) -> SegmentLength:
+        """Whatever the U-Net can halve."""
+        return SegmentLength(multiple=self.config.unet.frame_multiple)
+
+    @property
+    def performances(self) -> PerformanceConfig | None:
+        """The table of performances."""
+        return self.config.performances
+
+    @property
+    def conditions(self) -> NoteFrames:
+        """Notes on frames, as the network takes them."""
+        dropped = self.config.timbre.performances is not None and self.performance_guidance != 1.0
+        return NoteFrames(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
+                          base_maps=dropped)
+
+    def one_more_performance(self) -> FrameDiffusionModel:
+        """Returns the model with a larger table, also of its notes; see `models.base.Model`."""
+        if self.performances is None:
+            return super().one_more_performance()
+        return dataclasses.replace(self, config=one_more(self.config))
+
+    def note_timbre(self, params: Params) -> tuple[NoteTimbreConfig, Params]:
+        """Returns the network that draws the maps, and its parameters."""
+        return self.config.timbre, params["timbre"]
+
+    def map_model(self) -> MapModel:
+        """Returns the map as a model of its own."""
+        return MapModel(model=self)
+
+    @property
     def frozen(self) -> tuple[str, ...]:
         """Patterns of parameters that training leaves alone."""
         return () if self.train_timbre else ("timbre/.*",)
-
-    @property
-    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
-        return {}
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
@@ -237,14 +283,14 @@ class FrameDiffusionModel:
 
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
-               progress: Progress | None = None) -> Float[Array, "B T F"]:
+               progress: StepProgress | None = None) -> Float[Array, "B T F"]:
         """Scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
         return sample(self.denoiser(params, batch), self.temperature * z_T, rng, schedule=self.schedule,
                       parameterization=V(), solver=self.solver, num_steps=self.num_steps,
                       times=self.times, x0_hook=x0_hook, progress=progress)
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B T F"]:
+                      progress: StepProgress | None = None) -> Float[Array, "B T F"]:
         """Scaled mel in [-1, 1] of one segment per example."""
         require_features(batch, ("roll",))
         rng_start, rng_solver = jax.random.split(rng)
@@ -254,7 +300,7 @@ class FrameDiffusionModel:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoteTimbreModel:
+class NoteTimbreModel(ModelBase):
     """Trains the note timbre network on frames of isolated notes (`data.note_renders`).
 
     Features: `SLOT_FIELDS` [B] and `mel` [B, F]; with performances [B, N], [B, N, F] and
@@ -262,6 +308,11 @@ class NoteTimbreModel:
     """
 
     config: NoteTimbreConfig = NoteTimbreConfig()
+
+    @property
+    def performances(self) -> PerformanceConfig | None:
+        """The table of performances."""
+        return self.config.performances
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`."""
@@ -290,7 +341,7 @@ class NoteTimbreModel:
     eval_fn = loss_fn
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B F"]:
+                      progress: StepProgress | None = None) -> Float[Array, "B F"]:
         """Log-mel in nat of every frame."""
         del rng, progress
         require_features(batch, SLOT_FIELDS)

@@ -11,12 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from music_diffusion.audio.chunked import ChunkedStream, ChunkGrid
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.audio.inverter import invert_by_stream
 from music_diffusion.errors import UserError
-from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel, generator_input
 from music_diffusion.types import Mel, Params
+
+
+def generator_input(codec: MelCodec, mel: Float[Array, "*B T F"]) -> Float[Array, "*B T F"]:
+    """nat → model range, as `codec.scale` but without its upper limit.
+
+    Diffusion models keep within [-1, 1]; but recordings exceed it (a sine of
+    amplitude 1 is 9 dB above +1), and what is limited there would come out quieter.
+    """
+    return 2.0 * (mel - codec.log_min) / (codec.log_max - codec.log_min) - 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,20 +50,6 @@ class NeuralInverter:
                                 "use parts that were made with the same codec")
         if self.chunk_frames < 1:
             raise ValueError(f"{self.chunk_frames=} should be >= 1")
-
-    @classmethod
-    def of(cls, model: SpectrogramInverterModel, params: Params) -> NeuralInverter:
-        """The inverter of a trained or released model and its parameters."""
-        return cls(codec=model.codec, generator=model.network, params=params["generator"])
-
-    def stream(self) -> ChunkedStream:
-        grid = ChunkGrid(step_frames=self.chunk_frames,
-                         context_frames=self.generator.config.context_frames)
-        return ChunkedStream(self.codec, self._decode, grid)
-
-    def invert(self, mel: Mel) -> np.ndarray:
-        """[T, F] nat → [T * hop] float32. Raises UserError for NaN or another shape."""
-        return invert_by_stream(self, mel)
 
     @functools.cached_property
     def _weights(self) -> Params:

@@ -1,97 +1,65 @@
-"""Note maps outside training: only the notes that are there are drawn.
-
-The same maps as `FrameDiffusionModel.note_maps`, without padded slots: a
-segment costs what its notes cost, and no number of notes is too many.
-"""
+"""The map that a frame diffusion model gives its denoiser, as a model: fitted to what is recorded."""
 
 from __future__ import annotations
 
-import functools
-import os
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from flax.traverse_util import flatten_dict
-from jaxtyping import Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from music_diffusion.audio.codec import MelCodec
-from music_diffusion.errors import UserError
-from music_diffusion.models.performance import TABLE
-from music_diffusion.models.weights import load_safetensors
-from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
+from music_diffusion.models.base import Metrics, ModelBase, Variables, require_features
 from music_diffusion.networks.performance import PerformanceConfig
-from music_diffusion.networks.score_denoiser import ONSET_SECONDS, SLOT_FIELDS
-from music_diffusion.notes.frames import FrameGrid, note_states
-from music_diffusion.notes.notes import Notes
-from music_diffusion.types import Params
+from music_diffusion.types import Batch, Params, StepProgress
 
-ROWS = 2048  # note frames drawn at once
+if TYPE_CHECKING:
+    from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _energy(config: NoteTimbreConfig, params: Params, performance, *states):
-    """Rows [R] → power [R, F]."""
-    mel = NoteTimbre(config).apply({"params": params}, *(s[None] for s in states), performance)
-    return jnp.exp(2 * mel[0])
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapModel(ModelBase):
+    """The map of a model; implements `models.base.Model`.
 
-
-def stored_timbre(path: str | os.PathLike) -> tuple[NoteTimbreConfig, Params]:
-    """The note timbre network in a safetensors file, of its own or of a frame diffusion model.
-
-    Raises UserError: the file cannot be read, or holds no such network.
+    Batches have slots, and tails where the model has some (`models.frame_diffusion`).
     """
-    stored = load_safetensors(path)
-    timbre = stored.get("timbre", stored)
-    flat = flatten_dict(dict(timbre), sep="/")
-    table = flat.get(TABLE)
-    performances = None if table is None else PerformanceConfig(
-        count=table.shape[0], features=table.shape[1])
-    config = NoteTimbreConfig(performances=performances, layers=sum(
-        name.startswith("wi_") for name in timbre), width=np.shape(flat.get("input/kernel", [[]]))[1])
-    ids = jax.ShapeDtypeStruct((1,), jnp.int32)
-    performance = None if table is None else jax.ShapeDtypeStruct((1, len(table)), jnp.float32)
-    shapes = jax.eval_shape(NoteTimbre(config).init, jax.random.key(0), ids, ids, ids, ids, ids,
-                            performance)["params"]
-    wanted = {k: v.shape for k, v in flatten_dict(shapes, sep="/").items()}
-    if {k: np.shape(v) for k, v in flat.items()} != wanted:
-        raise UserError(f"{path}: not the weights of {config}")
-    return config, timbre
+
+    model: FrameDiffusionModel
+
+    @property
+    def performances(self) -> PerformanceConfig | None:
+        """The table of the whole network, as parameters are."""
+        return self.model.performances
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Fresh `params` and `params_axes` of the whole network."""
+        return self.model.init(rng, shapes)
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Mean absolute error of the map in nat."""
+        del rng
+        error = jnp.abs(self._map(params, batch) - jnp.asarray(batch["targets"]))
+        codec = self.model.codec
+        loss = 0.5 * (codec.log_max - codec.log_min) * jnp.mean(error)
+        return loss, {"loss": loss}
+
+    eval_fn = loss_fn
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: StepProgress | None = None) -> Float[Array, "B T F"]:
+        """Scaled maps."""
+        del rng, progress
+        return self._map(params, batch)
+
+    def _map(self, params: Params, batch: Batch) -> Float[Array, "B T F"]:
+        require_features(batch, ("slot_program",))
+        given = without_maps(batch)
+        keep = jnp.ones(jnp.shape(batch["slot_program"])[:1])
+        # Its rows are looked up by products, whose gradients are fast.
+        return dataclasses.replace(self.model, train_timbre=True).condition(params, given, keep)["map"]
 
 
-def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start: float, frames: int,
-                   grid: FrameGrid, performance: Float[np.ndarray, " R"] | None = None) -> np.ndarray:
-    """Scaled maps [T, 2, F] float32 of all notes, and of those in their first frames.
-
-    Args:
-      config, timbre: the note timbre network and its parameters.
-      notes: absolute times.
-      start: seconds, time of the segment's first sample.
-      frames: T.
-      grid: frame times and tail.
-      performance: weights of the performances, where the network has some; None and all 0 are none.
-    """
-    states = note_states(notes, start, frames, grid)
-    codec: MelCodec = config.codec
-    weights = None
-    if config.performances is not None:
-        count = config.performances.count
-        weights = np.zeros((1, count), np.float32)
-        weights += 0 if performance is None else np.asarray(performance, np.float32).reshape(1, count)
-    power = np.zeros((frames, 2, codec.mels), np.float32)
-    for first in range(0, len(states["frame"]), ROWS):
-        rows = {k: v[first:first + ROWS] for k, v in states.items()}
-        size = len(rows["frame"])
-        padded = {k: np.pad(v, (0, ROWS - size)) for k, v in rows.items() if k != "frame"}
-        energy = np.asarray(_energy(config, timbre, weights, *(padded[k] for k in SLOT_FIELDS)))[:size]
-        _add(power[:, 0], rows["frame"], energy)
-        new = rows["age"] < ONSET_SECONDS
-        _add(power[:, 1], rows["frame"][new], energy[new])
-    return codec.scale(0.5 * np.log(power + codec.clip_min**2)).astype(np.float32)
-
-
-def _add(total: np.ndarray, frame: np.ndarray, energy: np.ndarray) -> None:
-    """total[frame] += energy, for frames in order."""
-    if len(frame):
-        at = np.flatnonzero(np.diff(frame, prepend=-1))
-        total[frame[at]] += np.add.reduceat(energy, at, axis=0)
+def without_maps(batch: Batch) -> Batch:
+    """A batch whose maps are to be drawn from its slots."""
+    return {k: v for k, v in batch.items() if k not in ("maps", "base_maps")}

@@ -10,6 +10,7 @@ performance          B         int32, number of each example's performance; or
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +21,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from music_diffusion.models.base import require_features
-from music_diffusion.networks.performance import PerformanceConfig
+from music_diffusion.networks.performance import FEATURE, TABLE, PerformanceConfig
 from music_diffusion.types import Batch, Params
 
-FEATURE = "performance"
-TABLE = "performances/embedding"  # of the parameters, below a network's own folder
 FILM = "DenseGeneral_0/kernel"
 
 
@@ -79,6 +78,18 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
             kept = table
         result[name] = kept
     return unflatten_dict({**result, **old}, sep="/")
+
+
+def one_more(sizes: Any) -> Any:
+    """Returns a network's configuration with one more performance, which has a feature of its own.
+
+    `sizes` is a dataclass with `performances`, and perhaps a `timbre` that may have some, too.
+    """
+    own: PerformanceConfig = sizes.performances
+    larger = dataclasses.replace(own, count=own.count + 1, features=own.features + 1)
+    timbre = {f.name: getattr(sizes, f.name) for f in dataclasses.fields(sizes)}.get("timbre")
+    parts = {} if timbre is None or timbre.performances is None else {"timbre": one_more(timbre)}
+    return dataclasses.replace(sizes, performances=larger, **parts)
 
 
 def narrowed(params: Params, rows: Sequence[int]) -> dict[str, Any]:

@@ -46,11 +46,11 @@ from music_diffusion.audio.phase import (
     wrapped,
 )
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Progress, Variables, require_features
-from music_diffusion.models.spectrogram_inverter import generator_input
+from music_diffusion.models.base import Metrics, ModelBase, Variables, require_features
+from music_diffusion.models.neural_inverter import generator_input
 from music_diffusion.networks.layers import match_rank
 from music_diffusion.networks.spectrum_net import SpectrumNet, SpectrumNetConfig
-from music_diffusion.types import Batch, Mel, Params
+from music_diffusion.types import Batch, Mel, Params, StepProgress
 
 POWER = 0.3  # of the compressed magnitudes in the loss: loudness, roughly
 STEADY = 4  # frames on each side over which log-magnitudes are averaged to find peaks
@@ -60,7 +60,7 @@ LOBE = 2  # bins on each side over which advances are averaged
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PhaseVocoderModel:
+class PhaseVocoderModel(ModelBase):
     """The zoo member; implements `models.base.Model`."""
 
     codec: MelCodec = MelCodec()
@@ -110,11 +110,6 @@ class PhaseVocoderModel:
     def sample_frames(self) -> int:
         """Codec frames of spectra on each side that a sample depends on."""
         return 1 - (-self.window // self.codec.hop) + self.corrections * reach_frames(self.codec)
-
-    @property
-    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
-        return {}
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
@@ -179,6 +174,10 @@ class PhaseVocoderModel:
         return match_mel(self.codec, samples[self.lead:], mel, passes=self.corrections,
                          upsample=self.network.upsample)
 
+    def inverter(self, params: Params) -> PhaseVocoder:
+        """Returns the inverter that these parameters make of it."""
+        return PhaseVocoder(model=self, params=params)
+
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
         """L1 of log-magnitudes above the floor, relative L1 of compressed magnitudes, and L1 of the
@@ -198,7 +197,7 @@ class PhaseVocoderModel:
     eval_fn = loss_fn  # nothing in it is random
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B S"]:
+                      progress: StepProgress | None = None) -> Float[Array, "B S"]:
         """Samples [B, T * hop] of the batch's `mel` (nat), or of its `audio`'s; `rng` draws phases."""
         del progress
         if "mel" in batch:

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, l1, uniform_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon, Parameterization
@@ -34,13 +35,24 @@ from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
 from music_diffusion.diffusion.schedules import CosineSchedule, Schedule
 from music_diffusion.diffusion.solvers import DDPM, Solver
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.base import (
+    CONTEXT,
+    OVERLAP,
+    SEPARATE,
+    DiffusionBase,
+    Metrics,
+    SegmentLength,
+    Variables,
+    require_features,
+)
 from music_diffusion.models.buckets import Loss, bucket_of, switch_loss
-from music_diffusion.models.performance import FEATURE, performance_weights, widened
+from music_diffusion.models.performance import one_more, performance_weights, widened
+from music_diffusion.models.spaces import MelSpace
+from music_diffusion.networks.performance import FEATURE, PerformanceConfig
 from music_diffusion.networks.positions import TABLE
 from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
 from music_diffusion.notes.vocabulary import EventConfig
-from music_diffusion.types import Batch, Params
+from music_diffusion.types import Batch, Params, StepProgress
 
 CONDITIONS = ("inputs", "targets_context", "targets_context_mask")  # of the notes and what was before
 
@@ -57,8 +69,8 @@ def drop_conditions(batch: Batch, keep: Bool[Array, " B"]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpectrogramDiffusionModel:
-    """The zoo member; implements `models.base.Model`. Defaults are the paper's."""
+class SpectrogramDiffusionModel(DiffusionBase):
+    """The zoo member; implements `models.base.Generator`. Defaults are the paper's."""
 
     config: T5Config  # sizes; its `context` decides which features a batch has
     codec: MelCodec = MelCodec()  # of the spectrograms
@@ -89,6 +101,39 @@ class SpectrogramDiffusionModel:
         Guidance(weights=(self.guidance_weight, self.performance_guidance))  # checks them
         if self.codec.mels != self.config.mel_bins:
             raise UserError(f"{self.config.mel_bins=} must be the codec's {self.codec.mels}")
+
+    @property
+    def space(self) -> MelSpace:
+        """Scaled mel."""
+        return MelSpace(codec=self.codec)
+
+    @property
+    def segment(self) -> SegmentLength:
+        """Segments of the length that was learned."""
+        return SegmentLength(frames=self.config.frames)
+
+    @property
+    def joinings(self) -> tuple[str, ...]:
+        """Context where the model reads it; overlaps (Maman et al. 2024) where it has performances."""
+        if self.config.context:
+            return CONTEXT, OVERLAP
+        return (SEPARATE, OVERLAP) if self.performances is None else (OVERLAP, SEPARATE)
+
+    @property
+    def performances(self) -> PerformanceConfig | None:
+        """The table of performances."""
+        return self.config.performances
+
+    @property
+    def conditions(self) -> NoteTokens:
+        """Note tokens, and the segment before where the network reads it."""
+        return NoteTokens(events=self.events, tokens=self.config.max_tokens, context=self.config.context)
+
+    def one_more_performance(self) -> SpectrogramDiffusionModel:
+        """Returns the model with a larger table; see `models.base.Model`."""
+        if self.performances is None:
+            return super().one_more_performance()
+        return dataclasses.replace(self, config=one_more(self.config))
 
     @property
     def feature_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -243,8 +288,16 @@ class SpectrogramDiffusionModel:
         # One after the other: without notes there is no cross-attention.
         return Guidance(weights=tuple(guidance), stack=False)(denoise, conditions)
 
+    def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
+               *, x0_hook: Callable[[Array], Array] | None = None,
+               progress: StepProgress | None = None) -> Float[Array, "B T F"]:
+        """Scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
+        return sample(self.denoiser(params, batch), z_T, rng, schedule=self.schedule,
+                      parameterization=self.parameterization, solver=self.solver,
+                      num_steps=self.num_steps, times=self.times, x0_hook=x0_hook, progress=progress)
+
     def predict_batch(
-        self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: Progress | None = None
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: StepProgress | None = None
     ) -> Float[Array, "B T F"]:
         """Scaled mel in [-1, 1] of one segment per example.
 
@@ -258,14 +311,5 @@ class SpectrogramDiffusionModel:
         rng_start, rng_solver = jax.random.split(rng)
         batch_size = jnp.shape(batch["inputs"])[0]
         shape = (batch_size, self.config.frames, self.config.mel_bins)
-        return sample(
-            self.denoiser(params, batch),
-            jax.random.normal(rng_start, shape),
-            rng_solver,
-            schedule=self.schedule,
-            parameterization=self.parameterization,
-            solver=self.solver,
-            num_steps=self.num_steps,
-            times=self.times,
-            progress=progress,
-        )
+        return self.sample(params, batch, jax.random.normal(rng_start, shape), rng_solver,
+                           progress=progress)

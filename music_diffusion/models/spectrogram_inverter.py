@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -27,11 +28,12 @@ from music_diffusion.audio.codec_jax import encode_jax
 from music_diffusion.audio.spectral_loss import LinearSpectralLoss, SpectralLoss
 from music_diffusion.errors import UserError
 from music_diffusion.models.adversarial import adversarial_losses
-from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.base import Metrics, ModelBase, Variables, require_features
+from music_diffusion.models.neural_inverter import NeuralInverter, generator_input
 from music_diffusion.networks.discriminators import Discriminators, DiscriminatorsConfig
 from music_diffusion.networks.istft_head import ISTFTHead, ISTFTHeadConfig
 from music_diffusion.networks.seanet import SEANet, SEANetConfig
-from music_diffusion.types import Batch, Params
+from music_diffusion.types import Batch, Params, StepProgress
 
 GeneratorConfig = SEANetConfig | ISTFTHeadConfig
 
@@ -43,22 +45,15 @@ def build_generator(config: GeneratorConfig) -> nn.Module:
     return ISTFTHead(config)
 
 
-def generator_input(codec: MelCodec, mel: Float[Array, "*B T F"]) -> Float[Array, "*B T F"]:
-    """nat → model range, as `codec.scale` but without its upper limit.
-
-    Diffusion models keep within [-1, 1]; but recordings exceed it (a sine of
-    amplitude 1 is 9 dB above +1), and what is limited there would come out quieter.
-    """
-    return 2.0 * (mel - codec.log_min) / (codec.log_max - codec.log_min) - 1.0
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpectrogramInverterModel:
-    """The zoo member; implements `models.base.Model`.
+class SpectrogramInverterModel(ModelBase):
+    """The zoo member; implements `models.base.Model` and `Invertible`.
 
     Parameters have two parts, `generator` and `discriminator`, each with an own
     optimizer (`training.optimizers.by_part`).
     """
+
+    training_only: ClassVar[Mapping[str, Any]] = {"discriminators": None}
 
     codec: MelCodec = MelCodec()
     generator: GeneratorConfig = ISTFTHeadConfig()
@@ -96,11 +91,6 @@ class SpectrogramInverterModel:
         """Frames at each edge of a segment that no loss sees."""
         return self.generator.context_frames if self.trim_frames is None else self.trim_frames
 
-    @property
-    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
-        return {}
-
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone
@@ -114,6 +104,10 @@ class SpectrogramInverterModel:
                 rng_discriminator, jnp.zeros((1, samples)))
         return {collection: {name: dict(part[collection]) for name, part in parts.items()}
                 for collection in ("params", "params_axes")}
+
+    def inverter(self, params: Params) -> NeuralInverter:
+        """Returns the inverter that a trained or released model's parameters make of it."""
+        return NeuralInverter(codec=self.codec, generator=self.network, params=params["generator"])
 
     def released_params(self, params: Params) -> Params:
         """What rendering needs of a training run's parameters: those of the generator."""
@@ -143,7 +137,7 @@ class SpectrogramInverterModel:
         return spectral, {"spectral": spectral}
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B S"]:
+                      progress: StepProgress | None = None) -> Float[Array, "B S"]:
         """Samples [B, T * hop] of the batch's `mel` (nat), or of its `audio`'s."""
         del rng, progress
         if "mel" not in batch:

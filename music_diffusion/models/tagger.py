@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.audio.vggish_mel import VGGishMel
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.base import Metrics, ModelBase, Variables, require_features
 from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.vggish import VGGish, VGGishConfig
 from music_diffusion.notes.frames import NUM_CLASSES
-from music_diffusion.types import Batch, Params
+from music_diffusion.types import Batch, Params, StepProgress
 
 ROOMS = ("dry", "small room", "room", "hall")
 
@@ -50,7 +50,7 @@ class Tags(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaggerModel:
+class TaggerModel(ModelBase):
     """A model of `models.base`."""
 
     fonts: tuple[str, ...]  # names, in the order of the labels
@@ -65,11 +65,6 @@ class TaggerModel:
             raise UserError("TaggerModel.fonts must name at least one SoundFont")
         if (self.network.frames, self.network.mels) != (self.front.patch_frames, self.front.mels):
             raise UserError("VGGishConfig.frames and mels must be those of VGGishMel")
-
-    @property
-    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
-        return {}
 
     @property
     def tags(self) -> Tags:
@@ -93,6 +88,10 @@ class TaggerModel:
         """Embeddings of all patches, n of them, 0.96 s apart."""
         return self.hear(params, audio)["embedding"]
 
+    def presence(self, params: Params) -> Presence:
+        """Returns what these parameters hear of instruments."""
+        return Presence(model=self, params=params)
+
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
         """Cross-entropies of the tags; a tag of -1 is not learned from."""
@@ -114,7 +113,7 @@ class TaggerModel:
     eval_fn = loss_fn  # nothing in it is random
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B n D"]:
+                      progress: StepProgress | None = None) -> Float[Array, "B n D"]:
         """Embeddings."""
         del rng, progress
         require_features(batch, ("audio",))

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from music_diffusion.audio.codec import check_mono
 from music_diffusion.audio.log_frequency import LogFrequencyConfig, log_frequency
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Metrics, Progress, Variables, require_features
+from music_diffusion.models.base import Metrics, ModelBase, Variables, require_features
 from music_diffusion.models.tagger import Presence
 from music_diffusion.networks.pitch_net import PitchNet, PitchNetConfig
 from music_diffusion.notes.activations import (
@@ -43,14 +43,14 @@ from music_diffusion.notes.activations import (
     decode_notes,
 )
 from music_diffusion.notes.notes import Notes
-from music_diffusion.types import Batch, Params
+from music_diffusion.types import Batch, Params, StepProgress
 
 PRESENCE_PATCHES = 4  # on each side of a patch over which presence is averaged
 HEADS = ("onset", "frame", "velocity", "classes", "drums")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscriberModel:
+class TranscriberModel(ModelBase):
     """A model of `models.base`."""
 
     spectrum: LogFrequencyConfig = LogFrequencyConfig()
@@ -71,11 +71,6 @@ class TranscriberModel:
             raise UserError(f"LogFrequencyConfig must begin at pitch {LOWEST_PITCH} and have "
                             f"{n.bins_per_semitone} bins a semitone")
 
-    @property
-    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes that `init` needs: none, the parameters depend on the configuration alone."""
-        return {}
-
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes
@@ -86,6 +81,12 @@ class TranscriberModel:
     def logits(self, params: Params, audio: Float[Array, "B S"]) -> dict[str, jax.Array]:
         """Of S // hop frames; see `PitchNet`."""
         return PitchNet(self.network).apply({"params": params}, log_frequency(self.spectrum, audio))
+
+    def transcriber(self, params: Params, name: str, presence: Presence | None = None) -> Transcriber:
+        """Returns the transcriber that these parameters make of it; see `models.base.Transcribing`."""
+        if presence is not None and presence.model.front.sample_rate != self.spectrum.sample_rate:
+            presence = None
+        return Transcriber(model=self, params=params, name=name, presence=presence)
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
@@ -127,7 +128,7 @@ class TranscriberModel:
     eval_fn = loss_fn  # nothing in it is random
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
-                      progress: Progress | None = None) -> Float[Array, "B T D"]:
+                      progress: StepProgress | None = None) -> Float[Array, "B T D"]:
         """Activations 0..1, flattened: onset, frame, velocity, classes, drums."""
         del rng, progress
         require_features(batch, ("audio",))
@@ -179,7 +180,7 @@ class Transcriber:
         """Hz of the samples."""
         return self.model.spectrum.sample_rate
 
-    def transcribe(self, samples: Float[np.ndarray, " S"], *, progress: Progress | None = None
+    def transcribe(self, samples: Float[np.ndarray, " S"], *, progress: StepProgress | None = None
                    ) -> Transcription:
         """Notes of mono samples at `sample_rate`. Raises UserError for another shape or NaN."""
         samples = check_mono(samples).astype(np.float32)

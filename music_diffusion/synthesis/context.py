@@ -1,4 +1,4 @@
-"""Token models: segment after segment, each with the one before as context.
+"""Segment after segment, each with the one before as context, or each by itself.
 
 Hawthorne et al. 2022 (arXiv 2206.05408), section 3.2: the first segment has no
 context, later ones the spectrogram that was predicted before.
@@ -7,78 +7,57 @@ context, later ones the spectrogram that was predicted before.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from music_diffusion.errors import UserError
-from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
-from music_diffusion.notes.events import encode_segment, pad
-from music_diffusion.notes.notes import Notes
-from music_diffusion.synthesis.joining import CONTEXT, SEPARATE, Progress, for_windows
-from music_diffusion.types import Params
+from music_diffusion.conditions.base import Piece
+from music_diffusion.models.base import CONTEXT, SEPARATE, Generator
+from music_diffusion.synthesis.compiled import Compiled
+from music_diffusion.synthesis.joining import conditions_of, space_frames
+from music_diffusion.types import Params, Progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContextJoining:
-    """A `joining.Joining` for `SpectrogramDiffusionModel`.
+class ChainJoining:
+    """Samples one segment after the other; implements `joining.Joining`."""
 
-    A model without context renders its segments independently.
-    """
+    frames: int = 256  # of a segment
+    context: bool = True  # whether each segment is given the one before
 
-    def name(self, model: SpectrogramDiffusionModel) -> str:
+    @property
+    def name(self) -> str:
         """context, or separate."""
-        return CONTEXT if model.config.context else SEPARATE
+        return CONTEXT if self.context else SEPARATE
 
-    def stream(self, model: SpectrogramDiffusionModel, params: Params, notes: Notes, frames: int,
-               seed: int, progress: Progress | None = None, *,
-               performance: Float[np.ndarray, " R"] | None = None) -> Iterator[np.ndarray]:
-        """Yields scaled mel [t, F], `frames` in all; see `joining.Joining`.
+    def compile(self, model: Generator, params: Params, piece: Piece) -> None:
+        """Compiles what the piece needs; see `joining.Joining`."""
+        _SAMPLE.compile(model, self.frames, params, self._batch(model, piece, 0, None), jax.random.key(0))
 
-        Raises:
-          UserError: a segment has more events than the model takes.
-        """
-        size, mels = model.config.frames, model.config.mel_bins
-        before, mask = np.zeros((1, size, mels), np.float32), np.zeros((1, size), np.float32)
-        segments = -(-frames // size)
-        key = jax.random.key(seed)
+    def stream(self, model: Generator, params: Params, piece: Piece, seed: int,
+               progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """Yields frames [t, C] of the model's space; see `joining.Joining`."""
+        frames = space_frames(piece, model.space)
+        segments = -(-frames // self.frames)
+        key, before = jax.random.key(seed), None
         for i in range(segments):
-            batch = {"inputs": self.tokens(model, notes, i)} | for_windows(performance, 1)
-            if model.config.context:
-                batch |= {"targets_context": before, "targets_context_mask": mask}
-            x0 = np.asarray(_predict(model, params, batch, jax.random.fold_in(key, i)))
-            before, mask = x0, np.ones_like(mask)
-            yield x0[0, :frames - i * size]
+            batch = self._batch(model, piece, i, before)
+            x0 = np.asarray(_SAMPLE(model, self.frames, params, batch, jax.random.fold_in(key, i)))
+            before = x0 if self.context else None
+            yield x0[0, :frames - i * self.frames]
             if progress is not None:
                 progress((i + 1) / segments)
 
-    def tokens(self, model: SpectrogramDiffusionModel, notes: Notes, segment: int) -> np.ndarray:
-        """Token ids [1, N] of one segment."""
-        return tokens_from(model, notes, segment * model.config.frames)
+    def _batch(self, model: Generator, piece: Piece, segment: int, before: np.ndarray | None):
+        return dict(conditions_of(piece, model.space, [segment * self.frames], self.frames, before))
 
 
-def tokens_from(model: SpectrogramDiffusionModel, notes: Notes, first: int) -> np.ndarray:
-    """Token ids [1, N] of the segment that begins at a frame.
-
-    Raises UserError: more events than the model takes, or a frame between two steps of its tokens.
-    """
-    seconds = model.config.frames / model.codec.frame_rate
-    start = first / model.codec.frame_rate
-    steps = start * model.events.steps_per_second
-    if abs(steps - round(steps)) > 1e-4:
-        raise UserError(f"segments that begin at {start:g} s: this model's notes are told in steps of "
-                        f"1/{model.events.steps_per_second} s; take another --overlap")
-    ids = encode_segment(notes, start, start + seconds, config=model.events)
-    if len(ids) > model.config.max_tokens:
-        raise UserError(f"{len(ids)} events between {start:.2f} and {start + seconds:.2f} s; this "
-                        f"model takes {model.config.max_tokens}: thin out the notes there")
-    return pad([ids], model.config.max_tokens)[0]
+def _sample(model: Generator, frames: int, params: Params, batch, key) -> jax.Array:
+    """Returns one segment [1, W, C]."""
+    key_noise, key_solver = jax.random.split(key)
+    z_T = jax.random.normal(key_noise, (1, frames, model.space.channels))
+    return model.sample(params, batch, z_T, key_solver)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(model: SpectrogramDiffusionModel, params: Params, batch, key) -> jax.Array:
-    return model.predict_batch(params, {k: jnp.asarray(v) for k, v in batch.items()}, key)
+_SAMPLE = Compiled(_sample, static=2)

@@ -10,27 +10,22 @@ import difflib
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.soundstream import HUB_URL, SoundStreamHub, SoundStreamONNX
-from music_diffusion.errors import UserError
-from music_diffusion.models.neural_inverter import NeuralInverter
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     FILE,
     Performance,
     Performances,
     read_performances,
 )
-from music_diffusion.models.phase_vocoder import PhaseVocoder, PhaseVocoderModel
-from music_diffusion.models.spectrogram_inverter import SpectrogramInverterModel
-from music_diffusion.models.tagger import Presence, TaggerModel
-from music_diffusion.models.transcriber import Transcriber, TranscriberModel
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Generator, Invertible, Model, Tagging, Transcribing
+from music_diffusion.models.transcriber import Transcriber
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
-from music_diffusion.synthesis.choose_joining import JoiningOptions, default_joining
-from music_diffusion.synthesis.performance import table_config
 from music_diffusion.synthesis.release import released_model, trained_model
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.training.runs import is_run
@@ -38,10 +33,6 @@ from music_diffusion.types import Params
 
 Trained = TypeVar("Trained")
 
-# How each kind of trained inverter is used, from the model and its parameters.
-INVERTERS: dict[type, Callable[..., Inverter]] = {
-    SpectrogramInverterModel: NeuralInverter.of,
-    PhaseVocoderModel: lambda model, params: PhaseVocoder(model=model, params=params)}
 DEFAULT_INVERTER = "inverter"  # its name among those that come with the package
 DEFAULT_TRANSCRIBER, DEFAULT_TAGGER = "transcriber", "tagger"
 
@@ -65,47 +56,39 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
                     f"or one of: {', '.join(available())}")
 
 
-def load(name_or_path: str | os.PathLike = "default", inverter: str | None = None, *,
-         joining: str | None = None, overlap: float | None = None, segment: float | None = None
-         ) -> Synthesizer:
+def load(name_or_path: str | os.PathLike = "default", inverter: str | None = None) -> Synthesizer:
     """Opens a model.
 
     Args:
       name_or_path: a name of `available`, or a folder.
       inverter: see `load_inverter`; None takes the one that comes with the
         package, or Griffin-Lim for models of another codec.
-      joining: of segments, 'overlap' or 'context'; None for what the model has.
-      overlap: seconds that neighbouring segments share, rounded to what the model can do.
-      segment: seconds of a segment, for models that leave them open.
 
     Raises:
       UserError: no such model or inverter, broken weights, a configuration of
-        another version, or a joining that the model cannot do.
+        another version, or a model that generates nothing.
     """
-    options = JoiningOptions(joining=joining, overlap=overlap, segment=segment)
     folder, model, read_params = _open(name_or_path)
-    default = default_joining(model)
-    if type(model) in INVERTERS:
+    if isinstance(model, Invertible):
         raise UserError(f"{folder}: this is an inverter; use it with --inverter, or with reconstruct")
-    if default is None:
+    if not isinstance(model, Generator):
         raise UserError(f"{folder}: {type(model).__name__} cannot be rendered by this version")
     params = read_params()
-    chosen = (load_inverter(inverter, model.codec) if inverter is not None
-              else default_inverter(model.codec))
+    codec = model.space.codec
+    chosen = load_inverter(inverter, codec) if inverter is not None else default_inverter(codec)
     return Synthesizer(name=folder.name, model=model, params=params, inverter=chosen,
-                       joining=options.apply(default, model),
                        performances=_performances(folder, model, params))
 
 
 def load_performances(name_or_path: str | os.PathLike) -> Performances | None:
     """The performances that a model knows; None if it knows none. Raises UserError as `load` does."""
     folder, model, read_params = _open(name_or_path)
-    return _performances(folder, model, read_params()) if table_config(model) is not None else None
+    return None if model.performances is None else _performances(folder, model, read_params())
 
 
-def _performances(folder: pathlib.Path, model: Any, params: Params) -> Performances | None:
+def _performances(folder: pathlib.Path, model: Model, params: Params) -> Performances | None:
     """Of the file in the folder; of a training run without one by number."""
-    table = table_config(model)
+    table = model.performances
     if table is None:
         return None
     if (folder / FILE).is_file():
@@ -164,10 +147,10 @@ def _inverter(spec: str, codec: MelCodec | None) -> Inverter:
         raise UserError(f"{spec}: no such inverter; {hint}There are {', '.join(names)} "
                         "and the folders of trained inverters")
     folder, model, read_params = _open(spec)
-    if type(model) not in INVERTERS:
+    if not isinstance(model, Invertible):
         raise UserError(f"{folder}: {type(model).__name__} is no inverter; "
                         f"give the folder of one, or {', '.join(names)}")
-    return INVERTERS[type(model)](model, read_params())
+    return model.inverter(read_params())
 
 
 def load_trained(name_or_path: str | os.PathLike, kind: type[Trained], what: str
@@ -176,7 +159,7 @@ def load_trained(name_or_path: str | os.PathLike, kind: type[Trained], what: str
 
     Args:
       name_or_path: a name of `available`, or a folder.
-      kind: class of the model.
+      kind: what the model can do, a protocol of `models.base`; object: any model.
       what: such a model is called so in the message of the error.
 
     Raises:
@@ -193,17 +176,16 @@ def load_transcriber(name_or_path: str | os.PathLike = DEFAULT_TRANSCRIBER) -> T
 
     The tagger that comes with the package, if any, helps it to name instruments.
     """
-    folder, model, params = load_trained(name_or_path, TranscriberModel, "transcriber")
+    folder, model, params = load_trained(name_or_path, Transcribing, "transcriber")
     presence = None
     if DEFAULT_TAGGER in available():
-        _, tagger, its_params = load_trained(DEFAULT_TAGGER, TaggerModel, "tagger")
-        if tagger.front.sample_rate == model.spectrum.sample_rate:
-            presence = Presence(model=tagger, params=its_params)
-    return Transcriber(model=model, params=params, name=folder.name, presence=presence)
+        _, tagger, its_params = load_trained(DEFAULT_TAGGER, Tagging, "tagger")
+        presence = tagger.presence(its_params)
+    return model.transcriber(params, folder.name, presence)
 
 
 def _open(name_or_path: str | os.PathLike
-          ) -> tuple[pathlib.Path, Any, Callable[[], Params]]:
+          ) -> tuple[pathlib.Path, Model, Callable[[], Params]]:
     """(folder, model, what reads its parameters) of a released model or of a training run."""
     path = pathlib.Path(name_or_path)
     if str(name_or_path) not in available() and not (path / WEIGHTS).is_file() and is_run(path):
@@ -213,7 +195,7 @@ def _open(name_or_path: str | os.PathLike
     return folder, model, lambda: _params(model, folder)
 
 
-def _open_run(folder: pathlib.Path) -> tuple[pathlib.Path, Any, Callable[[], Params]]:
+def _open_run(folder: pathlib.Path) -> tuple[pathlib.Path, Model, Callable[[], Params]]:
     try:
         model, params, _, _ = trained_model(folder)
     except ModuleNotFoundError as e:
@@ -227,20 +209,19 @@ def _open_run(folder: pathlib.Path) -> tuple[pathlib.Path, Any, Callable[[], Par
     return folder, model, checked
 
 
-def _params(model, folder: pathlib.Path) -> Params:
+def _params(model: Model, folder: pathlib.Path) -> Params:
     params = load_safetensors(folder / WEIGHTS)
     check_params(model, params, folder)
     return params
 
 
-def check_params(model, params, folder) -> None:
+def check_params(model: Model, params: Params, folder: str | os.PathLike) -> None:
     """Raises UserError unless the weights are exactly those that the model is released with."""
     import jax
     from flax.traverse_util import flatten_dict
 
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))["params"]
-    if isinstance(model, SpectrogramInverterModel):
-        abstract = model.released_params(abstract)
+    abstract = model.released_params(abstract)
     expected = {k: v.shape for k, v in flatten_dict(abstract, sep="/").items()}
     found = {k: v.shape for k, v in flatten_dict(params, sep="/").items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))

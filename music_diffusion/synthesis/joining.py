@@ -1,31 +1,23 @@
-"""Spectrograms of any length from overlapping windows.
-
-Maman et al. 2024, section 3.3: neighbouring windows are denoised together, and
-at every step their predictions of x0 are cross-faded linearly along the
-overlap. Windows go through the network in groups, so memory does not grow with
-the piece; a group's first window is faded from the last one of the group
-before in the same way.
-"""
+"""How windows of a piece meet, whatever the model and its conditions are: cuts, fades and noise."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from music_diffusion.conditions.base import Piece
 from music_diffusion.errors import UserError
-from music_diffusion.models.performance import FEATURE
-from music_diffusion.notes.notes import Notes
-from music_diffusion.types import Params
+from music_diffusion.models.base import Generator
+from music_diffusion.models.spaces import Space
+from music_diffusion.types import Batch, Params, Progress
 
-Progress = Callable[[float], None]  # told the share of the work that is done, 0..1
 NOISE_BLOCK = 32  # frames of starting noise that share a key
-OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"  # names of joinings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,18 +49,22 @@ class Windows:
         needed = max(1, -(-(frames - self.overlap) // self.stride))
         return dataclasses.replace(self, group=min(self.group, needed))
 
+    def firsts(self, first: int) -> list[int]:
+        """Returns the first frames of a group's windows."""
+        return [first + k * self.stride for k in range(self.group)]
+
     def cut(self, x: Float[Array, "R ..."]) -> Float[Array, "G W ..."]:
-        """A group's span of frames → its windows."""
+        """Returns the windows of a group's span of frames."""
         return jnp.stack([x[k * self.stride:k * self.stride + self.frames]
                           for k in range(self.group)])
 
-    def join(self, x0: Float[Array, "G W F"]) -> Float[Array, "R F"]:
-        """Windows that agree along their overlaps → the span."""
+    def join(self, x0: Float[Array, "G W C"]) -> Float[Array, "R C"]:
+        """Returns the span of windows that agree along their overlaps."""
         parts = [w[:self.stride] for w in x0[:-1]]
         return jnp.concatenate([*parts, x0[-1]])
 
-    def fade(self, x0: Float[Array, "G W F"], known: Float[Array, "O F"],
-             has_known: Float[Array, ""]) -> Float[Array, "G W F"]:
+    def fade(self, x0: Float[Array, "G W C"], known: Float[Array, "O C"],
+             has_known: Float[Array, ""]) -> Float[Array, "G W C"]:
         """Cross-fades x0 along the overlaps, and from `known` into the first window.
 
         Afterwards neighbours are equal where they overlap.
@@ -81,71 +77,41 @@ class Windows:
         return x0.at[:-1, -self.overlap:].set(mixed[1:])
 
 
-def noise(key: jax.Array, first: int, frames: int, mels: int) -> Float[Array, "T F"]:
-    """Starting noise of absolute frames: the same however windows and groups lie."""
+def noise(key: jax.Array, first: int, frames: int, channels: int) -> Float[Array, "T C"]:
+    """Returns the starting noise of absolute frames: the same however windows and groups lie."""
     blocks = range(first // NOISE_BLOCK, -(-(first + frames) // NOISE_BLOCK))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(blocks))
-    drawn = jax.vmap(lambda k: jax.random.normal(k, (NOISE_BLOCK, mels)))(keys)
+    drawn = jax.vmap(lambda k: jax.random.normal(k, (NOISE_BLOCK, channels)))(keys)
     skip = first - blocks[0] * NOISE_BLOCK
-    return drawn.reshape(-1, mels)[skip:skip + frames]
-
-
-def for_windows(performance: Float[np.ndarray, " R"] | None, group: int) -> dict[str, np.ndarray]:
-    """The feature `performance` [G, R] of a group's windows; nothing for a model that has none."""
-    if performance is None:
-        return {}
-    return {FEATURE: np.tile(np.asarray(performance, np.float32), (group, 1))}
+    return drawn.reshape(-1, channels)[skip:skip + frames]
 
 
 class Joining(Protocol):
-    """How a kind of model makes a spectrogram of any length, in flat memory."""
+    """How segments of a generator become a spectrogram of any length, in flat memory."""
 
-    def name(self, model: Any) -> str:
-        """overlap, context, or separate: segments that know nothing of each other."""
+    @property
+    def name(self) -> str:
+        """Returns what it is called; see `models.base.Generator.joinings`."""
         ...
 
-    def stream(self, model: Any, params: Params, notes: Notes, frames: int, seed: int,
-               progress: Progress | None = None, *,
-               performance: Float[np.ndarray, " R"] | None = None) -> Iterator[np.ndarray]:
-        """Yields scaled mel [t, F] in order, `frames` in all.
+    def compile(self, model: Generator, params: Params, piece: Piece) -> None:
+        """Compiles what the piece needs, so that its stream begins at once."""
+        ...
 
-        `performance` weighs the rows of a model's table, if it has one (`models.performance`). Streams
-        of as many frames come in equal pieces.
+    def stream(self, model: Generator, params: Params, piece: Piece, seed: int,
+               progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """Yields frames [t, C] of the model's space in order, as many as the piece has.
+
+        Streams of pieces of one length come in equal parts.
         """
         ...
 
 
-class GroupSampler(Protocol):
-    """Denoises one group of windows."""
-
-    def __call__(self, first: int, z_T: Float[Array, "G W F"], key: jax.Array,
-                 known: Float[Array, "O F"], has_known: Array) -> Float[Array, "R F"]:
-        """Scaled mel of the group's span, whose first frame is `first`."""
-        ...
+def space_frames(piece: Piece, space: Space) -> int:
+    """Returns how many frames of the space a piece has."""
+    return -(-piece.frames // space.step)
 
 
-def overlapped(sampler: GroupSampler, windows: Windows, frames: int, mels: int, seed: int,
-               progress: Progress | None = None) -> Iterator[np.ndarray]:
-    """Yields scaled mel [t, F] in order, `frames` in all.
-
-    Args:
-      sampler: draws a group.
-      windows: the cut.
-      frames: length of the piece.
-      mels: F.
-      seed: of the starting noise and the solver's.
-      progress: told the share that is done, 0..1.
-    """
-    key_noise, key_solver = jax.random.split(jax.random.key(seed))
-    step = windows.group * windows.stride
-    groups = max(1, -(-(frames - windows.overlap) // step))
-    known = jnp.zeros((windows.overlap, mels))
-    for g in range(groups):
-        first = g * step
-        z_T = windows.cut(noise(key_noise, first, windows.span, mels))
-        x0 = sampler(first, z_T, jax.random.fold_in(key_solver, g), known, jnp.asarray(g > 0))
-        known = x0[-windows.overlap:]
-        last = g == groups - 1
-        yield np.asarray(x0)[:frames - first if last else step]
-        if progress is not None:
-            progress((g + 1) / groups)
+def conditions_of(piece: Piece, space: Space, firsts: Sequence[int], size: int, before=None) -> Batch:
+    """Returns the conditions of windows that begin at frames of the space and have `size` of them."""
+    return piece.windows([first * space.step for first in firsts], size * space.step, before)

@@ -1,88 +1,92 @@
-"""Frame-wise models: windows of a piece denoised together (`joining`)."""
+"""Windows of a piece that overlap and are denoised together.
+
+Maman et al. 2024 (arXiv 2309.12283), section 3.3: neighbouring windows are denoised together, and
+at every step their predictions of x0 are cross-faded linearly along the
+overlap. Windows go through the network in groups, so memory does not grow with
+the piece; a group's first window is faded from the last one of the group
+before in the same way.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from music_diffusion.audio.tails import energy_tails, lead_frames
-from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.note_map import draw_note_maps
-from music_diffusion.models.performance import FEATURE
-from music_diffusion.notes.frames import FrameGrid, roll_features
-from music_diffusion.notes.notes import Notes
-from music_diffusion.synthesis.joining import (
-    OVERLAP,
-    Progress,
-    Windows,
-    for_windows,
-    overlapped,
-)
-from music_diffusion.types import Params
+from music_diffusion.conditions.base import Piece
+from music_diffusion.models.base import OVERLAP, Generator
+from music_diffusion.synthesis.compiled import Compiled
+from music_diffusion.synthesis.joining import Windows, conditions_of, noise, space_frames
+from music_diffusion.types import Params, Progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OverlapJoining:
-    """A `joining.Joining` for `FrameDiffusionModel`."""
+    """Cross-fades windows while they are sampled; implements `joining.Joining`.
 
-    grid: FrameGrid = FrameGrid()
+    A model with context gets none: every window is to it the first of a piece.
+    """
+
     windows: Windows = Windows()
 
-    def name(self, model: FrameDiffusionModel) -> str:
+    @property
+    def name(self) -> str:
         """overlap."""
         return OVERLAP
 
-    def stream(self, model: FrameDiffusionModel, params: Params, notes: Notes, frames: int, seed: int,
-               progress: Progress | None = None, *,
-               performance: Float[np.ndarray, " R"] | None = None) -> Iterator[np.ndarray]:
-        """Yields scaled mel [t, F], `frames` in all; see `joining.Joining`."""
-        if abs(self.grid.hop * model.codec.frame_rate - 1) > 1e-6:
-            raise UserError(f"{self.grid.hop=} must be the codec's {1 / model.codec.frame_rate} s")
+    def compile(self, model: Generator, params: Params, piece: Piece) -> None:
+        """Compiles what the piece needs; see `joining.Joining`."""
+        windows = self.windows.for_length(space_frames(piece, model.space))
+        _SAMPLE.compile(model, windows, *_arguments(model, windows, params, piece, 0, *_start(0),
+                                                    _nothing_known(model, windows), False))
+
+    def stream(self, model: Generator, params: Params, piece: Piece, seed: int,
+               progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """Yields frames [t, C] of the model's space; see `joining.Joining`."""
+        frames = space_frames(piece, model.space)
         windows = self.windows.for_length(frames)
-        draw = _GroupSampler(self.grid, model, params, notes, windows, performance)
-        yield from overlapped(draw, windows, frames, model.codec.mels, seed, progress)
+        key_noise, key_solver = _start(seed)
+        step = windows.group * windows.stride
+        groups = max(1, -(-(frames - windows.overlap) // step))
+        known = _nothing_known(model, windows)
+        for g in range(groups):
+            first = g * step
+            x0 = _SAMPLE(model, windows, *_arguments(
+                model, windows, params, piece, first, key_noise, jax.random.fold_in(key_solver, g), known,
+                g > 0))
+            known = x0[-windows.overlap:]
+            yield np.asarray(x0)[:frames - first if g == groups - 1 else step]
+            if progress is not None:
+                progress((g + 1) / groups)
 
 
-class _GroupSampler:
-    """`joining.GroupSampler` for a frame-wise model and the notes of one piece."""
-
-    def __init__(self, grid: FrameGrid, model: FrameDiffusionModel, params: Params, notes: Notes,
-                 windows: Windows, performance: Float[np.ndarray, " R"] | None):
-        self._grid, self._model, self._params = grid, model, params
-        self._notes, self._windows = notes, windows
-        self._weights, self._performance = performance, for_windows(performance, windows.group)
-
-    def __call__(self, first, z_T, key, known, has_known):
-        windows, grid, params = self._windows, self._grid, self._params
-        hop = self._model.codec.hop / self._model.codec.sample_rate
-        start = first * hop
-        # Only a part of the piece is looked at, so a group costs the same in any piece.
-        codec, decays = self._model.codec, self._model.config.tails
-        lead = min(first, lead_frames(decays, codec)) if decays else 0  # what is before and still heard
-        notes = self._notes.between(start - lead * hop - grid.tail - 1, start + windows.span * hop + 1)
-        timbre = self._model.config.timbre
-        maps = draw_note_maps(timbre, params["timbre"], notes, start - lead * hop, lead + windows.span,
-                              grid, self._weights)
-        batch = {"maps": maps[lead:], "roll": roll_features(notes, start, windows.span, grid)}
-        if timbre.performances is not None and self._model.performance_guidance != 1.0:
-            batch["base_maps"] = draw_note_maps(timbre, params["timbre"], notes, start, windows.span, grid)
-        if decays:
-            batch["tails"] = codec.scale(energy_tails(codec.unscale(maps[:, 0]), decays, codec))[lead:]
-        batch |= self._performance
-        return _sample(self._model, windows, params, batch, z_T, key, known, has_known)
+def _start(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of the starting noise and of the solver."""
+    key_noise, key_solver = jax.random.split(jax.random.key(seed))
+    return key_noise, key_solver
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(model: FrameDiffusionModel, windows: Windows, params: Params, batch, z_T, key, known,
-            has_known) -> jax.Array:
-    """Scaled mel of one group's span."""
-    cut = {k: jnp.asarray(v) if k == FEATURE else windows.cut(jnp.asarray(v)) for k, v in batch.items()}
-    x0 = model.sample(params, cut, z_T, key, x0_hook=lambda x0: windows.fade(x0, known, has_known))
+def _nothing_known(model: Generator, windows: Windows) -> jax.Array:
+    return jnp.zeros((windows.overlap, model.space.channels))
+
+
+def _arguments(model: Generator, windows: Windows, params: Params, piece: Piece, first: int,
+               key_noise: jax.Array, key_solver: jax.Array, known: jax.Array, has_known: bool) -> tuple:
+    """Returns what `_sample` takes for the group that begins at frame `first`."""
+    batch = conditions_of(piece, model.space, windows.firsts(first), windows.frames)
+    z_T = windows.cut(noise(key_noise, first, windows.span, model.space.channels))
+    arrays = {name: jnp.asarray(values) for name, values in batch.items()}
+    return params, arrays, z_T, key_solver, known, jnp.asarray(has_known)
+
+
+def _sample(model: Generator, windows: Windows, params: Params, batch, z_T, key, known, has_known
+            ) -> jax.Array:
+    """Returns the span [R, C] of one group of windows."""
+    x0 = model.sample(params, batch, z_T, key, x0_hook=lambda x0: windows.fade(x0, known, has_known))
     return windows.join(x0)
+
+
+_SAMPLE = Compiled(_sample, static=2)

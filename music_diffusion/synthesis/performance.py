@@ -16,15 +16,13 @@ import dataclasses
 import difflib
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.performances import Performances
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import Performances
-from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.notes.frames import DRUMS
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import (
@@ -35,11 +33,6 @@ from music_diffusion.notes.programs import (
 
 NONE, REST = "none", "rest"
 _PROGRAMS = np.arange(DRUMS)
-
-
-def table_config(model: Any) -> PerformanceConfig | None:
-    """The table of a model with performances."""
-    return getattr(getattr(model, "config", None), "performances", None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

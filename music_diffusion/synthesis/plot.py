@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.notes import Notes
 
 COLUMNS = 2000  # of the picture; longer spectrograms are averaged into these
@@ -51,14 +52,11 @@ def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSke
     draw_mel(spectrum, sketch.mel, codec, seconds)
     spectrum.set_xlabel("time (s)")
     spectrum.set_xlim(0, seconds)
-    part = f"{path}.part"
     try:
-        figure.savefig(part, dpi=110, format="png")
-        os.replace(part, path)
+        with atomic_write(path) as part:
+            figure.savefig(part, dpi=110, format="png")
     finally:
         plt.close(figure)
-        if os.path.exists(part):
-            os.remove(part)
 
 
 def draw_roll(axes, notes: Notes) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.files import atomic_write
 from music_diffusion.synthesis.plot import draw_mel
 from music_diffusion.types import Mel
 
@@ -65,11 +66,8 @@ def plot_pair(path: str | os.PathLike, sketches: Sequence[FoldingSketch], codec:
         panel.set_title(title, loc="left")
         panel.set_xlim(0, sketch.frames / codec.frame_rate)
     axes[-1].set_xlabel("time (s)")
-    part = f"{path}.part"
     try:
-        figure.savefig(part, dpi=110, format="png")
-        os.replace(part, path)
+        with atomic_write(path) as part:
+            figure.savefig(part, dpi=110, format="png")
     finally:
         plt.close(figure)
-        if os.path.exists(part):
-            os.remove(part)

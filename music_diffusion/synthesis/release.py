@@ -6,31 +6,25 @@ of the model, so that later changes of defaults do not change the model.
 
 from __future__ import annotations
 
+import inspect
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from music_diffusion import gin_setup
-from music_diffusion.errors import UserError
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     FILE,
     Performances,
     read_performances,
     write_performances,
 )
-from music_diffusion.synthesis.performance import table_config
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import Model
 from music_diffusion.types import Params
 
-# Models whose training has parts that rendering does not: the bindings that leave them out.
-WITHOUT_TRAINING = {
-    "FrameDiffusionModel": "FrameDiffusionModel.timbre_weights = None",  # now among the weights
-    "SpectrogramInverterModel": "SpectrogramInverterModel.discriminators = None",
-}
-
-
 # Parameters that name the file by which performances are numbered.
-NUMBERING = {("RecordSource", "performance"), ("PerformedNoteSource", "performances")}
+NUMBERING = {("PerformanceNumbers", "file"), ("PerformedNoteSource", "performances")}
 
 
 def released(*, model: Any) -> Any:
@@ -82,7 +76,7 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
             raise UserError("the training configuration binds no train.model that this version "
                             f"knows ({_reason(e)})") from e
         gin.parse_config(f"released.model = {model}")
-        gin.parse_config(WITHOUT_TRAINING.get(model.selector.rpartition(".")[2], ""))
+        gin.parse_config(_without_training(gin, model.selector))
         try:
             gin.parse_config(list(bindings))
             gin.get_configurable("released")()
@@ -90,6 +84,14 @@ def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
             source = ", ".join(bindings) or "the training configuration"
             raise UserError(f"{source}: {_reason(e)}") from e
         return gin.operative_config_str()
+
+
+def _without_training(gin: Any, selector: str) -> list[str]:
+    """Returns bindings that leave out what only training needs of a model, by its class."""
+    # gin wraps what it makes configurable; the class is what it wraps.
+    configurable = inspect.unwrap(gin.get_configurable(selector))
+    values = inspect.getattr_static(configurable, "training_only", {})
+    return [f"{selector}.{name} = {value!r}" for name, value in values.items()]
 
 
 def rebound_config(text: str, bindings: Sequence[str]) -> str:
@@ -116,8 +118,6 @@ def trained_model(model_dir: str | os.PathLike, *, step: int | None = None,
                   bindings: Sequence[str] = ()) -> tuple[Any, Params, int, str]:
     """(model, its parameters, step, released configuration) of a run of either trainer.
 
-    A model with `released_params(params)` says itself which parameters are its.
-
     Args:
       model_dir: of the run.
       step: which checkpoint; None for the newest.
@@ -134,8 +134,7 @@ def _trained(model_dir: str | os.PathLike, step: int | None, bindings: Sequence[
     params, step, training_config = read_run(model_dir, step)
     text = released_config(training_config, bindings)
     model = _model_of(text)
-    choose = getattr(model, "released_params", None)
-    return model, params if choose is None else choose(params), step, text, training_config
+    return model, model.released_params(params), step, text, training_config
 
 
 def release(model_dir: str, out_dir: str, *, step: int | None = None,
@@ -167,10 +166,10 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
         write_performances(out / FILE, named)
 
 
-def _named(model: Any, params: Params, model_dir: str, training_config: str,
+def _named(model: Model, params: Params, model_dir: str, training_config: str,
            path: str | os.PathLike | None) -> Performances | None:
     """The names of the model's performances, as those of these parameters."""
-    if table_config(model) is None:
+    if model.performances is None:
         if path is not None:
             raise UserError(f"--performances {path}: the model of {model_dir} knows no performances; "
                             "leave it out")

@@ -9,11 +9,13 @@ import tempfile
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
-from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
-from music_diffusion.synthesis.synthesizer import Progress, Settings, Synthesizer
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.types import Progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +29,9 @@ class Rendering(Speed):
     output: str
     plot: str | None
     model: str
-    steps: int
-    solver: str
-    guidance: float
+    steps: int | None  # None for what the model does not have
+    solver: str | None
+    guidance: float | None
     seed: int
     performance: str | None  # who plays what; None of a model without performances
     joining: str  # of segments: overlap, context or separate
@@ -45,8 +47,8 @@ def check_outputs(output: str, plot: str | None) -> None:
 
 
 def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
-                settings: Settings = Settings(), plot: str | None = None, normalize: bool = True,
-                progress: Progress | None = None) -> Rendering:
+                settings: RenderSettings = RenderSettings(), plot: str | None = None,
+                normalize: bool = True, progress: Progress | None = None) -> Rendering:
     """Renders a MIDI file; nothing appears unless all went well.
 
     Args:
@@ -62,8 +64,9 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
     check_outputs(output, plot)
     notes = read_midi(midi)
     codec = synthesizer.codec
-    synthesizer.compile(notes, settings)
-    sketch = SpectrogramSketch(synthesizer.frames_of(notes), codec.mels) if plot else None
+    source = synthesizer.source_of(notes)
+    synthesizer.compile(source, settings)
+    sketch = SpectrogramSketch(source.frames, codec.mels) if plot else None
     watch = Stopwatch()
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as scratch:
         picture = os.path.join(scratch, "plot.png")
@@ -73,7 +76,7 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
             # Loudness is known only at the end, so the first pass goes to a scratch file.
             target = os.path.join(scratch, "raw.wav") if normalize else output
             with AudioWriter(target, codec.sample_rate, subtype="FLOAT" if normalize else None) as writer:
-                for samples in synthesizer.stream(notes, settings, progress=progress,
+                for samples in synthesizer.stream(source, settings, progress=progress,
                                                   on_mel=sketch.push if sketch else None):
                     writer.write(samples)
                 if sketch is not None:  # before the audio appears, because drawing may fail too
@@ -85,24 +88,17 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
         (_, lufs), speed = measure(work, lambda done: done[0], watch=watch)
         if plot is not None:
             _place(picture, plot)
-    model = settings.apply(synthesizer.model)
+    sampling = synthesizer.sampled_by(settings).sampling
     return Rendering(
-        output=output, plot=plot, model=synthesizer.name, steps=model.num_steps,
-        solver=repr(model.solver), guidance=model.guidance_weight, seed=settings.seed,
-        performance=synthesizer.performance_of(settings),
-        joining=synthesizer.joining_of(settings).name(model), notes=len(notes),
+        output=output, plot=plot, model=synthesizer.name, steps=sampling.steps,
+        solver=None if sampling.solver is None else repr(sampling.solver), guidance=sampling.guidance,
+        seed=settings.seed, performance=synthesizer.performance_of(settings),
+        joining=synthesizer.joining_of(settings).name, notes=len(notes),
         lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
         **dataclasses.asdict(speed.rounded()))
 
 
 def _place(source: str, target: str) -> None:
     """Copies a file, maybe from another file system; it appears when it is complete."""
-    part = f"{target}.part"
-    try:
+    with atomic_write(target) as part:
         shutil.copyfile(source, part)
-        os.replace(part, target)
-    except OSError as e:
-        raise UserError(f"{target}: writing failed ({e.strerror}); is the disk full?") from e
-    finally:
-        if os.path.exists(part):
-            os.remove(part)

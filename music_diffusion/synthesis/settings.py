@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from music_diffusion.errors import UserError
 
-if TYPE_CHECKING:  # the command line shows these fields in its help, which imports no JAX
+if TYPE_CHECKING:  # the command line's help names these settings and has no time for JAX
     from music_diffusion.diffusion.solvers import Solver
 
-OVERLAP, CONTEXT, SEPARATE = "overlap", "context", "separate"  # names of joinings
-JOININGS = (OVERLAP, CONTEXT)  # that a user may ask for
+JOININGS = ("overlap", "context")  # that a user may ask for, of those in `models.base`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,16 +39,3 @@ class RenderSettings:
     def changed(self, **changes: Any) -> RenderSettings:
         """Returns these settings with some of them replaced. Raises UserError for a bad value."""
         return dataclasses.replace(self, **changes)
-
-    # Until the synthesizer takes this object itself.
-    def apply(self, model: Any) -> Any:
-        return self._former().apply(model)
-
-    @property
-    def joining_options(self) -> Any:
-        return self._former().joining_options
-
-    def _former(self) -> Any:
-        from music_diffusion.synthesis.synthesizer import Settings
-
-        return Settings(**vars(self))

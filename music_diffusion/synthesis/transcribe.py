@@ -11,6 +11,7 @@ from jaxtyping import Float
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.io import AudioReader, StreamResampler, check_writable
 from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 from music_diffusion.models.transcriber import Transcriber, Transcription
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.speed import Speed, measure
@@ -70,13 +71,8 @@ def transcribe_file(transcriber: Transcriber, source: str, output: str, *, plot:
     notes = heard.notes
     if plot is not None:
         _plot(plot, heard, samples, transcriber.sample_rate, os.path.basename(source))
-    part = f"{output}.part"
-    try:
+    with atomic_write(output) as part:
         write_midi(notes, part)
-        os.replace(part, output)
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
     return heard, TranscriptionFacts(
         output=output, plot=plot, transcriber=transcriber.name, notes=len(notes),
         drums=int(notes.is_drum.sum()),

@@ -18,7 +18,7 @@ from music_diffusion.t5x.recipe import Recipe
 from music_diffusion.training.loop import NonFiniteError
 from music_diffusion.training.metrics import CsvLog
 from music_diffusion.training.state import mean_gradients
-from music_diffusion.training.warm_start import adopted, stored_params, warm_start
+from music_diffusion.training.warm_start import stored_params, warm_start
 
 
 class RecipeTrainer(trainer.Trainer):
@@ -115,7 +115,7 @@ class RecipeInitializer(utils.TrainStateInitializer):
             return state
         parts = state.state_dict()
         params = unfreeze(state.params)
-        stored = adopted(self._recipe.model, params, stored_params(source))
+        stored = self._recipe.model.adopt(params, stored_params(source))
         params = warm_start(params, stored, self._recipe.init_parts, source)
         parts["target"] = params
         if "ema_params" in parts["state"]["param_states"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_text
 from music_diffusion.models.base import Model
 from music_diffusion.training import partitioning
 from music_diffusion.training.checkpoints import Checkpoints
@@ -27,7 +27,7 @@ from music_diffusion.training.report import Report
 from music_diffusion.training.state import TrainState, init_state
 from music_diffusion.training.steps import Evaluator, Step, Wishes
 from music_diffusion.training.stopping import FINISHED, Stop, Stopped
-from music_diffusion.training.warm_start import adopted, stored_params, warm_start
+from music_diffusion.training.warm_start import stored_params, warm_start
 
 
 class NonFiniteError(UserError):
@@ -216,7 +216,7 @@ class _Start:
 
 def _warm(state: TrainState, model: Model, init_from: str, init_parts: Sequence[str]) -> TrainState:
     """A fresh state whose parameters, and their average, begin with stored ones."""
-    stored = adopted(model, state.params, stored_params(init_from))
+    stored = model.adopt(state.params, stored_params(init_from))
     params = warm_start(state.params, stored, init_parts, init_from)
     # A copy, as in `init_state`.
     ema_params = None if state.ema_params is None else jax.tree.map(jnp.copy, params)
@@ -270,7 +270,5 @@ def _write_config(folder: pathlib.Path) -> str:
 
     text = gin.operative_config_str()
     if jax.process_index() == 0:
-        part = folder / "config.gin.part"
-        part.write_text(text)
-        os.replace(part, folder / "config.gin")
+        write_text(folder / "config.gin", text)
     return text

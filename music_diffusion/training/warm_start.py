@@ -11,7 +11,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.base import Model
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.training.checkpoints import read_params
 from music_diffusion.training.t5x_checkpoints import is_t5x, read_t5x
@@ -26,12 +25,6 @@ def stored_params(path: str | os.PathLike) -> Params:
     if pathlib.Path(path).is_dir():
         return read_t5x(path)[0] if is_t5x(path) else read_params(path)[0]
     return load_safetensors(path)
-
-
-def adopted(model: Model, params: Params, stored: Params) -> Params:
-    """Stored parameters as the model takes them: some can take those of a smaller model (`adopt`)."""
-    adopt = getattr(model, "adopt", None)
-    return stored if adopt is None else adopt(params, stored)
 
 
 def warm_start(params: Params, stored: Params, parts: Sequence[str], source: str) -> Params:

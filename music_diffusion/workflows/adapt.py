@@ -15,27 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from music_diffusion.data.build import BuildPlan, build
-from music_diffusion.data.note_features import FrameFeatures, NoteFeatures, TokenFeatures
-from music_diffusion.data.note_maps import add_note_maps
-from music_diffusion.data.performances import performances_of
-from music_diffusion.data.pipeline import RecordSource
-from music_diffusion.data.sets.recorded_pairs import RecordedPairs
-from music_diffusion.errors import UserError
-from music_diffusion.models.adaptation import (
-    AdaptationModel,
-    MapModel,
-    grown,
-    losses_of,
-    without_maps,
-)
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
+from music_diffusion.conditions.performances import (
     FILE,
     Performance,
     read_performances,
     write_performances,
 )
+from music_diffusion.data.build import BuildPlan, build
+from music_diffusion.data.note_maps import add_note_maps
+from music_diffusion.data.performances import performances_of
+from music_diffusion.data.pipeline import RecordSource
+from music_diffusion.data.sets.recorded_pairs import RecordedPairs
+from music_diffusion.errors import UserError
+from music_diffusion.models.adaptation import AdaptationModel, losses_of
+from music_diffusion.models.base import Generator, NoteMapped
+from music_diffusion.models.note_map import without_maps
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.synthesis.hub import find, load_trained
@@ -81,10 +76,10 @@ class _Adapting:
         self._began = time.monotonic()
         self._request, self._monitor, self._stages = request, monitor, Stages(3, monitor)
         self._folder = find(request.base)
-        opened = load_trained(request.base, object, "model")
-        self._model: Any = opened[1]
-        self._params = opened[2]
-        self._larger: Any = grown(self._model)  # refuses what has no performances
+        opened: Any = load_trained(request.base, object, "model")
+        self._model: Generator
+        _, self._model, self._params = opened
+        self._larger: Any = self._model.one_more_performance()  # refuses what has no performances
         self._known = read_performances(self._folder / FILE)
         self._known.check(self._params, self._folder / FILE)
         if request.name in self._known.names:
@@ -120,38 +115,31 @@ class _Adapting:
 
     def _records(self, pairs: RecordedPairs) -> RecordSource:
         """Returns what the model learns from, but for note maps."""
-        model, folder = self._model, self._work.path("records")
+        model, codec, folder = self._model, self._model.space.codec, self._work.path("records")
         build(pairs, "recorded_pairs",
-              BuildPlan(codec=model.codec, workers=self._request.workers, frames=512), folder)
-        features: NoteFeatures = FrameFeatures()
-        frames = 256
-        if not isinstance(model, FrameDiffusionModel):
-            features = TokenFeatures(config=model.events, tokens=model.config.max_tokens)
-            frames = model.config.frames
+              BuildPlan(codec=codec, workers=self._request.workers, frames=512), folder)
         names = self._work.path(FILE)
         write_performances(names, dataclasses.replace(
             self._known, performances=(*self._known.performances, Performance(name=self._request.name)),
             table=None))
-        return RecordSource(folder=folder, codec=model.codec, frames=frames, features=features,
-                            context=getattr(model.config, "context", False), performance=names,
-                            tails=getattr(model.config, "tails", ()),
-                            eval_batch_count=4)
+        return RecordSource(folder=folder, codec=codec, frames=model.segment.frames, eval_batch_count=4,
+                            conditions=_with(model.conditions, performance=PerformanceNumbers(file=names)))
 
     def _first_source(self, records: RecordSource) -> RecordSource:
         """Returns the records with the maps that the model draws so far, if it draws some."""
-        if not isinstance(self._model, FrameDiffusionModel):
+        if not isinstance(self._model, NoteMapped):
             return records
-        return self._mapped(records, "mapped", self._model.config.timbre, self._params["timbre"],
-                            slots=SLOTS)
+        mapped = self._mapped(records, "mapped", *self._model.note_timbre(self._params))
+        return dataclasses.replace(mapped, conditions=_with(mapped.conditions, slots=SLOTS))
 
     def _mapped(self, source: RecordSource, name: str, config: NoteTimbreConfig, timbre: Params,
-                *, slots: int = 0, row: int | None = None) -> RecordSource:
+                row: int | None = None) -> RecordSource:
         """Adds the maps that a note timbre network draws, of one of its performances or without."""
         folder = self._work.path(name)
         with self._monitor.bar("note maps") as progress:
             add_note_maps(source.folder, folder, config, timbre, progress=in_steps(progress),
                           row_of=lambda record: row)
-        return dataclasses.replace(source, folder=folder, features=FrameFeatures(slots=slots))
+        return dataclasses.replace(source, folder=folder, conditions=source.conditions.mapped())
 
     def _nearest(self, source: RecordSource) -> int:
         """Returns the performance with which the model explains the training recordings best."""
@@ -171,25 +159,27 @@ class _Adapting:
         larger = dataclasses.replace(self._larger, performance_dropout=0.0)
         adapter = AdaptationModel(model=larger, begin_with=begin_with)
         first = str(self._folder / WEIGHTS)
-        if isinstance(model, FrameDiffusionModel):
-            if model.config.timbre.performances is not None:
-                first, timbre = self._train_notes(adapter, source, first)
-                source = self._mapped(records, "mapped_own", larger.config.timbre, timbre,
-                                      row=len(self._known.names))
+        if isinstance(model, NoteMapped):
+            if model.note_timbre(self._params)[0].performances is not None:
+                first, drawing = self._train_notes(adapter, larger, source, first)
+                source = self._mapped(records, "mapped_own", *drawing, row=len(self._known.names))
             else:
-                source = dataclasses.replace(source, features=FrameFeatures(slots=0))
+                source = dataclasses.replace(source, conditions=source.conditions.mapped())
         trained, losses = self._train(adapter, source, first, "run", "recipes/fine_tune/adapt.gin")
         return adapter.merged(trained), losses
 
-    def _train_notes(self, adapter: AdaptationModel, source: RecordSource, first: str
-                     ) -> tuple[str, Params]:
-        """Trains how notes sound; returns the file of parameters to go on with, and the note timbres."""
-        fitting = dataclasses.replace(adapter, model=MapModel(model=adapter.model))
+    def _train_notes(self, adapter: AdaptationModel, larger: NoteMapped, source: RecordSource, first: str
+                     ) -> tuple[str, tuple[NoteTimbreConfig, Params]]:
+        """Trains how notes sound.
+
+        Returns the file of parameters to go on with, and the network that draws maps.
+        """
+        fitting = dataclasses.replace(adapter, model=larger.map_model())
         fitted, _ = self._train(fitting, dataclasses.replace(source, frames=MAP_FRAMES), first, "notes",
                                 "recipes/fine_tune/adapt_notes.gin")
         path = self._work.path("notes.safetensors")
         save_safetensors(path, fitted)
-        return path, adapter.merged(fitted)["timbre"]
+        return path, larger.note_timbre(adapter.merged(fitted))
 
     def _train(self, model: AdaptationModel, source: RecordSource, first: str, name: str, recipe: str
                ) -> tuple[Params, tuple[float, float]]:
@@ -211,7 +201,7 @@ class _Adapting:
         entry = dataclasses.replace(performances_of(self._work.path("records"))[0],
                                     source=", ".join(os.path.basename(path) for path in request.audio),
                                     room=request.room)
-        config = self._larger.config.performances
+        config = self._larger.performances
         text = rebound_config((base / CONFIG).read_text(), [
             f"PerformanceConfig.count = {config.count}", f"PerformanceConfig.features = {config.features}"])
         out = pathlib.Path(request.output)
@@ -225,3 +215,8 @@ class _Adapting:
             with open(out / "README.md", "a") as f:
                 f.write(f"\n## Performance `{entry.name}`\n\nAdded by `music-diffusion adapt` from "
                         f"{entry.minutes:.1f} minutes of {entry.source}.\n")
+
+
+def _with(conditions: Any, **changes: Any) -> Any:
+    """Returns conditions of training examples with some fields changed."""
+    return dataclasses.replace(conditions, **changes)

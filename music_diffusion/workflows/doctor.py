@@ -29,11 +29,11 @@ class LoadPresence:
     """Loads the tagger that comes with the package, in every process."""
 
     def __call__(self) -> Callable[[np.ndarray], np.ndarray]:
-        from music_diffusion.models.tagger import Presence, TaggerModel
+        from music_diffusion.models.base import Tagging
         from music_diffusion.synthesis.hub import DEFAULT_TAGGER, load_trained
 
-        _, model, params = load_trained(DEFAULT_TAGGER, TaggerModel, "tagger")
-        return Presence(model=model, params=params)
+        _, model, params = load_trained(DEFAULT_TAGGER, Tagging, "tagger")
+        return model.presence(params)
 
 
 def diagnose(data_set: DataSet, codec: MelCodec, workers: int, monitor: Monitor = SILENT

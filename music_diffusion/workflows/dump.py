@@ -14,9 +14,9 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.base import Example
 from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
-from music_diffusion.data.note_features import Example
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
@@ -67,7 +67,7 @@ def dump_examples(request: DumpRequest, monitor: Monitor = SILENT) -> DumpedExam
             examples.append(example)
             labels = {kind: holdings.classes[kind][int(example[name])]
                       for name, kind in LABELS.items() if name in example}
-            notes = example_notes(example, member.features, hop)
+            notes = example_notes(example, member.conditions.events, hop)
             title = ", ".join([f"{request.task}, {request.split}, example {i}", *labels.values()])
             files = _write(out / f"{i:03d}", example, notes, codec, inverter, title)
             facts.append({"files": files, **labels} | ({} if notes is None else {"notes": len(notes)}))

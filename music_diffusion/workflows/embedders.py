@@ -6,10 +6,14 @@ import difflib
 import pathlib
 
 from music_diffusion.errors import UserError
-from music_diffusion.evaluation.embeddings import Embedder, TaggerEmbedder, VGGishEmbedder
-from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
-from music_diffusion.synthesis.hub import DEFAULT_TAGGER, available, check_params, find
-from music_diffusion.synthesis.release import released_model
+from music_diffusion.evaluation.embeddings import (
+    Embedder,
+    Tagger,
+    TaggerEmbedder,
+    VGGishEmbedder,
+)
+from music_diffusion.models.weights import CONFIG
+from music_diffusion.synthesis.hub import DEFAULT_TAGGER, available, load_trained
 
 DEFAULT = DEFAULT_TAGGER
 SPECS = ("tagger", "mfcc", "vggish:FILE", "vggish_hub[:HANDLE]", "trill[:HANDLE]")
@@ -56,13 +60,10 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
 
 
 def _tagger(name_or_folder: str) -> TaggerEmbedder:
-    folder = find(name_or_folder)
-    model = released_model(folder / CONFIG)
-    if not hasattr(model, "embed"):
+    folder, model, params = load_trained(name_or_folder, object, "model")
+    if not isinstance(model, Tagger):
         raise UserError(f"{folder}: {type(model).__name__} has no embedding; give the folder of a "
                         f"tagger, or one of {', '.join(SPECS)}")
-    params = load_safetensors(folder / WEIGHTS)
-    check_params(model, params, folder)
     return TaggerEmbedder(model, params)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from music_diffusion.data.records import Record, read_manifest
-from music_diffusion.errors import UserError
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     FILE,
     Performances,
     read_performances,
     write_performances,
 )
+from music_diffusion.data.records import Record, read_manifest
+from music_diffusion.errors import UserError
 from music_diffusion.models.weights import WEIGHTS, weight_files
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.release import release
@@ -78,7 +78,7 @@ def draw_maps(request: NoteMapsRequest, progress: Progress = unseen) -> None:
         missing, too many, or not those of the weights or the records.
     """
     from music_diffusion.data.note_maps import add_note_maps
-    from music_diffusion.models.note_map import stored_timbre
+    from music_diffusion.models.stored_timbre import stored_timbre
 
     check_source(request.data)
     config, timbre = stored_timbre(request.weights)

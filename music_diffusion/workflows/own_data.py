@@ -15,6 +15,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from music_diffusion.conditions.performances import (
+    FILE,
+    Performance,
+    Performances,
+    read_performances,
+    write_performances,
+)
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DataSet, Item, Listing
 from music_diffusion.data.note_maps import add_note_maps
@@ -24,15 +31,8 @@ from music_diffusion.data.sets.transposed import Transposed
 from music_diffusion.data.splits import Assigned
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.base import NoteMapped
 from music_diffusion.models.performance import narrowed
-from music_diffusion.models.performances import (
-    FILE,
-    Performance,
-    Performances,
-    read_performances,
-    write_performances,
-)
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, save_safetensors
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config, release
@@ -107,8 +107,9 @@ class _Run:
         self._work = WorkFolder(output=request.output, depends=depends)
         self._base = find("default" if self._fresh else request.base)
         # Other kinds train with their recipe on a folder of `prepare`.
-        self._model = load_trained(self._base, FrameDiffusionModel, "frame diffusion model, which is what "
+        self._model = load_trained(self._base, NoteMapped, "frame diffusion model, which is what "
                                    "--data trains (others: see gin/recipes)")[1]
+        self._codec = self._model.space.codec
 
     def result(self) -> TrainedModel:
         """Goes through all stages."""
@@ -149,7 +150,7 @@ class _Run:
             (item.name, "has no notes; training on --data needs them") for item in listing.items
             if item.notes is None]
         if request.examine:
-            diagnosis = diagnose(data_set, self._model.codec, request.workers, self._monitor)
+            diagnosis = diagnose(data_set, self._codec, request.workers, self._monitor)
             without += unusable(diagnosis)
             for line in doubtful(diagnosis):
                 self._monitor.say(f"  doubtful: {line}")
@@ -163,7 +164,7 @@ class _Run:
 
         Training would move the others.
         """
-        if self._model.config.performances is None:
+        if self._model.performances is None:
             return self._base
         known = read_performances(self._base / FILE)
         row = known.number(known.default)
@@ -186,29 +187,32 @@ class _Run:
         if request.transpose:
             data_set = Transposed(data_set=data_set, most=request.transpose)
         folder = self._work.path("records")
-        plan = BuildPlan(codec=self._model.codec, workers=request.workers, seed=request.seed)
+        plan = BuildPlan(codec=self._codec, workers=request.workers, seed=request.seed)
         with self._monitor.bar("records") as progress:
             manifest = build(data_set, request.layout, plan, folder, progress=in_steps(progress))
         if self._fresh:
             return folder, manifest
         mapped = self._work.path("mapped")
-        _, model, params = load_trained(self._base, FrameDiffusionModel, "frame diffusion model")
+        _, model, params = load_trained(self._base, NoteMapped, "frame diffusion model")
         with self._monitor.bar("note maps") as progress:
-            add_note_maps(folder, mapped, model.config.timbre, params["timbre"],
-                          progress=in_steps(progress), row_of=lambda record: 0)
+            add_note_maps(folder, mapped, *model.note_timbre(params), progress=in_steps(progress),
+                          row_of=lambda record: 0)
         return mapped, manifest
 
     def _train(self, folder: str) -> str:
         """Trains, or goes on; returns the run's folder."""
         request, run_dir = self._request, self._work.path("run")
-        values: dict[str, Any] = {"DATA": folder, "BATCH_SIZE": request.batch, "SEED": request.seed,
-                                  "TrainConfig.keep": 100} | shorter(request.steps, warmup=50)
+        conditions: Any = self._model.conditions
+        files = [str(self._base / CONFIG), "recipes/fine_tune/frame_diffusion.gin"]
+        values: dict[str, Any] = {
+            "DATA": folder, "BATCH_SIZE": request.batch, "SEED": request.seed, "TrainConfig.keep": 100,
+            "NoteFrames.ring": conditions.ring, "NoteFrames.tails": conditions.tails,
+        } | shorter(request.steps, warmup=50)
         if (self._base / FILE).is_file():
-            values |= {"RecordSource.only_performance": 0, "RecordSource.tails": self._model.config.tails}
+            files.append("runs/one_performance.gin")
         if self._fresh:  # the note timbre network too, and from the notes themselves
             values |= {"FrameDiffusionModel.train_timbre": True, "SLOTS": 16, "warmup_cosine.peak": 1e-3}
-        fine_tune([str(self._base / CONFIG), "recipes/fine_tune/frame_diffusion.gin"], values,
-                  request.bindings, model_dir=run_dir,
+        fine_tune(files, values, request.bindings, model_dir=run_dir,
                   init_from=None if self._fresh else str(self._base / WEIGHTS))
         return run_dir
 
@@ -234,7 +238,7 @@ class _Run:
             binding: tuple[str, ...] = (f"FrameDiffusionModel.temperature = {temperature}",)
             candidates[binding] = self._work.path("candidates", f"temperature_{temperature}")
             release(run_dir, candidates[binding], step=step, bindings=binding, performances=names)
-        write_pairs(held_out_items(data_set), reference, notes, self._model.codec.sample_rate,
+        write_pairs(held_out_items(data_set), reference, notes, self._codec.sample_rate,
                     60 * EVALUATED_MINUTES)
 
         def figures(name: str, model: str) -> dict[str, dict]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from music_diffusion.audio.io import write_audio
+from music_diffusion.conditions.performances import Performance
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
@@ -21,7 +22,7 @@ from music_diffusion.evaluation.pairing import AUDIO, NOTES, GroupTable, Problem
 from music_diffusion.evaluation.performance_plan import draw_performances
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import class_name, cut_notes
-from music_diffusion.models.performances import Performance
+from music_diffusion.files import atomic_write
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
@@ -191,8 +192,6 @@ def _write_groups(path: pathlib.Path, plan: EvaluationPlan, made: list[Render]) 
     with open(plan.groups or "", newline="", encoding="utf-8-sig") as f:
         rows = [(row["file"], row[plan.group_column]) for row in csv.DictReader(f)]
     rows += [(os.path.abspath(r.target), r.group) for r in made]
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "w", newline="", encoding="utf-8") as f:
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerows([("file", "group"), *rows])
-    os.replace(part, path)

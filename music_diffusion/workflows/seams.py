@@ -18,7 +18,8 @@ from music_diffusion.evaluation.seams import Piece, Seams, seams
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load
-from music_diffusion.synthesis.joining import OVERLAP, Windows
+from music_diffusion.synthesis.joining import Windows
+from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Progress
@@ -74,16 +75,15 @@ def render_pair(synthesizer: Synthesizer, notes: Notes, settings: RenderSettings
     Raises UserError for a model that does not make segments with overlaps.
     """
     joining = synthesizer.joining_of(settings)
-    windows = getattr(joining, "windows", None)
-    if joining.name(synthesizer.model) != OVERLAP or not isinstance(windows, Windows):
+    if not isinstance(joining, OverlapJoining):
         raise UserError(f"{synthesizer.name}: its segments do not overlap; --seams needs a model whose "
                         "segments do")
-    # Those of the synthesizer as it is now: a setting would be applied to the windows again.
+    windows = joining.windows
+    # A setting would come before the synthesizer's own windows.
     plain = dataclasses.replace(settings, joining=None, overlap=None, segment=None)
 
     def mel(windows: Windows, seed: int, part: int) -> Float[np.ndarray, "T F"]:
-        changed = dataclasses.replace(synthesizer, joining=dataclasses.replace(
-            joining, windows=windows))  # type: ignore[type-var]
+        changed = dataclasses.replace(synthesizer, joining=OverlapJoining(windows=windows))
         blocks = changed.stream_mel(notes, dataclasses.replace(plain, seed=seed),
                                     part_of(progress, part, 3))
         return np.concatenate(list(blocks))

@@ -12,7 +12,7 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 from reference import tiny_release
 
-from music_diffusion.models.performances import (
+from music_diffusion.conditions.performances import (
     FILE,
     Performance,
     Performances,

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import plot
 from music_diffusion.synthesis.plot import SpectrogramSketch, draw_mel, draw_roll, plot_rendering
@@ -61,7 +62,7 @@ def test_a_failing_picture_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", fail)
     sketch = SpectrogramSketch(1, CODEC.mels)
     sketch.push(np.zeros((1, CODEC.mels)))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="out.png: writing failed .disk full"):
         plot_rendering(tmp_path / "out.png", NOTES, sketch, CODEC, "song.mid")
     assert not list(tmp_path.iterdir())
 

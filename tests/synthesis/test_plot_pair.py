@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.errors import UserError
 from music_diffusion.synthesis import plot_pair as module
 from music_diffusion.synthesis.plot_pair import FoldingSketch, plot_pair
 
@@ -73,6 +74,6 @@ def test_a_failing_picture_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="out.png: writing failed .disk full"):
         plot_pair(tmp_path / "out.png", [filled(1), filled(1)], CODEC, ["a", "b"])
     assert not list(tmp_path.iterdir())

@@ -8,8 +8,8 @@ import pytest
 from layouts.common import scale, tones, write_wav
 from reference.tiny_release import NAMES, write_release_with_performances
 
+from music_diffusion.conditions.performances import FILE, read_performances, write_performances
 from music_diffusion.errors import UserError
-from music_diffusion.models.performances import FILE, read_performances, write_performances
 from music_diffusion.models.weights import WEIGHTS, load_safetensors
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes

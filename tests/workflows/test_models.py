@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.data import note_maps, note_renders
 from music_diffusion.data.note_renders import NoteRowPlan
 from music_diffusion.data.records import Record, write_manifest
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import NoteTimbreModel
-from music_diffusion.models.performances import Performance, Performances, write_performances
 from music_diffusion.models.weights import save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig

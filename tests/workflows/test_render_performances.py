@@ -10,9 +10,9 @@ import soundfile
 from reference.toy_listeners import RATE, ToyLoader, play, sine_notes
 
 from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.performances import Performance, Performances
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.models.performances import Performance, Performances
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.workflows import evaluate as evaluate_module

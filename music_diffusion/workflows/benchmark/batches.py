@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.base import MAPS, PERFORMANCE, STYLE, Example, Excerpt
 from music_diffusion.data.audio_source import AudioSource
-from music_diffusion.data.note_features import Example, FrameFeatures, NoteFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.pipeline import (
     MixtureSource,
@@ -16,6 +20,7 @@ from music_diffusion.data.pipeline import (
     RecordSource,
 )
 from music_diffusion.data.recording_source import RecordingSource
+from music_diffusion.data.records import Record
 from music_diffusion.data.synthetic import SyntheticSource
 from music_diffusion.notes.notes import Notes
 from music_diffusion.training.config import DataSource
@@ -24,6 +29,7 @@ from music_diffusion.workflows.benchmark.piece import piece
 
 DISTINCT = 16  # examples, which come again in larger batches
 NOTES = 4  # of a made-up segment: they fit into any number of tokens
+CLASSES: Mapping[str, Sequence[str]] = {PERFORMANCE: ("a",), STYLE: ("a",)}  # of made-up records
 # What `RecordingSource` knows of a file besides its notes.
 ROW = {"file": "", "split": "train", "soundfont": "", "rt60": "0.5"}
 
@@ -47,30 +53,19 @@ def _example(source: object, rng: np.random.Generator) -> Example:
 
 @_example.register
 def _(source: RecordSource, rng: np.random.Generator) -> Example:
-    def mel() -> np.ndarray:
-        return rng.uniform(-1, 1, (source.frames, source.codec.mels)).astype(np.float32)
+    def mel(*more: int) -> np.ndarray:
+        return rng.uniform(-1, 1, (source.frames, *more, source.codec.mels)).astype(np.float32)
 
-    performed = source.performance or source.performance_count or source.only_performance is not None
-    example = {"targets": mel()}
-    if source.context:
-        example |= {"targets_context": mel(),
-                    "targets_context_mask": np.ones(source.frames, np.float32)}
-    if isinstance(source.features, FrameFeatures) and not source.features.slots:
-        example["maps"] = np.stack([mel(), mel()], axis=1)  # what then stands for the slots
-        if performed:  # a model may want them; one that does not leaves them
-            example["base_maps"] = np.stack([mel(), mel()], axis=1)
-    if source.features is not None:
-        seconds = source.frames * source.codec.hop / source.codec.sample_rate
-        example |= _of_notes(source.features, seconds, source.frames)
-    if performed:
-        example["performance"] = np.array(0, np.int32)
-    if source.tails:
-        example["tails"] = np.stack([mel() for _ in source.tails], axis=1)
-    if source.source:
-        example["source"] = mel()
-    if source.style:
-        example |= {"style": mel(), "style_label": np.array(0, np.int32)}
-    return example
+    conditions, frames = source.conditions, source.frames
+    maps = None
+    if MAPS in conditions.needs or conditions.mapped() == conditions:
+        # A model may want the maps without performance, too; one that does not leaves them.
+        maps = mel(4 if PERFORMANCE in conditions.needs else 2)
+    record = Record(mel=source.codec.unscale(mel()), source=source.codec.unscale(mel()), maps=maps,
+                    notes=_notes(frames / source.codec.frame_rate), labels=dict.fromkeys(CLASSES, "a"))
+    excerpt = Excerpt(record=record, number=0, first=0, frames=frames, codec=source.codec,
+                      records=_MadeUpRecords(rng, source.codec), rng=rng)
+    return {"targets": mel()} | _filled(conditions.of_record(excerpt))
 
 
 @_example.register
@@ -110,8 +105,20 @@ def _(source: RecordingSource, rng: np.random.Generator) -> Example:
     return {"audio": audio} | source.features(_notes(seconds), 0.0, seconds, ROW)
 
 
-def _of_notes(features: NoteFeatures, seconds: float, frames: int) -> Example:
-    return _filled(features(_notes(seconds), 0.0, frames))
+@dataclasses.dataclass(frozen=True)
+class _MadeUpRecords:
+    """The set that a made-up record is of; implements `conditions.base.RecordSet`."""
+
+    rng: np.random.Generator
+    codec: MelCodec
+    folder: ClassVar[str] = "made-up records"
+    classes: ClassVar[Mapping[str, Sequence[str]]] = CLASSES
+
+    def describe(self, record: int) -> str:
+        return self.folder
+
+    def another(self, kind: str, label: int, record: int, frames: int, rng: object) -> np.ndarray:
+        return self.codec.unscale(self.rng.uniform(-1, 1, (frames, self.codec.mels)).astype(np.float32))
 
 
 def _notes(seconds: float) -> Notes:
@@ -119,7 +126,7 @@ def _notes(seconds: float) -> Notes:
 
 
 def _filled(example: Example) -> Example:
-    """With the note tokens again and again where padding was."""
+    """Returns the example with its note tokens again and again where padding was."""
     if "inputs" in example:
         ids = example["inputs"]
         example["inputs"] = np.resize(ids[ids > 0], ids.shape)

@@ -110,15 +110,18 @@ def render(by: Measurement) -> list[Row]:
 def input_pipeline(by: Measurement) -> list[Row]:
     """Examples of a data folder, in batches of 8, for the default model and for the T5."""
     from music_diffusion.audio.codec import MelCodec
-    from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
+    from music_diffusion.conditions.base import RecordConditions
+    from music_diffusion.conditions.note_frames import NoteFrames
+    from music_diffusion.conditions.note_tokens import NoteTokens
     from music_diffusion.data.pipeline import RecordSource
     from music_diffusion.data.records import read_manifest
 
     assert by.request.data is not None
     codec = MelCodec.from_dict(read_manifest(by.request.data)["codec"])
-    members = {"frames": RecordSource(folder=by.request.data, codec=codec, features=FrameFeatures(slots=0)),
-               "tokens, context": RecordSource(folder=by.request.data, codec=codec, context=True,
-                                               features=TokenFeatures(hop=codec.hop / codec.sample_rate))}
+    kinds: dict[str, RecordConditions] = {
+        "frames": NoteFrames(slots=0), "tokens, context": NoteTokens(context=True)}
+    members = {what: RecordSource(folder=by.request.data, codec=codec, conditions=conditions)
+               for what, conditions in kinds.items()}
     rows: list[Row] = []
     for what, source in members.items():
         iterator = source.train_iterator(BATCH, 0)

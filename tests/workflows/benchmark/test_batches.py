@@ -5,15 +5,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from reference.tiny_records import CODEC, write_records
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.data import records
 from music_diffusion.data.audio_records import AudioRecord
 from music_diffusion.data.audio_renders import COLUMNS
 from music_diffusion.data.audio_source import AudioSource
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.pipeline import (
     MixtureSource,
@@ -23,7 +24,6 @@ from music_diffusion.data.pipeline import (
 )
 from music_diffusion.data.recording_source import RecordingSource, TagTargets, TranscriptionTargets
 from music_diffusion.data.synthetic import SyntheticSource
-from music_diffusion.models.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.workflows.benchmark.batches import made_up_batch

@@ -24,7 +24,8 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.performance import TABLE
+from music_diffusion.files import write_text
+from music_diffusion.networks.performance import TABLE
 from music_diffusion.types import Params
 
 FILE = "performances.json"
@@ -135,6 +136,4 @@ def write_performances(path: str | os.PathLike, performances: Performances) -> N
     """Writes the file, whole or not at all."""
     content = {"default": performances.default, "table": performances.table,
                "performances": [dataclasses.asdict(p) for p in performances.performances]}
-    part = pathlib.Path(f"{path}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
