@@ -10,7 +10,7 @@ import tempfile
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
 from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import read_midi
+from music_diffusion.notes.midi import MidiFile, read_midi_file
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
 from music_diffusion.synthesis.synthesizer import Progress, Settings, Synthesizer
@@ -34,6 +34,8 @@ class Rendering(Speed):
     performance: str | None  # who plays what; None of a model without performances
     joining: str  # of segments: overlap, context or separate
     notes: int
+    ignored: dict[str, int]  # what the MIDI file asks for and is not played; see `MidiFile`
+    warnings: tuple[str, ...]  # what is wrong with the MIDI file
     lufs: float | None  # integrated loudness of the file; None if not normalised or silent
 
 
@@ -44,14 +46,14 @@ def check_outputs(output: str, plot: str | None) -> None:
         check_writable(plot, extensions=(".png",))
 
 
-def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
+def render_file(synthesizer: Synthesizer, midi: str | MidiFile, output: str, *,
                 settings: Settings = Settings(), plot: str | None = None, normalize: bool = True,
                 progress: Progress | None = None) -> Rendering:
     """Renders a MIDI file; nothing appears unless all went well.
 
     Args:
       synthesizer: from `load`.
-      midi: path.
+      midi: path, or what was read from it.
       output: .wav, .flac or .mp3.
       settings: sampling.
       plot: .png of piano roll over spectrogram.
@@ -60,7 +62,8 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
       progress: told the share that is done.
     """
     check_outputs(output, plot)
-    notes = read_midi(midi)
+    file = midi if isinstance(midi, MidiFile) else read_midi_file(midi)
+    notes = file.notes
     codec = synthesizer.codec
     synthesizer.compile(notes, settings)
     sketch = SpectrogramSketch(synthesizer.frames_of(notes), codec.mels) if plot else None
@@ -78,7 +81,7 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
                     writer.write(samples)
                 if sketch is not None:  # before the audio appears, because drawing may fail too
                     with watch.paused():
-                        plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
+                        plot_rendering(picture, notes, sketch, codec, os.path.basename(file.path))
             loudness = normalize_file(target, output).lufs if normalize else None
             return writer.samples / codec.sample_rate, loudness
 
@@ -91,6 +94,7 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
         solver=repr(model.solver), guidance=model.guidance_weight, seed=settings.seed,
         performance=synthesizer.performance_of(settings),
         joining=synthesizer.joining_of(settings).name(model), notes=len(notes),
+        ignored=file.ignored, warnings=file.warnings,
         lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
         **dataclasses.asdict(speed.rounded()))
 
