@@ -10,7 +10,7 @@ import warnings
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import read_midi
+from music_diffusion.notes.midi import read_midi_file
 from music_diffusion.synthesis.hub import load
 from music_diffusion.synthesis.render import check_outputs, render_file
 from music_diffusion.synthesis.synthesizer import Settings
@@ -31,9 +31,11 @@ def run(*, midi: str, output: str, model: str, inverter: str | None, steps: int 
                         performance_guidance=performance_guidance, joining=joining, overlap=overlap,
                         segment=segment)
     check_outputs(output, plot)
-    read_midi(midi)  # a bad file is found before the model is loaded
+    file = read_midi_file(midi)  # once, as it may be a pipe; a bad file is found before the model is loaded
+    for line in file.report():
+        print(f"warning: {line}", file=sys.stderr)
     with progress_bar(f"rendering {output}") as progress:
-        rendering = render_file(load(model, inverter), midi, output, settings=settings, plot=plot,
+        rendering = render_file(load(model, inverter), file, output, settings=settings, plot=plot,
                                 normalize=normalize, progress=progress)
     if json:
         print(json_module.dumps(dataclasses.asdict(rendering)))

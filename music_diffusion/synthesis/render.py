@@ -9,8 +9,9 @@ import tempfile
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
+from music_diffusion.conditions.base import Given
 from music_diffusion.files import atomic_write
-from music_diffusion.notes.midi import read_midi
+from music_diffusion.notes.notes import Notes
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
 from music_diffusion.synthesis.settings import RenderSettings
@@ -36,6 +37,8 @@ class Rendering(Speed):
     performance: str | None  # who plays what; None of a model without performances
     joining: str  # of segments: overlap, context or separate
     notes: int
+    ignored: dict[str, int]  # what the MIDI file asks for and is not played; see `MidiFile`
+    warnings: tuple[str, ...]  # what is wrong with the MIDI file
     lufs: float | None  # integrated loudness of the file; None if not normalised or silent
 
 
@@ -46,25 +49,25 @@ def check_outputs(output: str, plot: str | None) -> None:
         check_writable(plot, extensions=(".png",))
 
 
-def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
+def render_file(synthesizer: Synthesizer, given: Given, output: str, *,
                 settings: RenderSettings = RenderSettings(), plot: str | None = None,
                 normalize: bool = True, progress: Progress | None = None) -> Rendering:
-    """Renders a MIDI file; nothing appears unless all went well.
+    """Renders a file; nothing appears unless all went well.
 
     Args:
       synthesizer: from `load`.
-      midi: path.
+      given: path of a MIDI file or, for models that change recordings, of an audio file; or what was
+        read from it.
       output: .wav, .flac or .mp3.
       settings: sampling.
       plot: .png of piano roll over spectrogram.
       normalize: to -14 LUFS with a true peak of at most -1 dBTP; otherwise the
         model's own level, clipped at full scale.
-      progress: told the share that is done.
+      progress: takes the share that is done.
     """
     check_outputs(output, plot)
-    notes = read_midi(midi)
-    codec = synthesizer.codec
-    source = synthesizer.source_of(notes)
+    codec, source = synthesizer.codec, synthesizer.source_of(given)
+    notes = Notes.empty() if source.notes is None else source.notes
     synthesizer.compile(source, settings)
     sketch = SpectrogramSketch(source.frames, codec.mels) if plot else None
     watch = Stopwatch()
@@ -81,7 +84,7 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
                     writer.write(samples)
                 if sketch is not None:  # before the audio appears, because drawing may fail too
                     with watch.paused():
-                        plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
+                        plot_rendering(picture, notes, sketch, codec, os.path.basename(source.name))
             loudness = normalize_file(target, output).lufs if normalize else None
             return writer.samples / codec.sample_rate, loudness
 
@@ -94,6 +97,7 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
         solver=None if sampling.solver is None else repr(sampling.solver), guidance=sampling.guidance,
         seed=settings.seed, performance=synthesizer.performance_of(settings),
         joining=synthesizer.joining_of(settings).name, notes=len(notes),
+        ignored=dict(source.ignored), warnings=source.warnings,
         lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
         **dataclasses.asdict(speed.rounded()))
 

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 
-import mido
 import soundfile
 
 from music_diffusion.audio.codec import MelCodec
@@ -14,6 +13,8 @@ from music_diffusion.data.checks.findings import CODEC, EMPTY, UNREADABLE, Findi
 from music_diffusion.data.items import Item
 from music_diffusion.data.records import MANIFEST
 from music_diffusion.errors import UserError
+from music_diffusion.notes.channels import NOTE_ON
+from music_diffusion.notes.smf import parse_smf
 
 # Extension → the formats of libsndfile that may stand behind it.
 FORMATS = {
@@ -75,11 +76,12 @@ def _foreign(path: str) -> str | None:
 def _without_notes(path: str) -> bool:
     """Is it a whole MIDI file in which no note begins?"""
     try:
-        file = mido.MidiFile(path)
-    except (OSError, EOFError, ValueError, KeyError, IndexError):
+        with open(path, "rb") as f:
+            file = parse_smf(f.read(), path)
+    except (OSError, UserError):
         return False
-    return not any(message.type == "note_on" and message.velocity
-                   for track in file.tracks for message in track)
+    return not file.warnings and not any(
+        ((track.message[:, 0] & 0xF0 == NOTE_ON) & (track.message[:, 2] > 0)).any() for track in file.tracks)
 
 
 def check_prepared(folder: str | os.PathLike, codec: MelCodec) -> list[Finding]:
