@@ -14,7 +14,7 @@ PACKAGE = ROOT / "music_diffusion"
 # From the bottom up; a part imports only itself and what stands before it. Parts in one row
 # do not import each other.
 ORDER = [
-    {"errors", "speed", "types"}, {"notes"}, {"audio"}, {"diffusion"}, {"networks"}, {"models"},
+    {"errors", "speed", "types"}, {"paths"}, {"tables"}, {"notes"}, {"audio"}, {"diffusion"}, {"networks"}, {"models"},
     {"data"}, {"training"}, {"gin_setup"}, {"configuration"}, {"train"}, {"synthesis"},
     {"evaluation"}, {"tasks"}, {"t5x"}, {"cli", "demo"},
 ]

@@ -96,7 +96,7 @@ def _write(destination: str, sample_rate: int, task: tuple[str, Item, float]) ->
 
 def _write_table(folder: pathlib.Path, tasks: Sequence[tuple[str, Item, float]]) -> None:
     part = folder / f".{TABLE}.part"
-    with open(part, "w", newline="", encoding="utf-8") as f:
+    with open(part, "w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "group", "seconds"])
         for split, item, seconds in tasks:

@@ -25,6 +25,8 @@ from jaxtyping import Float
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.performance import TABLE
+from music_diffusion.paths import encoded
+from music_diffusion.tables import read_text
 from music_diffusion.types import Params
 
 FILE = "performances.json"
@@ -117,13 +119,11 @@ def table_digest(params: Params) -> str:
 def read_performances(path: str | os.PathLike) -> Performances:
     """Reads the file. Raises UserError: it is not there, or damaged."""
     try:
-        content = json.loads(pathlib.Path(path).read_text())
+        content = json.loads(read_text(path, f"give a {FILE}"))
         entries = [Performance(**{**p, "instruments": tuple(p.get("instruments", ()))})
                    for p in content["performances"]]
         return Performances(performances=tuple(entries), default=content["default"],
                             table=content.get("table"))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); give a {FILE}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         if isinstance(e, UserError):
             raise UserError(f"{path}: {e}") from e
@@ -136,5 +136,5 @@ def write_performances(path: str | os.PathLike, performances: Performances) -> N
     content = {"default": performances.default, "table": performances.table,
                "performances": [dataclasses.asdict(p) for p in performances.performances]}
     part = pathlib.Path(f"{path}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    part.write_bytes(encoded(json.dumps(content, indent=1, ensure_ascii=False) + "\n"))
     os.replace(part, path)
