@@ -43,7 +43,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.vggish": ("VGGishConfig",),
     "music_diffusion.audio.log_frequency": ("LogFrequencyConfig",),
     "music_diffusion.audio.vggish_mel": ("VGGishMel",),
-    "music_diffusion.notes.activations": ("DecodeConfig",),
+    "music_diffusion.notes.decoding": ("DecodeConfig",),
     "music_diffusion.models.transcriber": ("TranscriberModel",),
     "music_diffusion.models.tagger": ("TaggerModel",),
     "music_diffusion.evaluation.plan": ("EvaluationPlan", "row_if_given"),

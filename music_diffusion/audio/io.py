@@ -210,7 +210,7 @@ def check_writable(path: str | os.PathLike, extensions: Collection[str] = tuple(
         raise UserError(f"{path}: folder {shown(folder)} does not exist; create it first")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise UserError(f"{path}: no permission to overwrite it; choose another name")
-    probe = _beside(target)
+    probe = beside(target)
     try:  # permission bits do not tell of read-only and full disks
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.remove(probe)
@@ -221,8 +221,8 @@ def check_writable(path: str | os.PathLike, extensions: Collection[str] = tuple(
         raise UserError(f"{path}: the file name is too long; use at most {NAME_MAX} bytes")
 
 
-def _beside(target: str) -> str:
-    """A hidden, unused name in the same folder (so that renaming is atomic)."""
+def beside(target: str) -> str:
+    """A hidden, unused name in the same folder, so that renaming is atomic."""
     return os.path.join(os.path.dirname(target), f".{secrets.token_hex(6)}.part")
 
 
@@ -245,7 +245,7 @@ class AudioWriter:
         self.samples = 0  # written so far (per channel)
         check_writable(self.path)
         self._target = os.path.realpath(self.path)
-        self._temp = _beside(self._target)
+        self._temp = beside(self._target)
         kind, default = FORMATS[os.path.splitext(self.path)[1].lower()]
         try:
             self._file: soundfile.SoundFile | None = soundfile.SoundFile(

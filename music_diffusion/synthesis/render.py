@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import tempfile
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
-from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
-from music_diffusion.speed import Speed, Stopwatch, measure
-from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
+from music_diffusion.speed import Speed, measure
+from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_rendering
 from music_diffusion.synthesis.synthesizer import Progress, Settings, Synthesizer
 
 
@@ -25,7 +23,8 @@ class Rendering(Speed):
     """
 
     output: str
-    plot: str | None
+    plot: str | None  # None also of a picture that could not be drawn
+    plot_error: str | None  # why it could not, in one line
     model: str
     steps: int
     solver: str
@@ -47,7 +46,9 @@ def check_outputs(output: str, plot: str | None) -> None:
 def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
                 settings: Settings = Settings(), plot: str | None = None, normalize: bool = True,
                 progress: Progress | None = None) -> Rendering:
-    """Renders a MIDI file; nothing appears unless all went well.
+    """Renders a MIDI file; the audio appears when it is complete, and then the picture.
+
+    A picture that cannot be drawn costs no audio: see `Rendering.plot_error`.
 
     Args:
       synthesizer: from `load`.
@@ -63,11 +64,8 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
     notes = read_midi(midi)
     codec = synthesizer.codec
     synthesizer.compile(notes, settings)
-    sketch = SpectrogramSketch(synthesizer.frames_of(notes), codec.mels) if plot else None
-    watch = Stopwatch()
+    sketch = SpectrogramSketch(codec.mels) if plot else None
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as scratch:
-        picture = os.path.join(scratch, "plot.png")
-
         def work() -> tuple[float, float | None]:
             """Returns the seconds of audio and its loudness."""
             # Loudness is known only at the end, so the first pass goes to a scratch file.
@@ -76,33 +74,20 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
                 for samples in synthesizer.stream(notes, settings, progress=progress,
                                                   on_mel=sketch.push if sketch else None):
                     writer.write(samples)
-                if sketch is not None:  # before the audio appears, because drawing may fail too
-                    with watch.paused():
-                        plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
             loudness = normalize_file(target, output).lufs if normalize else None
             return writer.samples / codec.sample_rate, loudness
 
-        (_, lufs), speed = measure(work, lambda done: done[0], watch=watch)
-        if plot is not None:
-            _place(picture, plot)
+        (_, lufs), speed = measure(work, lambda done: done[0])
+    failed = None
+    if plot is not None:
+        failed = attempt(plot_rendering, plot, notes, sketch, codec, os.path.basename(midi))
     model = settings.apply(synthesizer.model)
     return Rendering(
-        output=output, plot=plot, model=synthesizer.name, steps=model.num_steps,
-        solver=repr(model.solver), guidance=model.guidance_weight, seed=settings.seed,
+        output=output, plot=None if failed else plot, plot_error=failed,
+        model=synthesizer.name, steps=model.num_steps, solver=repr(model.solver),
+        guidance=model.guidance_weight, seed=settings.seed,
         performance=synthesizer.performance_of(settings),
         joining=synthesizer.joining_of(settings).name(model), notes=len(notes),
         lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
         **dataclasses.asdict(speed.rounded()))
 
-
-def _place(source: str, target: str) -> None:
-    """Copies a file, maybe from another file system; it appears when it is complete."""
-    part = f"{target}.part"
-    try:
-        shutil.copyfile(source, part)
-        os.replace(part, target)
-    except OSError as e:
-        raise UserError(f"{target}: writing failed ({e.strerror}); is the disk full?") from e
-    finally:
-        if os.path.exists(part):
-            os.remove(part)

@@ -9,8 +9,8 @@ import pathlib
 import mido
 import soundfile
 
-from music_diffusion.audio.io import native_path
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.io import native_path
 from music_diffusion.data.checks.findings import CODEC, EMPTY, UNREADABLE, Finding
 from music_diffusion.data.items import Item
 from music_diffusion.data.records import MANIFEST
