@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from music_diffusion import paths
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.io import write_audio
@@ -23,7 +24,7 @@ from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.vocabulary import PAD_ID
 from music_diffusion.synthesis.hub import default_inverter, load_inverter
-from music_diffusion.synthesis.plot import draw_mel, draw_roll
+from music_diffusion.synthesis.plot import draw_mel, draw_roll, new_figure
 from music_diffusion.tasks.catalogue import find_task
 from music_diffusion.tasks.members import Holdings, check_split
 
@@ -99,35 +100,25 @@ def _write(stem: pathlib.Path, example: Example, notes: Notes | None, codec: Mel
 def _plot(path: pathlib.Path, example: Example, notes: Notes | None, codec: MelCodec, title: str
           ) -> None:
     """The notes over all spectrograms of an example, with one time axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     shown = [name for name in PANELS if name in example]
     rows = len(shown) + (notes is not None)
     seconds = len(example["targets"]) / codec.frame_rate
-    figure, axes = plt.subplots(rows, 1, figsize=(12, 1 + 2.6 * rows), sharex=True, squeeze=False,
-                                layout="constrained")
-    panels = list(axes[:, 0])
-    if notes is not None:
-        draw_roll(panels[0], notes)
-        low, high = panels[0].get_ylim()
-        panels[0].set_ylim(low, high + 0.3 * (high - low))  # for the legend
-        panels[0].set_title(f"notes: {len(notes)}", loc="left")
-    for panel, name in zip(panels[-len(shown):], shown, strict=True):
-        mel = example[name] if name != "maps" else example[name][:, 0]
-        draw_mel(panel, codec.unscale(mel), codec, seconds)
-        missing = name == "targets_context" and not example["targets_context_mask"].any()
-        panel.set_title(PANELS[name] + (": none" if missing else ""), loc="left")
-    figure.suptitle(title)
-    panels[-1].set_xlabel("time (s)")
-    panels[-1].set_xlim(0, seconds)
-    try:
-        with atomic_write(path) as part:
-            figure.savefig(part, dpi=100, format="png")
-    finally:
-        plt.close(figure)
+    with new_figure(path, dpi=100, nrows=rows, figsize=(12, 1 + 2.6 * rows), sharex=True, squeeze=False
+                    ) as (figure, axes):
+        panels = list(axes[:, 0])
+        if notes is not None:
+            draw_roll(panels[0], notes)
+            low, high = panels[0].get_ylim()
+            panels[0].set_ylim(low, high + 0.3 * (high - low))  # for the legend
+            panels[0].set_title(f"notes: {len(notes)}", loc="left")
+        for panel, name in zip(panels[-len(shown):], shown, strict=True):
+            mel = example[name] if name != "maps" else example[name][:, 0]
+            draw_mel(panel, codec.unscale(mel), codec, seconds)
+            missing = name == "targets_context" and not example["targets_context_mask"].any()
+            panel.set_title(PANELS[name] + (": none" if missing else ""), loc="left")
+        figure.suptitle(paths.shown(title), parse_math=False)
+        panels[-1].set_xlabel("time (s)")
+        panels[-1].set_xlim(0, seconds)
 
 
 def _summary(arrays: list[np.ndarray]) -> dict[str, Any]:

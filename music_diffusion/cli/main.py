@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from music_diffusion import __version__
+from music_diffusion.cli.output import one_line, prepare_streams
 from music_diffusion.errors import StoppedError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
@@ -458,20 +459,22 @@ def dump(
 
 
 def main() -> None:
-    """Exit codes: 0, 2 for bad input (one line on stderr), 128 + the number of a signal."""
+    """Exit codes: 0; 2 for bad input, 3 for a picture that failed beside work that is done (one line
+    on stderr); 128 + the number of a signal."""
+    prepare_streams()
     try:
         app()
     except StoppedError as error:  # training may have left threads behind
         from music_diffusion.training.stopping import end_process
 
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         end_process(error.exit_code)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a name that the file system refuses
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+        print(f"error: {one_line(reason)}", file=sys.stderr)
         sys.exit(2)
 
 

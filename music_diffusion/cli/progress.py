@@ -6,6 +6,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+from music_diffusion.paths import shown
+
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
@@ -19,8 +21,8 @@ def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
         TimeRemainingColumn,
     )
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
                   TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True,
                   disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=1.0)
+        task = progress.add_task(shown(title), total=1.0)
         yield lambda share: progress.update(task, completed=share)

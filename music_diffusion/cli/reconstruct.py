@@ -8,8 +8,10 @@ import json as json_module
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.cli.output import check_picture
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.evaluation.spectral import FineSpectralDistance, LogMelDistance
+from music_diffusion.paths import shown, source_file
 from music_diffusion.synthesis.hub import load_inverter
 from music_diffusion.synthesis.reconstruct import check_files, reconstruct_file
 
@@ -38,6 +40,11 @@ class Distances:
 
 def run(*, source: str, output: str, inverter: str, plot: str | None, mono: bool, json: bool) -> None:
     """See `cli.main.reconstruct`."""
+    with source_file(source) as file:
+        _run(file, output, inverter, plot, mono, json)
+
+
+def _run(source: str, output: str, inverter: str, plot: str | None, mono: bool, json: bool) -> None:
     check_files(source, output, plot)  # before the inverter is loaded
     with progress_bar(f"reconstructing {output}") as progress:
         loaded = load_inverter(inverter)
@@ -47,5 +54,6 @@ def run(*, source: str, output: str, inverter: str, plot: str | None, mono: bool
     if distances:
         print(json_module.dumps(dataclasses.asdict(done) | distances.finish()))
     else:
-        print(f"{output}: {done.audio_seconds:.1f} s of audio in {done.wall_seconds:.1f} s "
+        print(f"{shown(output)}: {done.audio_seconds:.1f} s of audio in {done.wall_seconds:.1f} s "
               f"({done.realtime_factor:.1f} x realtime, {inverter})")
+    check_picture(done.plot_error, output)

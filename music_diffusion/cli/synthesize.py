@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-import sys
-import warnings
 
+from music_diffusion.cli.output import check_picture
 from music_diffusion.cli.progress import progress_bar
 from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi_file
+from music_diffusion.paths import shown
 from music_diffusion.synthesis.hub import load
 from music_diffusion.synthesis.render import check_outputs, render_file
 from music_diffusion.synthesis.synthesizer import Settings
@@ -23,7 +23,6 @@ def run(*, midi: str, output: str, model: str, inverter: str | None, steps: int 
         joining: str | None, overlap: float | None, segment: float | None, plot: str | None,
         normalize: bool, json: bool) -> None:
     """See `cli.main.synthesize`."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     if solver is not None and solver not in SOLVERS:
         raise UserError(f"--solver {solver}: unknown; choose {', '.join(SOLVERS)}")
     settings = Settings(steps=steps, guidance=guidance, seed=seed,
@@ -40,5 +39,7 @@ def run(*, midi: str, output: str, model: str, inverter: str | None, steps: int 
     if json:
         print(json_module.dumps(dataclasses.asdict(rendering)))
     else:
-        print(f"{output}: {rendering.audio_seconds:.1f} s of audio in {rendering.wall_seconds:.1f} s "
+        print(f"{shown(output)}: {rendering.audio_seconds:.1f} s of audio in "
+              f"{rendering.wall_seconds:.1f} s "
               f"({rendering.realtime_factor:.1f} x realtime, {rendering.steps} steps)")
+    check_picture(rendering.plot_error, output)

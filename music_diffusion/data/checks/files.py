@@ -9,6 +9,7 @@ import pathlib
 import soundfile
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.io import native_path
 from music_diffusion.data.checks.findings import CODEC, EMPTY, UNREADABLE, Finding
 from music_diffusion.data.items import Item
 from music_diffusion.data.records import MANIFEST
@@ -36,7 +37,7 @@ def check_names(item: Item) -> list[Finding]:
         if allowed is None:
             continue
         try:
-            with soundfile.SoundFile(path) as file:
+            with soundfile.SoundFile(native_path(path)) as file:
                 its = file.format
         except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError):
             continue  # said by who reads it
