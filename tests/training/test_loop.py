@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from reference import needs
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.errors import UserError
@@ -307,10 +308,9 @@ def test_a_full_disk_loses_no_checkpoint(tmp_path):
     """On a file system of two megabytes, where only root may mount one."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)],
-                             capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small file system")
+    needs.programs("mount")
+    needs.mounted(subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)],
+                                 capture_output=True).returncode)
     try:
         go(small / "run", total_steps=3)
         (small / "ballast").write_bytes(b"0" * (os.statvfs(small).f_bavail
