@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import soundfile
+from reference import needs
 
 from music_diffusion.audio.io import (
     AudioReader,
@@ -117,7 +118,7 @@ def test_unwritable_outputs_are_found_beforehand(tmp_path, name, word):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs.not_root
 def test_a_folder_without_permission_is_found_beforehand(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot write"):

@@ -1,7 +1,6 @@
 """t5x's own programs with the recipes of the package, against the built-in trainer."""
 
 import csv
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,15 +14,14 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from reference import needs
 from reference.zoo_recipes import SMALL_CODEC, ZOO
 
 from music_diffusion import gin_setup
 from music_diffusion.synthesis import hub
 from music_diffusion.training.runs import read_run
 
-# Not `find_spec("t5x")`: the folder of this file looks like a package of that name.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("t5x.train") is None,
-                                reason="t5x is not installed; docs/t5x.md tells how")
+pytestmark = needs.installed("t5x.train")
 MIDI = pathlib.Path(gin_setup.__file__).parent.parent / "examples" / "greensleeves.mid"
 # Relative, of losses. Measured over all members: 0 on one device; on data x model up to 5e-7, but that
 # of the adversarial inverter, whose players magnify what differs, grows from 3e-7 to 2e-5 in 20 steps.

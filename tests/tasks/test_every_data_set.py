@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import needs
 from reference.tiny_release import MODEL
 
 from music_diffusion.data.build import BuildPlan, build
@@ -63,7 +64,7 @@ def lay_out(name, folder):
     if name == "soundfont":
         from reference.soundfont_file import soundfont
 
-        pytest.importorskip("fluidsynth", exc_type=ImportError)
+        needs.module("fluidsynth")
         for i in range(6):
             midi = importlib.import_module("layouts.common").scale(pitch=50 + i, program=8 * i, count=12)
             (folder / "scores").mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def test_every_data_set_has_tasks_and_a_fixture():
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_from_the_published_layout_to_five_training_steps(name, tmp_path):
-    seqio = pytest.importorskip("seqio")
+    seqio = needs.module("seqio")
     source, options = lay_out(name, tmp_path / "in")
     data_set = open_set(name, str(source), options)
     folder = str(tmp_path / "out")

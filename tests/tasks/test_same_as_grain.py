@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from reference import needs
 from reference.tiny_records import CODEC
 
-seqio = pytest.importorskip("seqio")
-tf = pytest.importorskip("tensorflow")
+seqio = needs.module("seqio")
+tf = needs.module("tensorflow")
 
 from music_diffusion.data.note_features import FrameFeatures, TokenFeatures  # noqa: E402
 from music_diffusion.data.pipeline import RecordSource  # noqa: E402
