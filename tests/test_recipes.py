@@ -11,7 +11,6 @@ from safetensors import safe_open
 import gin
 from music_diffusion import gin_setup
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli.evaluate_table import table_of
 from music_diffusion.configuration.origins import written
 from music_diffusion.configuration.print_config import GIVEN, parameter_count
 from music_diffusion.configuration.reads import build, reads, unread
@@ -21,6 +20,7 @@ from music_diffusion.gin_setup import CONFIGURABLES, MACRO
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.synthesis.hub import weights_root
 from music_diffusion.synthesis.release import released_config
+from music_diffusion.workflows.tables import table_of
 
 ROOT = gin_setup.gin_root()
 
@@ -40,8 +40,8 @@ DEFAULT = weights_root() / "default"
 # What `runs/t5x*.gin` name is known to gin only in t5x's own programs: see tests/t5x.
 PARTS = [n for folder in ("sizes", "codecs", "runs") for n in names(f"{folder}/*.gin")
          if not n.startswith("runs/t5x")]
-# Files that no recipe includes, but people add to one; each is tested here.
-ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin"]
+# Files that no recipe includes, but people or `train --data` add to one; each is tested.
+ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin", "runs/one_performance.gin"]
 
 
 def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=256, performances=0,

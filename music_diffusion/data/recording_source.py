@@ -151,7 +151,7 @@ class RecordingSource:
     def rows(self, split: str) -> list[Row]:
         """The table's rows of a split. Raises UserError if the folder is no such folder."""
         table = pathlib.Path(self.folder) / TABLE
-        make = "make it with `music-diffusion prepare renders --midi`"
+        make = "make it with `music-diffusion render --midi`"
         if not table.is_file():
             raise UserError(f"{self.folder}: no {TABLE} there; {make}")
         rows = [row | {"file": restored(row["file"])} for row in read_table(table, COLUMNS, advice=make)

@@ -74,7 +74,7 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
             raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
         chosen[split] = choose_references(listing.items, split, minutes, seed)
         if not chosen[split]:
-            raise UserError(f"no item with notes for {split}; leave it out: --option splits=train")
+            raise UserError(f"no item with notes for {split}; leave it out of --splits")
         names = collections.Counter(_name(item) for item, _ in chosen[split])
         if (most := names.most_common(1)[0])[1] > 1:
             raise UserError(f"{most[1]} items of {split} would be files called {most[0]}; rename them")

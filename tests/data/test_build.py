@@ -15,13 +15,13 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layouts.memory import Failing, Formula, MemorySet, Samples, fail, item, sine
+from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import build as build_module
 from music_diffusion.data import records
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DRUM_PROGRAM, Stem
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.shards import Account, Member, read_facts
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError

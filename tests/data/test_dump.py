@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from reference.tiny_records import made_notes
 
 from music_diffusion.data.dump import example_notes, roll_notes, slot_notes, token_notes
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.notes.events import quantize
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.notes import Notes

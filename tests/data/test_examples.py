@@ -9,12 +9,12 @@ import pickle
 
 import numpy as np
 import pytest
+from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import examples as examples_module
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.shards import Member, ShardPlan, facts_path, write_shards
 from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import FrameGrid

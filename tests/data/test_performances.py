@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.performances import write_performances
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.performances import add_performances, performances_of, read_told
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.shards import Member, ShardPlan, write_shards
 from music_diffusion.errors import UserError
-from music_diffusion.conditions.performances import write_performances
 from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec(mels=3)

@@ -5,11 +5,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from music_diffusion.data.note_features import FrameFeatures
 from reference.sharded import check_loads, check_shards
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.data import examples, pipeline, records
-from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.pipeline import (
     MixtureSource,
@@ -18,7 +19,6 @@ from music_diffusion.data.pipeline import (
     RecordSource,
 )
 from music_diffusion.errors import UserError
-from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 

@@ -149,7 +149,10 @@ def test_the_commands_of_the_package_exist(page):
         if name in ("Containerfile", ".") or f"docker {text}" in page.read_text():
             continue
         assert name in commands, text
-        known = {option for parameter in commands[name].params for option in parameter.opts}
+        command = commands[name]
+        if hasattr(command, "commands") and rest:
+            command = command.get_command(None, rest[0])
+        known = {option for parameter in command.params for option in parameter.opts}
         for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
             assert option in known or option.startswith("--gin.") or name == "train", text
 

@@ -14,10 +14,10 @@ import sys
 
 import jax
 import numpy as np
+from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.synthetic import TRAIN_SEGMENTS, SyntheticSource
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from music_diffusion.synthesis.token_overlap import TokenOverlapJoining
 from reference.tiny_release import MODEL as FRAME
 
 from music_diffusion.errors import UserError
@@ -12,7 +13,6 @@ from music_diffusion.synthesis.context import ContextJoining
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.synthesizer import Settings
-from music_diffusion.synthesis.token_overlap import TokenOverlapJoining
 
 SIZES = {"embed_dim": 8, "num_heads": 1, "head_dim": 8, "mlp_dim": 8, "encoder_layers": 1,
          "decoder_layers": 1}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import unfreeze
+from music_diffusion.synthesis.token_overlap import TokenOverlapJoining
 from reference.diffusion_oracle import ddim_sample
 
 from music_diffusion.diffusion.parameterizations import X0
@@ -18,7 +19,6 @@ from music_diffusion.notes.events import encode_segment
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import token_overlap as module
 from music_diffusion.synthesis.joining import noise
-from music_diffusion.synthesis.token_overlap import TokenOverlapJoining
 
 SIZES = {"embed_dim": 8, "num_heads": 1, "head_dim": 8, "mlp_dim": 8, "encoder_layers": 1,
          "decoder_layers": 1, "max_tokens": 32, "frames": 64, "context_frames": 64}

@@ -14,7 +14,6 @@ from reference import needs
 from reference.tiny_release import MODEL
 
 from music_diffusion.data.build import BuildPlan, build
-from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.sets.catalogue import CATALOGUE, open_set
 from music_diffusion.tasks.catalogue import DATA_SETS

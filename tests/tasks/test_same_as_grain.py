@@ -11,6 +11,7 @@ seqio = needs.module("seqio")
 tf = needs.module("tensorflow")
 
 from music_diffusion.data.note_features import FrameFeatures, TokenFeatures  # noqa: E402
+
 from music_diffusion.data.pipeline import RecordSource  # noqa: E402
 from music_diffusion.tasks import recording_list, soundfont  # noqa: E402
 
