@@ -49,7 +49,8 @@ def merge(tracks: tuple[smf.Track, ...]) -> Events:
     channel = 16 * port[order] + np.where(exclusive, 0, status & 15)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    data, base = {}, 0
+    data: dict[int, bytes] = {}
+    base = 0
     for track in tracks:
         data.update((int(place[base + i]), payload) for i, payload in track.data.items())
         base += len(track.tick)
@@ -110,7 +111,7 @@ class States:
         return np.searchsorted(self.key, key, side="right") - 1
 
 
-def follow(events: Events) -> tuple[States, np.ndarray, np.ndarray, dict[int, Asked]]:
+def follow(events: Events) -> tuple[States, np.ndarray, dict[int, Asked]]:
     """Follows programs, banks and modes of all channels.
 
     Returns:

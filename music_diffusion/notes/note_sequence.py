@@ -87,4 +87,5 @@ def from_note_sequence(sequence: NoteSequence) -> Notes:
 def _pedal(sequence: NoteSequence, control: int) -> Pedal:
     rows = [(c.time, c.instrument, c.control_value) for c in sequence.control_changes
             if c.control_number == control]
-    return Pedal(*zip(*rows, strict=True)) if rows else Pedal.untouched()
+    time, channel, value = np.array(rows, np.float64).reshape(-1, 3).T
+    return Pedal(time, channel, value)

@@ -28,7 +28,8 @@ HEADER_BYTES = 14
 AHEAD = 64  # bytes that are read ahead from a candidate
 WINDOW = 48  # candidates that are compared
 TRIALS = 30_000  # candidates in a file; then the rest of a damaged track is left out
-LONGEST_DELTA = 0x3FFF  # ticks of a damaged event that still count: two bytes' worth
+LONGEST_DELTA = 0x3FFF  # ticks that are believed after damage: two bytes' worth
+USUAL_PACE = 240.0  # ticks between the events of a track that raise no doubt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,10 +145,10 @@ class _Reader:
 def _number(data: bytes, at: int) -> tuple[int, int]:
     """Reads a variable-length quantity of at most four bytes; returns it (-1: longer) and its end."""
     value = 0
-    for at in range(at, at + 4):
-        value = value << 7 | data[at] & 127
-        if data[at] < 128:
-            return value, at + 1
+    for i in range(at, at + 4):
+        value = value << 7 | data[i] & 127
+        if data[i] < 128:
+            return value, i + 1
     return -1, at
 
 
@@ -270,7 +271,8 @@ class _Events:
         except IndexError:
             delta, status, first, second = 0, 0, 0, 0
         delta = delta if 0 <= delta <= LONGEST_DELTA else 0
-        if 128 <= status < 0xF0 and self._plausible(at) is not None:
+        pace = self._pace(at) if 128 <= status < 0xF0 else None
+        if pace is not None and pace < LONGEST_DELTA:
             self.now += delta
             if first > 127:
                 self.dropped += 1
@@ -287,18 +289,18 @@ class _Events:
     def _resume(self, at: int) -> int | None:
         """Finds the next place from which the bytes read as events of a likely pace."""
         while at < len(self.data):
-            scores = {q: score for q in range(at, min(at + WINDOW, len(self.data)))
-                      if (score := self._plausible(q)) is not None}
-            if scores:
+            paces = {q: pace for q in range(at, min(at + WINDOW, len(self.data)))
+                     if (pace := self._pace(q)) is not None}
+            if paces:
                 # Out of step, status bytes are taken for long waits.
-                best = 2 * min(scores.values()) + 1
-                return next(q for q, score in scores.items() if score <= best)
+                best = max(2 * min(paces.values()), USUAL_PACE)
+                return next(q for q, pace in paces.items() if pace <= best)
             if self.trials <= 0:
                 return None
             at += WINDOW
         return len(self.data)
 
-    def _plausible(self, at: int) -> float | None:
+    def _pace(self, at: int) -> float | None:
         """Reads ahead; returns the mean ticks of an event, None: there is damage."""
         self.trials -= 1
         ahead = _Events(self.data[at:at + AHEAD], 0)
@@ -306,9 +308,9 @@ class _Events:
         _, whole = ahead.run(0)
         if self.trials < 0 or not (whole or ahead.short):
             return None
-        if not whole and len(ahead.ticks) < 2:  # a long text, which anything may look like
+        if len(ahead.ticks) < 2:  # a text or an end, which anything may look like
             return float(LONGEST_DELTA)
-        return ahead.now / max(len(ahead.ticks), 1)
+        return ahead.now / len(ahead.ticks)
 
 
 def format_smf(tracks: Iterable[Iterable[tuple[int, bytes]]], division: int) -> bytes:
@@ -327,7 +329,7 @@ def format_smf(tracks: Iterable[Iterable[tuple[int, bytes]]], division: int) -> 
 
 
 def _track_bytes(events: Iterable[tuple[int, bytes]]) -> bytes:
-    body, now = bytearray(), 0
+    body, now, running = bytearray(), 0, None
     for tick, event in events:
         delta = tick - now
         if not 0 <= delta < 1 << 28:
@@ -336,6 +338,6 @@ def _track_bytes(events: Iterable[tuple[int, bytes]]) -> bytes:
             if delta >> shift:
                 body.append(128 | delta >> shift & 127)
         body.append(delta & 127)
-        body += event
-        now = tick
+        body += event[event[0] == running:]  # a status byte that repeats is left out
+        now, running = tick, event[0] if event[0] < SYSEX else None
     return bytes(body) + b"\0" + END

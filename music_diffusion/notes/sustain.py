@@ -12,6 +12,8 @@ SUSTAIN_CONTROL = 64  # MIDI controller number of the damper pedal
 SOSTENUTO_CONTROL = 66
 PEDAL_DOWN = 64  # controller values from here on mean "down"
 
+Intervals = tuple[np.ndarray, np.ndarray]  # from when to when a pedal is down, ascending
+
 
 @dataclasses.dataclass(frozen=True)
 class Pedal:
@@ -26,13 +28,13 @@ class Pedal:
         for name in ("channel", "value"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.int64))
             if getattr(self, name).shape != self.time.shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}, the times {self.time.shape}")
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, time {self.time.shape}")
 
     @classmethod
     def untouched(cls) -> Pedal:
         return cls(np.zeros(0), np.zeros(0), np.zeros(0))
 
-    def down(self, channel: int, last: float) -> tuple[np.ndarray, np.ndarray]:
+    def down(self, channel: int, last: float) -> Intervals:
         """Returns the times at which the pedal of a channel goes down and up, [D] each.
 
         A pedal that is never lifted goes up at `last`, or in the end of all at its last movement.
@@ -89,7 +91,7 @@ def apply_pedals(notes: Notes, channel: np.ndarray, sustain: Pedal,
     return dataclasses.replace(notes, end=end)
 
 
-def _held_until(notes: Notes, sustain: tuple, sostenuto: tuple) -> np.ndarray:
+def _held_until(notes: Notes, sustain: Intervals, sostenuto: Intervals) -> np.ndarray:
     """[N] seconds until when pedals hold each note; its own end where they do not."""
     end = _lift(*sustain, notes.end)
     pressed, lifted = sostenuto

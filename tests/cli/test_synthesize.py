@@ -19,8 +19,6 @@ from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.cli import main as module
 from music_diffusion.cli.synthesize import SOLVERS
 from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import write_midi
-from music_diffusion.notes.notes import Notes
 from music_diffusion.speed import peak_memory_mb, start_up_seconds
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining

@@ -14,7 +14,7 @@ from music_diffusion.data.checks.findings import CODEC, EMPTY, UNREADABLE, Findi
 from music_diffusion.data.items import Item
 from music_diffusion.data.records import MANIFEST
 from music_diffusion.errors import UserError
-from music_diffusion.notes.channels import NOTE_ON
+from music_diffusion.notes.channels import NOTE_ON, merge
 from music_diffusion.notes.smf import parse_smf
 
 # Extension → the formats of libsndfile that may stand behind it.
@@ -81,8 +81,8 @@ def _without_notes(path: str) -> bool:
             file = parse_smf(f.read(), path)
     except (OSError, UserError):
         return False
-    return not file.warnings and not any(
-        ((track.message[:, 0] & 0xF0 == NOTE_ON) & (track.message[:, 2] > 0)).any() for track in file.tracks)
+    events = merge(file.tracks)
+    return not file.warnings and not ((events.kind == NOTE_ON) & (events.second > 0)).any()
 
 
 def check_prepared(folder: str | os.PathLike, codec: MelCodec) -> list[Finding]:
