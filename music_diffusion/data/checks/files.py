@@ -31,7 +31,7 @@ FOREIGN = (
 
 
 def check_names(item: Item) -> list[Finding]:
-    """Audio files whose extension names another format than they have."""
+    """Finds audio files whose extension names another format than they have."""
     for path in item.audio.files:
         allowed = FORMATS.get(os.path.splitext(path)[1].lower())
         if allowed is None:
@@ -51,7 +51,7 @@ def check_names(item: Item) -> list[Finding]:
 
 
 def unreadable(item: Item, error: UserError) -> Finding:
-    """What an error of reading an item stands for."""
+    """Returns the finding that an error of reading an item stands for."""
     for path in item.files:
         if not os.path.isfile(path):
             continue
@@ -75,7 +75,7 @@ def _foreign(path: str) -> str | None:
 
 
 def _without_notes(path: str) -> bool:
-    """Is it a whole MIDI file in which no note begins?"""
+    """Returns whether it is a whole MIDI file in which no note begins."""
     try:
         with open(path, "rb") as f:
             file = parse_smf(f.read(), path)
@@ -86,7 +86,7 @@ def _without_notes(path: str) -> bool:
 
 
 def check_prepared(folder: str | os.PathLike, codec: MelCodec) -> list[Finding]:
-    """A folder that `prepare` made: is it of this codec? Other folders have no findings."""
+    """Finds whether a folder that `prepare` made is of another codec. Other folders have no findings."""
     path = pathlib.Path(folder) / MANIFEST
     try:
         its = json.loads(path.read_text())["codec"]
