@@ -131,7 +131,7 @@ def test_a_seqio_task_in_place_of_the_recipes_data(tmp_path):
     """It gives the same crops of the same records."""
     member, data = ZOO["spectrogram_diffusion_context"], tmp_path / "data"
     sizes = ("T5Config.frames=256", "T5Config.context_frames=256", "T5Config.max_tokens=2048",
-             "RecordSource.frames=256", "TokenFeatures.tokens=2048", "BATCH_SIZE=2", *SHORT,
+             "RecordSource.frames=256", "NoteTokens.tokens=2048", "BATCH_SIZE=2", *SHORT,
              "TOTAL_STEPS=4")
     run("music_diffusion.train", *member.arguments(data), *(f"--gin.{s}" for s in sizes),
         f"--model_dir={tmp_path / 'builtin'}")
