@@ -15,7 +15,6 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layouts.memory import Failing, Formula, MemorySet, Samples, fail, item, sine
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.note_frames import NoteFrames

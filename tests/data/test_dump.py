@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from reference.tiny_records import made_notes
 
 from music_diffusion.audio.codec import MelCodec

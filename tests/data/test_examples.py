@@ -9,7 +9,6 @@ import pickle
 
 import numpy as np
 import pytest
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.note_frames import NoteFrames

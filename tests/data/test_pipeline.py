@@ -5,7 +5,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from music_diffusion.data.note_features import FrameFeatures
 from reference.sharded import check_loads, check_shards
 
 from music_diffusion.audio.codec import MelCodec

@@ -14,7 +14,6 @@ import sys
 
 import jax
 import numpy as np
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.audio.codec import MelCodec
