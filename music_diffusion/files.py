@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterator
 
 from music_diffusion.errors import UserError
+from music_diffusion.paths import encoded, shown
 
 PART = ".part"  # the suffix of files that are being written
 
@@ -59,14 +60,16 @@ def atomic_write(target: str | os.PathLike) -> Iterator[pathlib.Path]:
         with replacing(target) as path:
             yield path
     except OSError as e:
-        raise UserError(f"{os.fspath(target)}: writing failed ({e.strerror or e}); is the disk full?"
+        raise UserError(f"{shown(target)}: writing failed ({e.strerror or e}); is the disk full?"
                         ) from e
 
 
 def write_text(target: str | os.PathLike, text: str) -> None:
-    """Writes UTF-8, line ends as they are. Raises UserError as `atomic_write`."""
-    with atomic_write(target) as path:
-        path.write_text(text, encoding="utf-8", newline="")
+    """Writes UTF-8, line ends as they are; names in it may be of any bytes (`paths.encoded`).
+
+    Raises UserError as `atomic_write`.
+    """
+    write_bytes(target, encoded(text))
 
 
 def write_bytes(target: str | os.PathLike, content: bytes) -> None:

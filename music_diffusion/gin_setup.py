@@ -43,7 +43,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.vggish": ("VGGishConfig",),
     "music_diffusion.audio.log_frequency": ("LogFrequencyConfig",),
     "music_diffusion.audio.vggish_mel": ("VGGishMel",),
-    "music_diffusion.notes.activations": ("DecodeConfig",),
+    "music_diffusion.notes.decoding": ("DecodeConfig",),
     "music_diffusion.conditions.note_frames": ("NoteFrames",),
     "music_diffusion.conditions.note_tokens": ("NoteTokens",),
     "music_diffusion.conditions.performance_numbers": ("PerformanceNumbers",),

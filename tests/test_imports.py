@@ -14,9 +14,9 @@ PACKAGE = ROOT / "music_diffusion"
 # From the bottom up; a part imports only itself and what stands before it. Parts in one row
 # do not import each other.
 ORDER = [
-    {"errors", "speed", "types"}, {"files"}, {"notes"}, {"audio"}, {"diffusion"}, {"networks"},
-    {"conditions"}, {"models"}, {"data"}, {"training"}, {"gin_setup"}, {"configuration"}, {"train"},
-    {"synthesis"}, {"evaluation"}, {"tasks"}, {"workflows"}, {"t5x"}, {"cli", "demo"},
+    {"errors", "speed", "types"}, {"paths"}, {"files", "tables"}, {"notes"}, {"audio"}, {"diffusion"},
+    {"networks"}, {"conditions"}, {"models"}, {"data"}, {"training"}, {"gin_setup"}, {"configuration"},
+    {"train"}, {"synthesis"}, {"evaluation"}, {"tasks"}, {"workflows"}, {"t5x"}, {"cli", "demo"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 # Beyond the order: what a part does not know although it stands higher.

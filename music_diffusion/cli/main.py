@@ -21,6 +21,7 @@ from music_diffusion.cli.options import Command
 from music_diffusion.cli.reconstruct import reconstruct
 from music_diffusion.cli.render import render
 from music_diffusion.cli.synthesize import synthesize
+from music_diffusion.cli.terminal import one_line, prepare_streams, say
 from music_diffusion.cli.train import train
 from music_diffusion.cli.transcribe import transcribe
 from music_diffusion.errors import StoppedError, UserError
@@ -88,7 +89,9 @@ app = make_app()
 
 
 def main() -> None:
-    """Exit codes: 0, 2 for bad input (one line on stderr), 128 + the number of a signal."""
+    """Exit codes: 0; 2 for bad input, 3 for a picture that failed beside work that is done (one line
+    on stderr); 128 + the number of a signal."""
+    prepare_streams()
     try:
         app()
     except StoppedError as error:  # training may have left threads behind
@@ -106,7 +109,7 @@ def main() -> None:
 
 def _report(reason: str) -> None:
     """Prints the one line that a person gets."""
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    say(f"error: {one_line(reason)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from music_diffusion.cli import terminal
 from music_diffusion.cli.options import argument, command, option
+from music_diffusion.paths import shown
 from music_diffusion.workflows.requests import ReconstructRequest
 
 
@@ -19,9 +20,10 @@ def reconstruct(request: ReconstructRequest, json: bool = False) -> None:
     from music_diffusion.workflows import listen
 
     done = listen.reconstruct(request, terminal.TERMINAL, compare=json)
+    file = done.reconstruction
     if json:
         terminal.print_json(done.facts())
     else:
-        file = done.reconstruction
-        print(f"{file.output}: {file.audio_seconds:.1f} s of audio in {file.wall_seconds:.1f} s "
+        print(f"{shown(file.output)}: {file.audio_seconds:.1f} s of audio in {file.wall_seconds:.1f} s "
               f"({file.realtime_factor:.1f} x realtime, {request.inverter})")
+    terminal.check_picture(file.plot_error, file.output)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 from music_diffusion.cli import terminal
 from music_diffusion.cli.options import argument, command, option
+from music_diffusion.paths import shown
 from music_diffusion.synthesis.settings import RenderSettings
 
 
@@ -17,18 +16,20 @@ def synthesize(midi: str, output: str, settings: RenderSettings, model: str = "d
                inverter: str | None = None, plot: str | None = None, normalize: bool = True,
                json: bool = False) -> None:
     """Render a MIDI file as audio."""
-    from music_diffusion.notes.midi import read_midi
+    from music_diffusion.notes.midi import read_midi_file
     from music_diffusion.synthesis.hub import load
     from music_diffusion.synthesis.render import check_outputs, render_file
 
-    warnings.showwarning = lambda message, *_: terminal.say(f"warning: {message}")
     check_outputs(output, plot)
-    read_midi(midi)  # a bad file is found before the model is loaded
+    file = read_midi_file(midi)  # once, as it may be a pipe; and before the model is loaded
+    for line in file.report():
+        terminal.say(f"warning: {terminal.one_line(line)}")
     with terminal.progress_bar(f"rendering {output}") as progress:
-        rendering = render_file(load(model, inverter), midi, output, settings=settings, plot=plot,
+        rendering = render_file(load(model, inverter), file, output, settings=settings, plot=plot,
                                 normalize=normalize, progress=progress)
     if json:
         terminal.print_json(rendering)
     else:
-        print(f"{output}: {rendering.audio_seconds:.1f} s of audio in {rendering.wall_seconds:.1f} s "
-              f"({rendering.realtime_factor:.1f} x realtime, {rendering.steps} steps)")
+        print(f"{shown(output)}: {rendering.audio_seconds:.1f} s of audio in "
+              f"{rendering.wall_seconds:.1f} s ({rendering.realtime_factor:.1f} x realtime, {rendering.steps} steps)")
+    terminal.check_picture(rendering.plot_error, output)

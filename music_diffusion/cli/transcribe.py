@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from music_diffusion.cli import terminal
 from music_diffusion.cli.options import argument, command, option
+from music_diffusion.paths import shown
 from music_diffusion.workflows.requests import TranscribeRequest
 
 
@@ -22,6 +23,7 @@ def transcribe(request: TranscribeRequest, json: bool = False) -> None:
     if json:
         terminal.print_json(facts)
     else:
-        print(f"{facts.output}: {facts.notes} notes ({facts.drums} of drums) in "
+        print(f"{shown(facts.output)}: {facts.notes} notes ({facts.drums} of drums) in "
               f"{facts.audio_seconds:.1f} s of audio, {facts.wall_seconds:.1f} s "
               f"({facts.realtime_factor:.1f} x realtime)")
+    terminal.check_picture(facts.plot_error, facts.output)

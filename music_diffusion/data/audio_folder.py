@@ -31,7 +31,7 @@ FOREIGN = frozenset({".m4a", ".aac", ".wma", ".mp4", ".ape", ".wv", ".mka", ".we
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioFolderPlan:
-    """How a folder of audio becomes records."""
+    """Plan by which a folder of audio becomes records."""
 
     source: str  # folder, with all that lies below it
     sample_rate: int = 16000  # Hz, of the records
@@ -53,7 +53,7 @@ class AudioFolderPlan:
             raise UserError(f"the share for validation, {self.validation}, must be between 0 and 1")
 
     def options(self) -> dict:
-        """What the records depend on."""
+        """Returns the settings that the records depend on."""
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "workers"}
         return fields | {"source": os.path.realpath(self.source)}
 
@@ -68,7 +68,7 @@ class AudioFile:
 
 
 def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
-    """The audio files below a folder, links followed, by path; and what is skipped, with reasons.
+    """Finds the audio files below a folder, links followed, by path; and what is skipped, with reasons.
 
     Raises:
       UserError: there is none.
@@ -102,7 +102,7 @@ def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
 
 
 def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, list[AudioFile]]:
-    """Every file's split: that of a folder above it (the outermost counts), else by hash.
+    """Returns every file's split: that of a folder above it (the outermost counts), else by hash.
 
     Where neither gives a file for validation, that of the lowest hash goes there.
 
@@ -152,7 +152,7 @@ def _shard_plan(plan: AudioFolderPlan) -> ShardPlan:
 
 
 def cut_pieces(reader: AudioReader, plan: AudioFolderPlan) -> Iterator[Int16[np.ndarray, "S C"]]:
-    """The file at the plan's rate in pieces; memory is that of about two pieces."""
+    """Yields the file at the plan's rate in pieces; memory is that of about two pieces."""
     size = round(plan.piece_seconds * plan.sample_rate)
     held: list[np.ndarray] = []
     count = 0
@@ -174,19 +174,19 @@ def _resampled(reader: AudioReader, plan: AudioFolderPlan) -> Iterator[Float[np.
     def shaped(samples: np.ndarray) -> np.ndarray:
         return samples if stereo else samples[:, None]
 
-    for block in reader.blocks():
-        yield shaped(resampler.push(block if stereo else block.mean(axis=1)))
+    for block in reader.blocks() if stereo else reader.mono_blocks():
+        yield shaped(resampler.push(block))
     yield shaped(resampler.finish())
 
 
 def _stored(piece: Float[np.ndarray, "S C"]) -> Int16[np.ndarray, "S C"]:
-    """As int16; two equal channels as one."""
+    """Returns a piece as int16; two equal channels become one."""
     piece = to_int16(piece)
     return piece[:, :1] if np.array_equal(piece[:, 0], piece[:, -1]) else piece
 
 
 def _messages(plan: AudioFolderPlan, member: Member, account: Account) -> Iterator[bytes]:
-    """The pieces of one file that are not silent."""
+    """Yields the pieces of one file that are not silent."""
     path = f"{plan.source}/{member.name}"
     threshold = FULL_SCALE * 10 ** (plan.silence_db / 20)
     used = silent = 0.0

@@ -21,22 +21,22 @@ FULL_SCALE = 32768.0  # the int16 value of amplitude 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioRecord:
-    """One piece."""
+    """One piece of audio as it is stored."""
 
     audio: Int16[np.ndarray, "S C"]  # C = 1 (mono) or 2 (left, right)
 
     def to_bytes(self) -> bytes:
-        """A safetensors message."""
+        """Returns the record as a safetensors message."""
         return save({"audio": np.ascontiguousarray(self.audio, np.int16)})
 
     @classmethod
     def from_bytes(cls, message: bytes) -> Self:
-        """The inverse of `to_bytes`."""
+        """Reads a message; the inverse of `to_bytes`."""
         return cls(audio=load(message)["audio"])
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Rounds amplitudes; what lies beyond full scale is clipped."""
+    """Rounds amplitudes to int16; what lies beyond full scale is clipped."""
     return np.clip(np.round(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 

@@ -37,13 +37,13 @@ DRAWING = 2  # of the way in which excerpts are drawn: folders of another one ar
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioRenderPlan:
-    """What is rendered from a folder of scores; see `SoundFontRenders`."""
+    """Plan of the audio that is rendered from a folder of scores; see `SoundFontRenders`."""
 
     scores: str  # folder of MIDI files, with manifest.csv (columns path, source, split) or without
     soundfonts: tuple[str, ...]  # .sf2 or .sf3; one is drawn for each excerpt, evenly
     train_hours: float = 10.0  # of varied excerpts; sources are drawn evenly
     validation_hours: float = 0.5  # excerpts as written
-    test_hours: float = 0.0  # likewise; 0: no test split
+    test_hours: float = 0.0  # excerpts as written; 0: no test split
     seconds: float = 24.0  # length of a file
     sample_rate: int = 16000  # Hz
     room: float = 0.5  # share of excerpts in a room; the others are dry
@@ -66,7 +66,7 @@ class AudioRenderPlan:
 
     @functools.cached_property
     def renders(self) -> SoundFontRenders:
-        """The excerpts."""
+        """Returns the reader that gives the excerpts."""
         return SoundFontRenders(
             folder=self.scores, soundfonts=self.soundfonts, train_hours=self.train_hours,
             validation_hours=self.validation_hours, test_hours=self.test_hours,
@@ -74,7 +74,7 @@ class AudioRenderPlan:
             solo=self.solo, seed=self.seed, **dataclasses.asdict(self.augmentation))
 
     def identity(self) -> dict:
-        """What files depend on: two folders with the same identity hold the same files."""
+        """Returns what files depend on: two folders with the same identity hold the same files."""
         listed = json.dumps(find_scores(self.scores))
         return {
             "drawing": DRAWING, "scores": hashlib.sha256(listed.encode()).hexdigest()[:16],
@@ -102,19 +102,19 @@ def render_audio(plan: AudioRenderPlan, folder: str,
         (out / split).mkdir(exist_ok=True)
     run_tasks(functools.partial(render_file, folder, plan.sample_rate, plan.midi), missing,
               plan.workers, progress)
-    with (out / TABLE).open("w", newline="") as f:
+    with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
         writer.writerows(row_of(e) for e in _present(out, plan))
 
 
 def file_of(excerpt: Excerpt) -> str:
-    """Its path in the folder."""
+    """Returns the path of an excerpt's audio in the folder."""
     return f"{excerpt.name}.flac"
 
 
 def row_of(excerpt: Excerpt) -> dict[str, str]:
-    """Its line in the table; empty where it is dry, without a tone setting or of any source."""
+    """Returns an excerpt's row of the table; a cell is empty where it has no room, shelf or source."""
     recording = excerpt.recording
     room, shelf = recording.room, recording.shelf
     return dict(zip(COLUMNS, (
@@ -129,7 +129,7 @@ def row_of(excerpt: Excerpt) -> dict[str, str]:
 def render_file(folder: str, sample_rate: int, midi: bool, excerpt: Excerpt) -> None:
     """Writes one file, and its notes if they are wanted."""
     path = pathlib.Path(folder) / file_of(excerpt)
-    if midi:  # first: the audio tells that a file is finished
+    if midi:  # first: a file counts as finished when its audio is there
         write_midi(excerpt.notes(), path.with_suffix(".mid"))
     samples = read_sound(RenderedSound(excerpt=excerpt), sample_rate)
     write_audio(path, Waveform(samples, sample_rate))
@@ -156,7 +156,7 @@ def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
 
 
 def _present(out: pathlib.Path, plan: AudioRenderPlan) -> Iterator[Excerpt]:
-    """All files of the folder, those of longer runs too."""
+    """Yields the excerpts of all files of the folder, those of longer runs too."""
     for split, sources in plan.renders.scores().items():
         for path in sorted((out / split).glob("*.flac")):
             if path.stem.isdecimal():

@@ -30,7 +30,7 @@ class AudioSource:
     """
 
     folder: str  # written by `data.audio_folder`
-    codec: MelCodec = MelCodec()  # whose sample rate the folder must have
+    codec: MelCodec = MelCodec()  # the folder must have its sample rate
     samples: int = 32000  # S
     gain_db: tuple[float, float] = (-12.0, 6.0)  # random gain while training; never above full scale
     eval_batch_count: int = 8  # batches of the validation split that `eval_batches` gives
@@ -49,12 +49,12 @@ class AudioSource:
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
-        """Endless batches {"audio": [B, S] float32}; resumable through get_state / set_state."""
+        """Yields endless batches {"audio": [B, S] float32}; resumable through get_state / set_state."""
         crop = _Crop(self.samples, self.gain_db)
         return shard_batches(self._dataset("train", seed, crop), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """The same crops every time, as they were recorded; from all over the validation split."""
+        """Yields the same crops every time, as they were recorded, from all over the validation split."""
         data = self._dataset("validation", 0, _Crop(self.samples, None)).batch(batch_size)
         for i in range(self.eval_batch_count):
             yield data[i]
@@ -77,7 +77,7 @@ class _Crop(grain.transforms.RandomMap):
 
     def _cut(self, audio: Int16[np.ndarray, "S C"], rng: np.random.Generator
              ) -> Int16[np.ndarray, "n C"]:
-        """A place that is not silent, if a few tries find one; n <= samples."""
+        """Returns a crop of n <= samples that is not silent, if a few tries find one."""
         spare = max(0, len(audio) - self._samples)
         for _ in range(TRIES if spare else 1):
             first = int(rng.integers(spare + 1))

@@ -24,13 +24,13 @@ PROGRAM_RANGES = {
 
 
 def program_range(program: int) -> tuple[int, int]:
-    """Lowest and highest pitch that suits a General MIDI program."""
+    """Returns the lowest and the highest pitch that suit a General MIDI program."""
     return PROGRAM_RANGES.get(program, FAMILY_RANGES[program // 8])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How a score is varied before rendering. Shares are probabilities."""
+    """Variation of a score before it is rendered. Shares are probabilities."""
 
     reorchestrate: float = 0.6  # share of excerpts whose parts get other programs
     subset: float = 0.25  # share of excerpts that keep a random subset of the parts
@@ -77,13 +77,13 @@ class Augmentation:
 
 
 def split_parts(notes: Notes) -> list[Notes]:
-    """One part per program, and one for the drums."""
+    """Splits notes into one part per program, and one for the drums."""
     key = np.where(notes.is_drum, 128, notes.program)
     return [notes[key == k] for k in np.unique(key)]
 
 
 def with_program(part: Notes, program: int) -> Notes:
-    """A part on another instrument, in its range; drums stay as they are."""
+    """Returns a part on another instrument, in its range; drums stay as they are."""
     if part.is_drum.any():
         return part
     return dataclasses.replace(part, program=np.full(len(part), program),
@@ -91,7 +91,7 @@ def with_program(part: Notes, program: int) -> Notes:
 
 
 def draw_program(rng: np.random.Generator) -> int:
-    """A program, even over the Slakh classes, then within the class."""
+    """Draws a program: first a Slakh class evenly, then a program of it evenly."""
     programs = SLAKH_CLASSES[rng.integers(len(SLAKH_CLASSES))].programs
     return int(programs[rng.integers(len(programs))])
 

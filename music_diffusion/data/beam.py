@@ -35,7 +35,7 @@ def beam_runner(runner: str, options: Sequence[str] = ()) -> Runner:
 
     Args:
       runner: Beam's name of it: DirectRunner, DataflowRunner, FlinkRunner …
-      options: Beam's own, such as `--direct_num_workers=4`. They tell how many
+      options: Beam's own, such as `--direct_num_workers=4`. They say how many
         workers there are.
 
     Raises (when it runs):
@@ -47,7 +47,7 @@ def beam_runner(runner: str, options: Sequence[str] = ()) -> Runner:
 
 def _run(runner: str, options: Sequence[str], task: Callable[[Any], Any], items: Sequence[Any],
          workers: int, progress: Callable[[int, int], None]) -> list[Any]:
-    """See `data.parallel.Runner`; `task` has `finished`, which tells the result of an item again."""
+    """Runs tasks; see `data.parallel.Runner`. `task` has `finished`, which reads an item's result again."""
     finished = getattr(task, "finished", None)
     if finished is None:
         raise TypeError(f"{task}: a pipeline brings back no results, so a task must tell them again")
@@ -90,7 +90,7 @@ def _pipeline(runner: str, options: Sequence[str], task: Callable[[Any], Any], i
 
 
 def _packed(items: Sequence[Any]) -> list[bytes]:
-    """Small and opaque: they are part of the pipeline's description, which runners keep to some MB."""
+    """Returns items as small bytes: the pipeline's description holds them, and may have some MB."""
     return [zlib.compress(pickle.dumps(item)) for item in items]
 
 
@@ -112,7 +112,7 @@ class _Attempt:
 
 
 def _message(error: BaseException) -> str | None:
-    """The message of a task's UserError that a runner tells of in its own words."""
+    """Returns the message of a task's UserError out of an error in the runner's words; None without one."""
     found = re.search(MARK + "([A-Za-z0-9+/=]*)", str(error))
     return None if found is None else base64.b64decode(found[1]).decode()
 

@@ -29,7 +29,7 @@ HEARD_BEFORE = 2.0  # seconds; notes that ended less than this before a record a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """How items become records."""
+    """Plan by which items become records."""
 
     codec: MelCodec = MelCodec()  # of the spectrograms
     frames: int = 2048  # of a record; the last of an item has 0.5 to 1.5 times that
@@ -51,7 +51,7 @@ class BuildPlan:
             raise UserError(f"records in {self.suffix!r}: choose array_record or tfrecord")
 
     def options(self) -> dict:
-        """What the records depend on."""
+        """Returns the settings that the records depend on."""
         kept = ("frames", "stems", "validation", "silence_db", "suffix", "shards", "seed")
         return {k: getattr(self, k) for k in kept} | {"codec": self.codec.to_dict()}
 
@@ -65,7 +65,7 @@ def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
       name: of the data set, for the manifest.
       plan: how.
       destination: folder.
-      progress: told (finished shards, shards in all).
+      progress: takes (finished shards, shards in all).
       run: see `data.shards.write_shards`.
 
     Raises:
@@ -89,7 +89,7 @@ def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
 
 
 def _state(item: Item) -> tuple:
-    """What the item's records depend on: how its sounds are made, sizes and times of its files."""
+    """Returns what the item's records depend on: how its sounds are made, sizes and times of its files."""
     stats = [os.stat(path) if os.path.exists(path) else None for path in item.files]
     made = json.dumps(_described((item.audio, item.source, item.stems)), default=str)
     return (item.performance, item.style, item.piece, item.velocities,
@@ -98,7 +98,7 @@ def _state(item: Item) -> tuple:
 
 
 def _described(value: Any) -> Any:
-    """A sound as plain data, without the folders of its files, which may move, and without functions."""
+    """Returns a sound as plain data, without functions and folders of files, which may move."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
@@ -109,7 +109,7 @@ def _described(value: Any) -> Any:
 
 
 def _notes(item: Item) -> Notes:
-    """None of them is an error where the item should have some. Raises UserError."""
+    """Reads the item's notes. Raises UserError, also where it should have some and has none."""
     if item.notes is None:
         return Notes.empty()
     try:
@@ -123,7 +123,7 @@ def _notes(item: Item) -> Notes:
 
 
 def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[bytes]:
-    """The records of one item, in order."""
+    """Yields the records of one item, in order."""
     item: Item = member.content
     notes = _notes(item)
     labels = {k: v for k in records.LABELS if (v := getattr(item, k)) is not None}
@@ -161,7 +161,7 @@ def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[byt
 
 def _pieces(plan: BuildPlan, tracks: Sequence[Sound]
             ) -> Iterator[tuple[list[Float[np.ndarray, "T F"]], float]]:
-    """Spectrograms of all tracks, cut alike, with the first one's peak amplitude so far."""
+    """Yields spectrograms of all tracks, cut alike, with the first one's peak amplitude so far."""
     streams = [_Spectrogram(plan.codec, track) for track in tracks]
     while True:
         streams[0].fill(math.ceil(1.5 * plan.frames))
@@ -188,7 +188,7 @@ class _Spectrogram:
         return sum(len(part) for part in self._parts)
 
     def fill(self, frames: int) -> None:
-        """Reads until that many are there, or the end."""
+        """Reads until that many frames are there, or the end."""
         while not self._ended and len(self) < frames:
             block = next(self._blocks, None)
             self._ended = block is None
@@ -197,7 +197,7 @@ class _Spectrogram:
             self._parts.append(self._mel.finish() if block is None else self._mel.push(block))
 
     def take(self, frames: int) -> Float[np.ndarray, "T F"]:
-        """The next frames."""
+        """Returns the next frames."""
         mel = np.concatenate([np.zeros((0, self._codec.mels), np.float32), *self._parts])
         self._parts = [mel[frames:]]
         mel = mel[:frames]

@@ -41,7 +41,7 @@ STEM_SECONDS = 120.0  # longer stems are listened to in parts
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What was found in a data set."""
+    """The findings in a data set."""
 
     items: int  # that were examined
     seconds: float  # of audio
@@ -49,17 +49,17 @@ class Diagnosis:
     unchecked: tuple[str, ...] = ()  # what was not looked for, and why
 
     def to_dict(self) -> dict:
-        """For JSON."""
+        """Returns the diagnosis for JSON."""
         return {"items": self.items, "seconds": round(self.seconds, 3),
                 "findings": [dataclasses.asdict(f) | {"others": [*f.others]} for f in self.findings],
                 "unchecked": [*self.unchecked]}
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """A table under COLUMNS."""
+        """Returns the findings as rows of a table under COLUMNS."""
         return [(f.item, f.kind, f.measured, f.advice) for f in self.findings]
 
     def summary(self) -> str:
-        """One line."""
+        """Returns the diagnosis in one line."""
         counts = collections.Counter(f.kind for f in self.findings)
         kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
         found = f"{len(self.findings)} findings ({kinds})" if counts else "nothing found"
@@ -75,10 +75,10 @@ def examine(data_set: DataSet, *, codec: MelCodec, presence: LoadPresence | None
     Args:
       data_set: a reader; if its folder is one that `prepare` made, its manifest is compared, too.
       codec: of the spectrograms that it shall become.
-      presence: loads the tagger that tells who plays (`models.tagger.Presence`); picklable and
+      presence: loads the tagger that hears who plays (`models.tagger.Presence`); picklable and
         hashable, called once in every process. None: programs are not checked.
       workers: processes.
-      progress: told (examined items, items in all).
+      progress: takes (examined items, items in all).
       run: see `data.parallel.run_tasks`.
 
     Raises:
@@ -120,7 +120,7 @@ def _unchecked(items: Iterable[Item], presence: LoadPresence | None) -> tuple[st
 
 def examine_item(item: Item, *, codec: MelCodec, presence: LoadPresence | None = None
                  ) -> tuple[list[Finding], Portrait | None, float]:
-    """(findings, what is kept of it to compare it with others, its seconds) of one item."""
+    """Returns (findings, what is kept of it to compare it with others, its seconds) of one item."""
     findings = files.check_names(item)
     try:
         hearing = hear(item.audio)
@@ -141,7 +141,7 @@ def examine_item(item: Item, *, codec: MelCodec, presence: LoadPresence | None =
         findings += signals.check_velocity(item.name, notes)
     apart = _check_time(item, hearing, notes, spectra)
     findings += apart
-    # Who plays is not told by half a spectrum, nor at another speed.
+    # Half a spectrum does not show who plays, nor does another speed.
     if presence is not None and not apart and not any(f.kind == RATE for f in findings):
         try:
             findings += _check_programs(item, hearing, notes, _loaded(presence))
@@ -151,7 +151,7 @@ def examine_item(item: Item, *, codec: MelCodec, presence: LoadPresence | None =
 
 
 def _check_source(item: Item, hearing: Hearing) -> list[Finding]:
-    """The other timbre must last as long: it is laid on the audio frame by frame."""
+    """Finds a second timbre that does not last as long: it is laid on the audio frame by frame."""
     if item.source is None:
         return []
     seconds = sum(len(block) for block in item.source.blocks(HEARD_RATE)) / HEARD_RATE
@@ -164,7 +164,7 @@ def _check_source(item: Item, hearing: Hearing) -> list[Finding]:
 
 def _check_time(item: Item, hearing: Hearing, notes: Notes | None, spectra: Sequence[Spectrum]
                 ) -> list[Finding]:
-    """Is it heard, and when it should be? At most one finding."""
+    """Checks whether notes are heard, and when they should be; returns at most one finding."""
     silent = signals.check_silent(item.name, hearing, notes)
     if notes is None or not spectra or silent and not hearing.audible:
         return silent

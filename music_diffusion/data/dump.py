@@ -31,7 +31,7 @@ def example_notes(example: Example, events: EventConfig | None, hop: float) -> N
 
 
 def token_notes(ids: np.ndarray, seconds: float, config: EventConfig) -> Notes:
-    """Notes of a segment's tokens [N]; those that are tied into it begin with it."""
+    """Returns the notes of a segment's tokens [N]; those that are tied into it begin with it."""
     vocabulary = config.vocabulary
     first = vocabulary.first_ids
     tie = int(np.argmax(ids == first["tie"]))
@@ -44,7 +44,7 @@ def token_notes(ids: np.ndarray, seconds: float, config: EventConfig) -> Notes:
 
 
 def slot_notes(example: Example, hop: float) -> Notes:
-    """Notes of `slot_program` and its siblings [T, P]; as many as had room."""
+    """Returns the notes of `slot_program` and its siblings [T, P]; as many as had room."""
     program, pitch, velocity, age, release = (
         example[f"slot_{name}"] for name in ("program", "pitch", "velocity", "age", "release"))
     frame, slot = np.nonzero(program >= 0)
@@ -65,9 +65,9 @@ def slot_notes(example: Example, hop: float) -> Notes:
 
 
 def roll_notes(roll: np.ndarray, hop: float) -> Notes:
-    """Notes of a roll [T, C], on the grid of frames.
+    """Returns the notes of a roll [T, C], on the grid of frames.
 
-    A roll does not tell which instrument plays which pitch: a note gets one of those that are
+    A roll does not say which instrument plays which pitch: a note gets one of those that are
     heard in its first frame, the one whose velocity is nearest to its own.
     """
     rows = []
@@ -91,7 +91,7 @@ def roll_notes(roll: np.ndarray, hop: float) -> Notes:
 
 
 def cut(notes: Notes, start: float, end: float) -> Notes:
-    """The stretch [start, end) of seconds, which begins at 0 in the result."""
+    """Returns the stretch [start, end) of seconds, which begins at 0 in the result."""
     notes = notes.between(start, end)
     return Notes(np.maximum(notes.start, start) - start, np.minimum(notes.end, end) - start, notes.pitch,
                  notes.velocity, notes.program, notes.is_drum)

@@ -73,7 +73,7 @@ class Examples:
 
     @functools.cached_property
     def _facts(self) -> list[ShardFacts] | None:
-        """What the builder tells of the shards; None where another one made them."""
+        """Returns what the builder wrote about the shards; None where another one made them."""
         facts = [read_facts(path) for path in self._paths]
         told = [f for f in facts if f is not None]
         if len(told) < len(facts):
@@ -85,14 +85,14 @@ class Examples:
 
     @functools.cached_property
     def lengths(self) -> Int[np.ndarray, " R"]:
-        """Frames of every record."""
+        """Returns the frames of every record."""
         if self._facts is None:
             return np.array([len(self._record(i).mel) for i in range(len(self._messages))])
         return np.concatenate([np.array(f.lengths, int) for f in self._facts])
 
     @functools.cached_property
     def segments(self) -> Int[np.ndarray, "n 2"]:
-        """(record, first frame) of all segments in order; the last of a record reaches its end."""
+        """Returns (record, first frame) of all segments in order; the last of a record reaches its end."""
         count = np.maximum(-(-self.lengths // self.frames), 1)
         record = np.repeat(np.arange(len(count)), count)
         place = np.arange(len(record)) - np.repeat(np.cumsum(count) - count, count)
@@ -100,23 +100,23 @@ class Examples:
         return np.stack([record, np.minimum(place * self.frames, last)], axis=1)
 
     def __len__(self) -> int:
-        """Segments of the split."""
+        """Returns the number of segments of the split."""
         return len(self.segments)
 
     def __getstate__(self):
-        """Without open files."""
+        """Leaves open files out, so that examples can be pickled."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def grid(self) -> Callable[[int], Example]:
-        """position → segment, all of them in order, and again from the start."""
+        """Returns position → segment, all of them in order, and again from the start."""
         return _Grid(self)
 
     def crops(self, seed: int) -> Callable[[int], Example]:
-        """position → a random crop. n positions are an epoch: every record as often as it has segments."""
+        """Returns position → random crop. An epoch of n has each record as often as it has segments."""
         return _Crops(self, seed)
 
     def spread(self, count: int) -> Sequence[Example]:
-        """`count` segments, evenly spaced over all; some come again where there are fewer."""
+        """Returns `count` segments, evenly spaced over all; some come again where there are fewer."""
         return _Spread(self, count)
 
     def segment(self, record: int, first: int, rng: np.random.Generator | None = None) -> Example:
@@ -141,7 +141,7 @@ class Examples:
 
     @functools.cached_property
     def classes(self) -> Mapping[str, Sequence[str]]:
-        """Names of performances and styles, in the order of their numbers."""
+        """Returns the names of performances and styles, in the order of their numbers."""
         return self.conditions.check(self._manifest.get("classes", {}), self.folder)
 
     def _record(self, number: int) -> records.Record:
@@ -157,7 +157,7 @@ class Examples:
 
     @functools.cached_property
     def _labelled(self) -> Mapping[str, Mapping[int, np.ndarray]]:
-        """The records of every style."""
+        """Returns the records of every style."""
         labels = [label for f in self._facts or () for label in f.styles]
         if len(labels) < len(self._messages):
             labels = [self._record(i).labels.get(STYLE) for i in range(len(self._messages))]

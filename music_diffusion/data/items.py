@@ -1,4 +1,4 @@
-"""What a data set is made of: items that pair audio with notes and labels.
+"""Items of a data set, which pair audio with notes and labels.
 
 A reader (`data.sets`) finds the items of a published layout; a builder
 (`data.build`) turns them into records. An item holds no samples and no notes,
@@ -25,7 +25,7 @@ DRUM_PROGRAM = 128  # stands for the drums where a stem names its program
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SoundFacts:
-    """What a sound is before it is resampled and mixed to one channel."""
+    """Properties of a sound before it is resampled and mixed to one channel."""
 
     sample_rate: int  # Hz, the lowest of its files
     channels: int  # the most of its files
@@ -37,15 +37,15 @@ class Sound(Protocol):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths that it is read from: whoever changes one of them changes the sound."""
+        """Returns the paths that it is read from: whoever changes one of them changes the sound."""
         ...
 
     def facts(self) -> SoundFacts:
-        """Raises UserError where a file is missing or unreadable."""
+        """Returns its properties. Raises UserError where a file is missing or unreadable."""
         ...
 
     def blocks(self, sample_rate: int) -> Iterator[Float[np.ndarray, " n"]]:
-        """The samples from the start, one channel at `sample_rate` (Hz), in parts of any length.
+        """Yields the samples from the start, one channel at `sample_rate` (Hz), in parts of any length.
 
         Raises UserError where a file is missing, unreadable, or damaged further on.
         """
@@ -54,7 +54,7 @@ class Sound(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stem:
-    """One instrument of an item."""
+    """An instrument of an item."""
 
     program: int  # 0..127, or DRUM_PROGRAM
     audio: Sound
@@ -69,7 +69,7 @@ class Item:
     audio: Sound  # of the targets
     notes: Callable[[], Notes] | None = None  # seconds from the audio's start; None: it has no notes
     note_files: tuple[str, ...] = ()  # paths that the notes are read from
-    velocities: bool = True  # False: the source does not tell how hard notes are struck
+    velocities: bool = True  # False: the source does not say how hard notes are struck
     source: Sound | None = None  # the same notes in another timbre, of equal length
     stems: tuple[Stem, ...] = ()  # the instruments of `audio`, one by one
     performance: str | None = None  # ensemble and room (Maman et al. 2024, section 3)
@@ -83,7 +83,7 @@ class Item:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All paths that it is read from."""
+        """Returns all paths that it is read from."""
         sounds = (self.audio, self.source, *(stem.audio for stem in self.stems))
         paths = [path for sound in sounds if sound is not None for path in sound.files]
         return tuple(dict.fromkeys((*paths, *self.note_files)))
@@ -91,7 +91,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a reader found."""
+    """The items that a reader found, and those that it skipped."""
 
     items: tuple[Item, ...]
     skipped: tuple[tuple[str, str], ...] = ()  # what it could not use, and why
@@ -108,7 +108,7 @@ class DataSet(Protocol):
     def list(self) -> Listing:
         """Finds the items, without opening audio.
 
-        What a single item lacks (its audio, its notes) puts it among `skipped`.
+        An item that lacks something (its audio, its notes) is among `skipped`.
 
         Raises:
           UserError: the folder is missing, has another layout, or holds no item.
@@ -116,5 +116,5 @@ class DataSet(Protocol):
         ...
 
     def identity(self) -> Mapping[str, object]:
-        """What the items depend on beside their files, for JSON: options, not the folder."""
+        """Returns what the items depend on beside their files, for JSON: options, not the folder."""
         ...

@@ -29,7 +29,7 @@ def add_note_maps(folder: str, out: str, config: NoteTimbreConfig, timbre: Param
       folder, out: of the records.
       config, timbre: the note timbre network and its parameters.
       grid: frame times.
-      progress: told shards done, and of how many.
+      progress: takes (finished shards, shards in all).
       row_of: a record's performance, in a network that has some; None for none. Records then have
         the two maps drawn with it and, behind them, the two without.
     """

@@ -24,7 +24,7 @@ ROW_DTYPE = np.dtype([("program", "u1"), ("pitch", "u1"), ("velocity", "u1"),
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoteSampling:
-    """How isolated notes are drawn."""
+    """Ranges from which isolated notes are drawn."""
 
     low: int = 21  # lowest melodic pitch
     high: int = 108  # highest melodic pitch
@@ -36,7 +36,7 @@ class NoteSampling:
     silence_kept: float = 0.1  # share of frames at the codec's floor that are kept
 
     def draw(self, rng: np.random.Generator, program: int, count: int, tail: float) -> Notes:
-        """`count` notes one after another, each with its whole tail before the next."""
+        """Returns `count` notes one after another, each with its whole tail before the next."""
         drum = program == DRUMS
         low, high = (self.drum_low, self.drum_high) if drum else (self.low, self.high)
         pitch = low + rng.permutation(np.arange(count) % (high - low + 1))
@@ -73,7 +73,7 @@ def note_rows(program: int, count: int, seed: int, *, renderer: SoundFontRendere
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoteRowPlan:
-    """Which isolated notes are rendered."""
+    """Plan of the isolated notes that are rendered."""
 
     soundfont: str  # .sf2 or .sf3
     notes_per_program: int = 96  # of each program; four times as many of the drums

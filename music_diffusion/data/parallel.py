@@ -18,7 +18,7 @@ Runner = Callable[[Callable[[Any], Any], Sequence[Any], int, Callable[[int, int]
 
 def run_tasks(task: Callable[[Item], Result], items: Sequence[Item], workers: int,
               progress: Callable[[int, int], None]) -> list[Result]:
-    """`task` of every item, in order; one worker is this process.
+    """Returns `task` of every item, in order; one worker is this process.
 
     An exception of a task ends the run; tasks that have not begun are dropped.
 

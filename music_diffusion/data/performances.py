@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,16 +14,17 @@ from music_diffusion.data import records
 from music_diffusion.data.sets.transposed import is_copy
 from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
+from music_diffusion.tables import read_table
 
 Told = Mapping[str, Mapping[str, str]]  # of performances: their rows of a table
 
 
 def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tuple[Performance, ...]:
-    """What the training records of a folder have of each performance, in the manifest's order.
+    """Returns the performances of a folder's training records, in the manifest's order.
 
     Args:
       folder: of `data.build`.
-      told: what is known of performances beside: columns source or soundfont, and room.
+      told: facts about performances that records do not hold: columns source or soundfont, and room.
 
     Raises:
       UserError: the folder cannot be read, or its records have no performances.
@@ -59,7 +59,7 @@ def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tupl
 
 def add_performances(folder: str | os.PathLike, path: str | os.PathLike, told: Told | None = None,
                      default: str | None = None) -> Performances:
-    """The list in a file, if it is there, with those of a folder after it.
+    """Returns the list in a file, if it is there, with those of a folder after it.
 
     Args:
       folder, told: see `performances_of`.
@@ -75,12 +75,8 @@ def add_performances(folder: str | os.PathLike, path: str | os.PathLike, told: T
 
 
 def read_told(path: str | os.PathLike) -> dict[str, dict[str, str]]:
-    """A CSV table about performances, by the column `name`. Raises UserError where it has none."""
-    try:
-        with open(path, newline="", encoding="utf-8") as f:
-            rows = list(csv.DictReader(f))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); give a CSV file") from e
+    """Reads a CSV table about performances, by the column `name`. Raises UserError where it has none."""
+    rows = list(read_table(path, advice="give a CSV file"))
     if not rows or not all(row.get("name") for row in rows):
         raise UserError(f"{path}: needs rows with a column `name`")
     return {row["name"]: row for row in rows}

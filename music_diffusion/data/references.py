@@ -96,7 +96,8 @@ def _write(destination: str, sample_rate: int, task: tuple[str, Item, float]) ->
 
 
 def _write_table(folder: pathlib.Path, tasks: Sequence[tuple[str, Item, float]]) -> None:
-    with atomic_write(folder / TABLE) as part, part.open("w", newline="", encoding="utf-8") as f:
+    with (atomic_write(folder / TABLE) as part,
+          part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as f):
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "group", "seconds"])
         for split, item, seconds in tasks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
@@ -18,11 +17,13 @@ from music_diffusion.conditions.base import Example
 from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
 from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.vocabulary import PAD_ID
+from music_diffusion.paths import shown as readable
 from music_diffusion.synthesis.hub import default_inverter, load_inverter
-from music_diffusion.synthesis.plot import draw_mel, draw_roll
+from music_diffusion.synthesis.plot import draw_mel, draw_roll, new_figure
 from music_diffusion.tasks.catalogue import find_task
 from music_diffusion.tasks.members import Holdings, check_split
 from music_diffusion.workflows.monitor import SILENT, Monitor
@@ -100,47 +101,33 @@ def _write(stem: pathlib.Path, example: Example, notes: Notes | None, codec: Mel
             write_audio(stem.with_name(files[-1]), Waveform(samples, inverter.codec.sample_rate))
     if notes is not None:
         files.append(f"{stem.name}.mid")
-        part = f"{stem}.mid.part"
-        write_midi(notes, part)
-        os.replace(part, stem.with_name(files[-1]))
+        with atomic_write(stem.with_name(files[-1])) as part:
+            write_midi(notes, part)
     return files
 
 
 def _plot(path: pathlib.Path, example: Example, notes: Notes | None, codec: MelCodec, title: str
           ) -> None:
     """Draws the notes over all spectrograms of an example, with one time axis."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     shown = [name for name in PANELS if name in example]
     rows = len(shown) + (notes is not None)
     seconds = len(example["targets"]) / codec.frame_rate
-    figure, axes = plt.subplots(rows, 1, figsize=(12, 1 + 2.6 * rows), sharex=True, squeeze=False,
-                                layout="constrained")
-    panels = list(axes[:, 0])
-    if notes is not None:
-        draw_roll(panels[0], notes)
-        low, high = panels[0].get_ylim()
-        panels[0].set_ylim(low, high + 0.3 * (high - low))  # for the legend
-        panels[0].set_title(f"notes: {len(notes)}", loc="left")
-    for panel, name in zip(panels[-len(shown):], shown, strict=True):
-        mel = example[name] if name != "maps" else example[name][:, 0]
-        draw_mel(panel, codec.unscale(mel), codec, seconds)
-        missing = name == "targets_context" and not example["targets_context_mask"].any()
-        panel.set_title(PANELS[name] + (": none" if missing else ""), loc="left")
-    figure.suptitle(title)
-    panels[-1].set_xlabel("time (s)")
-    panels[-1].set_xlim(0, seconds)
-    part = f"{path}.part"
-    try:
-        figure.savefig(part, dpi=100, format="png")
-        os.replace(part, path)
-    finally:
-        plt.close(figure)
-        if os.path.exists(part):
-            os.remove(part)
+    with new_figure(path, dpi=100, nrows=rows, figsize=(12, 1 + 2.6 * rows), sharex=True, squeeze=False
+                    ) as (figure, axes):
+        panels = list(axes[:, 0])
+        if notes is not None:
+            draw_roll(panels[0], notes)
+            low, high = panels[0].get_ylim()
+            panels[0].set_ylim(low, high + 0.3 * (high - low))  # for the legend
+            panels[0].set_title(f"notes: {len(notes)}", loc="left")
+        for panel, name in zip(panels[-len(shown):], shown, strict=True):
+            mel = example[name] if name != "maps" else example[name][:, 0]
+            draw_mel(panel, codec.unscale(mel), codec, seconds)
+            missing = name == "targets_context" and not example["targets_context_mask"].any()
+            panel.set_title(PANELS[name] + (": none" if missing else ""), loc="left")
+        figure.suptitle(readable(title), parse_math=False)
+        panels[-1].set_xlabel("time (s)")
+        panels[-1].set_xlim(0, seconds)
 
 
 def _summary(arrays: list[np.ndarray]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.spectral import FineSpectralDistance, LogMelDistance
+from music_diffusion.paths import shown, source_file
 from music_diffusion.synthesis.hub import load_inverter, load_transcriber
 from music_diffusion.synthesis.reconstruct import Reconstruction, reconstruct_file
 from music_diffusion.synthesis.reconstruct import check_files as check_reconstruction
@@ -61,8 +62,13 @@ def reconstruct(request: ReconstructRequest, monitor: Monitor = SILENT, *, compa
     Raises UserError for files that cannot be read or written (before the inverter is loaded), and
     as `synthesis.hub.load_inverter` does.
     """
+    with source_file(request.source) as source:
+        return _reconstruct(dataclasses.replace(request, source=source), monitor, compare)
+
+
+def _reconstruct(request: ReconstructRequest, monitor: Monitor, compare: bool) -> Compared:
     check_reconstruction(request.source, request.output, request.plot)
-    with monitor.bar(f"reconstructing {request.output}") as progress:
+    with monitor.bar(f"reconstructing {shown(request.output)}") as progress:
         inverter = load_inverter(request.inverter)
         distances = OutputDistances(inverter.codec) if compare else None
         done = reconstruct_file(inverter, request.source, request.output, name=request.inverter,
@@ -77,6 +83,11 @@ def transcribe(request: TranscribeRequest, monitor: Monitor = SILENT) -> Transcr
     Raises UserError for files that cannot be read or written (before the transcriber is loaded), a
     threshold out of its range, and as `synthesis.hub.load_transcriber` does.
     """
+    with source_file(request.source) as source:
+        return _transcribe(dataclasses.replace(request, source=source), monitor)
+
+
+def _transcribe(request: TranscribeRequest, monitor: Monitor) -> TranscriptionFacts:
     check_transcription(request.source, request.output, request.plot)
     transcriber = load_transcriber(request.transcriber)
     model = transcriber.model
@@ -86,6 +97,6 @@ def transcribe(request: TranscribeRequest, monitor: Monitor = SILENT) -> Transcr
     except ValueError as e:
         raise UserError(f"thresholds: {e}") from e
     transcriber = dataclasses.replace(transcriber, model=dataclasses.replace(model, decode=decode))
-    with monitor.bar(f"transcribing {request.source}") as progress:
+    with monitor.bar(f"transcribing {shown(request.source)}") as progress:
         return transcribe_file(transcriber, request.source, request.output, plot=request.plot,
                                progress=progress)[1]

@@ -30,6 +30,7 @@ from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.synthesis.hub import find, load, load_performances
 from music_diffusion.synthesis.performance import NONE
 from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.tables import read_table
 from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import in_steps
 from music_diffusion.workflows.render_notes import remove_others
@@ -189,9 +190,10 @@ def _key(path: pathlib.Path) -> str | None:
 
 def _write_groups(path: pathlib.Path, plan: EvaluationPlan, made: list[Render]) -> None:
     """Writes the rows of the reference, then those of what was rendered."""
-    with open(plan.groups or "", newline="", encoding="utf-8-sig") as f:
-        rows = [(row["file"], row[plan.group_column]) for row in csv.DictReader(f)]
+    table = read_table(plan.groups or "", ("file", plan.group_column))
+    rows = [(row["file"], row[plan.group_column]) for row in table]
     rows += [(os.path.abspath(r.target), r.group) for r in made]
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as f:
+    with (atomic_write(path) as part,
+          part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as f):
         writer = csv.writer(f, lineterminator="\n")
         writer.writerows([("file", "group"), *rows])

@@ -46,6 +46,25 @@ def test_the_context_is_the_prediction_before(monkeypatch):
         np.testing.assert_allclose(seen[i]["targets_context"], 0.1 * i, rtol=1e-6)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JustNoise(SpectrogramDiffusionModel):
+    """Predicts the noise that it would begin with."""
+
+    def predict_batch(self, params, batch, rng):
+        return jax.random.normal(rng, (1, self.config.frames, self.config.mel_bins))
+
+
+def test_every_segment_has_its_own_noise_and_a_longer_piece_begins_with_the_same():
+    def segments(frames, seed):
+        return list(ContextJoining().stream(JustNoise(config=MODEL.config), {}, melody(), frames, seed))
+
+    parts = segments(4 * 256, 0) + segments(2 * 256, 1)
+    likeness = np.corrcoef(np.stack([p.reshape(-1) for p in parts]))
+    assert np.abs(likeness - np.eye(6)).max() < 0.03  # 32768 numbers: 5 standard deviations
+    for short, long in zip(segments(2 * 256, 0), parts, strict=False):
+        np.testing.assert_array_equal(short, long)
+
+
 def test_the_segments_tokens_are_those_of_the_piece():
     notes = melody()
     for i, segment in enumerate(encode(notes, EventConfig())):

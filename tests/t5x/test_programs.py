@@ -1,7 +1,6 @@
 """t5x's own programs with the recipes of the package, against the built-in trainer."""
 
 import csv
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,15 +14,14 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from reference import needs
 from reference.zoo_recipes import SMALL_CODEC, ZOO
 
 from music_diffusion import gin_setup
 from music_diffusion.synthesis import hub
 from music_diffusion.training.runs import read_run
 
-# Not `find_spec("t5x")`: the folder of this file looks like a package of that name.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("t5x.train") is None,
-                                reason="t5x is not installed; docs/t5x.md tells how")
+pytestmark = needs.installed("t5x.train")
 MIDI = pathlib.Path(gin_setup.__file__).parent.parent / "examples" / "greensleeves.mid"
 # Relative, of losses. Measured over all members: 0 on one device; on data x model up to 5e-7, but that
 # of the adversarial inverter, whose players magnify what differs, grows from 3e-7 to 2e-5 in 20 steps.
@@ -133,7 +131,7 @@ def test_a_seqio_task_in_place_of_the_recipes_data(tmp_path):
     """It gives the same crops of the same records."""
     member, data = ZOO["spectrogram_diffusion_context"], tmp_path / "data"
     sizes = ("T5Config.frames=256", "T5Config.context_frames=256", "T5Config.max_tokens=2048",
-             "RecordSource.frames=256", "TokenFeatures.tokens=2048", "BATCH_SIZE=2", *SHORT,
+             "RecordSource.frames=256", "NoteTokens.tokens=2048", "BATCH_SIZE=2", *SHORT,
              "TOTAL_STEPS=4")
     run("music_diffusion.train", *member.arguments(data), *(f"--gin.{s}" for s in sizes),
         f"--model_dir={tmp_path / 'builtin'}")

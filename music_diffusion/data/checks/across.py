@@ -22,7 +22,7 @@ ODD_SHARE, ODD_RATE, FEWEST_RATES = 0.2, 0.75, 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """What is kept of an item to compare it with the others."""
+    """Summary of an item that is kept to compare it with the others."""
 
     name: str
     split: str | None
@@ -76,7 +76,7 @@ def _same_notes(portraits: Sequence[Portrait]) -> list[_Pair]:
 
 
 def _same_piece(portraits: Sequence[Portrait]) -> list[_Pair]:
-    """Its first item in the foremost split with all of it in the others."""
+    """Returns, for each piece in several splits, pairs of its first item with its items in later splits."""
     by_piece: dict[str, list[int]] = collections.defaultdict(list)
     for i, portrait in enumerate(portraits):
         if portrait.piece is not None:
@@ -90,7 +90,7 @@ def _same_piece(portraits: Sequence[Portrait]) -> list[_Pair]:
 
 
 def _findings(portraits: Sequence[Portrait], pairs: Sequence[_Pair], kind: str) -> list[Finding]:
-    """One for each item to leave out, so that of each group only one (or one split) is left."""
+    """Returns a finding for each item to leave out, so that one (or one split) of each group is left."""
     group = _groups(pairs)
     members: dict[int, list[int]] = collections.defaultdict(list)
     for i in sorted(group, key=lambda i: (_rank(portraits[i].split), i)):
@@ -120,7 +120,7 @@ def _rank(split: str | None) -> int:
 
 
 def _groups(pairs: Sequence[_Pair]) -> dict[int, int]:
-    """Item → the first item of its group."""
+    """Returns for each item the first item of its group."""
     root: dict[int, int] = {}
 
     def find(i: int) -> int:
@@ -135,7 +135,7 @@ def _groups(pairs: Sequence[_Pair]) -> dict[int, int]:
 
 
 def _odd_rates(portraits: Sequence[Portrait]) -> list[Finding]:
-    """Items whose sample rate is far below that of nearly all others."""
+    """Finds items whose sample rate is far below that of nearly all others."""
     if len(portraits) < FEWEST_RATES:
         return []
     rates, counts = np.unique([p.sample_rate for p in portraits], return_counts=True)

@@ -29,7 +29,7 @@ PITCHLESS = frozenset({31, 55, *range(112, 128)})
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Correlation:
-    """Of W segments at lags -R … R frames."""
+    """Correlation of notes with sound, of W segments at lags -R … R frames."""
 
     centre: Float[np.ndarray, " W"]  # seconds of the sound
     product: Float[np.ndarray, "W lags"]
@@ -44,7 +44,7 @@ class Correlation:
 
     @functools.cached_property
     def norm(self) -> Float[np.ndarray, " lags"]:
-        """What products are divided by; where few notes are left, as if half of them were."""
+        """Returns the divisor of products; where few notes are left, as if half of them were."""
         return np.sqrt(self.heard * np.maximum(self.promised, 0.5 * self.promised.max())) + 1e-9
 
     @functools.cached_property
@@ -53,18 +53,18 @@ class Correlation:
 
     @property
     def here(self) -> float:
-        """The coefficient where notes and audio are taken as they are."""
+        """Returns the highest coefficient within NEAR of lag 0: of notes and audio as they are."""
         near = round(NEAR / self.hop)
         return float(self.coefficient[self.reach - near:self.reach + near + 1].max())
 
     @property
     def best(self) -> tuple[float, float]:
-        """(coefficient, lag in seconds) of the best one."""
+        """Returns (coefficient, lag in seconds) of the best lag."""
         at = int(self.coefficient.argmax())
         return float(self.coefficient[at]), (at - self.reach) * self.hop
 
     def prominence(self) -> float:
-        """Of the best lag, in standard deviations (of a normal distribution) of all lags."""
+        """Returns how far the best lag stands out, in standard deviations of all lags (if normal)."""
         middle = np.median(self.coefficient)
         spread = 1.4826 * np.median(np.abs(self.coefficient - middle))
         return float((self.coefficient.max() - middle) / (spread + 1e-9))
@@ -72,7 +72,7 @@ class Correlation:
 
 def segments(start: float, heard: Float[np.ndarray, "T X"], hop: float = HOP
              ) -> list[tuple[float, np.ndarray]]:
-    """A map of one part, begun at `start` seconds, in about six segments of 5 to 30 s."""
+    """Cuts a map, begun at `start` seconds, into about six segments of 5 to 30 s."""
     length = len(heard) * hop
     count = max(1, round(length / np.clip(length / 6, 5.0, 30.0)))
     edges = np.linspace(0, len(heard), count + 1).astype(int)
@@ -81,13 +81,13 @@ def segments(start: float, heard: Float[np.ndarray, "T X"], hop: float = HOP
 
 def correlate_pitches(heard: Sequence[tuple[float, np.ndarray]], notes: Notes,
                       reach: float = REACH, hop: float = HOP) -> Correlation:
-    """Of whitened maps [T, pitches], each with the seconds where it begins, and the melodic notes."""
+    """Correlates whitened maps [T, pitches], each with the seconds where it begins, with melodic notes."""
     return _correlate(heard, functools.partial(maps.promised_map, notes, hop=hop), reach, hop)
 
 
 def correlate_onsets(heard: Sequence[tuple[float, np.ndarray]], notes: Notes,
                      reach: float = REACH) -> Correlation:
-    """Of curves [T, 1] that rise where notes begin, drums among them."""
+    """Correlates curves [T, 1] that rise where notes begin with the onsets of notes, drums included."""
     return _correlate(heard, lambda *a: maps.onset_curve(notes, *a)[:, None], reach, HOP)
 
 
@@ -123,12 +123,12 @@ class Path:
 
     coefficient: float
     first: float  # seconds, lag at the first segment's centre
-    last: float  # at the last one's
+    last: float  # seconds, lag at the last segment's centre
     jump: float | None = None  # seconds of the sound where it jumps from first to last
 
 
 def drifting(c: Correlation, fastest: float = 0.03) -> Path:
-    """The best lag that grows evenly over time, by at most `fastest` seconds a second."""
+    """Finds the best lag that grows evenly over time, by at most `fastest` seconds a second."""
     span = c.centre - c.centre.mean()
     length = float(np.ptp(span))
     steps = int(min(fastest * length, REACH) / (2 * HOP))
@@ -147,7 +147,7 @@ def drifting(c: Correlation, fastest: float = 0.03) -> Path:
 
 
 def _moved(product: np.ndarray, frames: int) -> np.ndarray:
-    """product[i + frames], 0 beyond its ends."""
+    """Returns product[i + frames], 0 beyond its ends."""
     result = np.zeros_like(product)
     if frames >= 0:
         result[:len(product) - frames] = product[frames:]
@@ -157,7 +157,7 @@ def _moved(product: np.ndarray, frames: int) -> np.ndarray:
 
 
 def jumping(c: Correlation) -> Path:
-    """The best pair of lags, one up to some place and another one from there."""
+    """Finds the best pair of lags, one up to some place and another one from there."""
     before = np.cumsum(c.product, axis=0)
     after = before[-1] - before
     norm = c.norm.max()

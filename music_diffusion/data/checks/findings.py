@@ -28,7 +28,7 @@ KINDS = tuple(ADVICE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault of one item."""
+    """A fault of an item."""
 
     item: str  # its name; of what could not become an item, the name that the reader gives
     kind: str  # of KINDS
@@ -42,15 +42,15 @@ class Finding:
 
 
 def seconds(value: float) -> str:
-    """A signed time for a sentence."""
+    """Returns a signed time for a sentence."""
     return f"{value:+.2f} s"
 
 
 def clock(value: float) -> str:
-    """A place in a recording, as players show it."""
+    """Returns a place in a recording, as players show it."""
     return f"{int(value) // 60}:{int(value) % 60:02d}"
 
 
 def percent(share: float) -> str:
-    """A share 0..1 for a sentence, with two digits that count where it is small."""
+    """Returns a share 0..1 in percent for a sentence, with two significant digits where it is small."""
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"

@@ -28,7 +28,7 @@ PEAK_FRAMES, PEAK_BINS = 15, 9  # a peak is the highest of so many around it
 PEAK_RANGE = 2.0  # nat below the loudest peaks, at most
 FANOUT = 5  # peaks after one that it is joined with, two at a time
 NEAREST, FARTHEST = 2, 80  # frames between joined peaks
-TIME_STEP = 3  # frames; finer distances are not told apart
+TIME_STEP = 3  # frames; finer distances count as equal
 ALIGNED = 0.15  # seconds by which hashes of one shift may differ
 NEIGHBOURS = 6  # items that one is compared with for each hash they share
 FEWEST = 12  # hashes that must be shared
@@ -46,13 +46,13 @@ class Sketch:
 
     @property
     def limit(self) -> int:
-        """Up to this value all hashes are here."""
+        """Returns the value up to which all hashes of the item are kept."""
         return 2 ** 64 - 1 if self.whole else int(self.hashes[-1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Match:
-    """What two items share."""
+    """The hashes that two items share."""
 
     first: int  # positions of the items
     second: int
@@ -76,7 +76,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def sketch_audio(spectra: Sequence[Spectrum]) -> Sketch:
-    """Of all parts that are examined."""
+    """Returns the sketch of all parts of a sound that are examined."""
     hashes, times = [np.zeros(0, np.uint64)], [np.zeros(0)]
     for spectrum in spectra:
         frame, pitch = _peaks(spectrum.log)
@@ -87,7 +87,7 @@ def sketch_audio(spectra: Sequence[Spectrum]) -> Sketch:
 
 
 def _peaks(log: Float[np.ndarray, "T bins"]) -> tuple[np.ndarray, np.ndarray]:
-    """(frame, bin) of the peaks, in order of time."""
+    """Returns (frame, bin) of the peaks, in order of time."""
     highest = scipy.ndimage.maximum_filter(log, (PEAK_FRAMES, PEAK_BINS), mode="nearest")
     frame, pitch = np.nonzero((log == highest) & (log > log.min() + 1.0))
     if not len(frame):
@@ -98,7 +98,7 @@ def _peaks(log: Float[np.ndarray, "T bins"]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _constellations(frame: np.ndarray, pitch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of three peaks [n], and the frame of their first."""
+    """Returns hashes of three peaks [n], and the frame of their first."""
     hashes, times = [np.zeros(0, np.uint64)], [np.zeros(0)]
     # Peaks that are near enough in time, then two of the next FANOUT of these.
     following = np.searchsorted(frame, frame + NEAREST)
@@ -121,7 +121,7 @@ def _constellations(frame: np.ndarray, pitch: np.ndarray) -> tuple[np.ndarray, n
 
 
 def sketch_notes(notes: Notes) -> Sketch:
-    """Of the melodic notes."""
+    """Returns the sketch of melodic notes; drums are left out."""
     notes = notes[~notes.is_drum]
     order = np.lexsort((notes.pitch, notes.start))
     pitch, start = notes.pitch[order], notes.start[order]
@@ -137,7 +137,7 @@ def sketch_notes(notes: Notes) -> Sketch:
 
 
 def digest(hearing: Hearing) -> str | None:
-    """Equal for equal samples at any level; None of silence."""
+    """Returns a digest that is equal for equal samples at any level; None for silence."""
     peak = hearing.peak
     if not peak:
         return None
@@ -148,7 +148,7 @@ def digest(hearing: Hearing) -> str | None:
 
 
 def matches(sketches: Sequence[Sketch], shifted: bool) -> list[Match]:
-    """Pairs that share hashes: candidates by a sorted list of all, then compared one by one.
+    """Finds pairs that share hashes: candidates by a sorted list of all, then compared one by one.
 
     Args:
       sketches: of all items.
@@ -186,7 +186,7 @@ def _match(first: int, second: int, a: Sketch, b: Sketch, shifted: bool) -> Matc
 
 
 def _most_common(values: np.ndarray) -> float:
-    """The value that most others are near to."""
+    """Returns the value that most others are near to."""
     ordered = np.sort(values)
     near = (np.searchsorted(ordered, ordered + ALIGNED, side="right")
             - np.searchsorted(ordered, ordered - ALIGNED))

@@ -33,13 +33,13 @@ NOT_ITS_NOTES = "check that the notes belong to this recording; leave it out if 
 
 
 def compare(item: str, notes: Notes, spectra: Sequence[Spectrum], sample_rate: int) -> list[Finding]:
-    """What is wrong between notes and audio: at most one finding.
+    """Compares notes with audio; returns at most one finding.
 
     Args:
       item: its name.
       notes: in seconds of the sound.
       spectra: of the parts that are examined, one at least.
-      sample_rate: Hz, that the audio's header tells.
+      sample_rate: Hz, from the audio's header.
     """
     spans = [(s.start, s.start + len(s.log) * maps.HOP) for s in spectra]
     examined = np.zeros(len(notes), bool)
@@ -85,7 +85,7 @@ def _by_pitch(item: str, notes: Notes, spectra: Sequence[Spectrum], onsets: Corr
 
 
 def _near(item: str, c: Correlation) -> tuple[list[Finding], float]:
-    """What a small shift, a drift or a jump explains, and the coefficient with it."""
+    """Returns what a small shift, a drift or a jump explains, and the coefficient with it."""
     best, lag = c.best
     drift, jump = alignment.drifting(c), alignment.jumping(c)
     moving = max(drift.coefficient, jump.coefficient - FREE)
@@ -127,7 +127,7 @@ def _moving(item: str, drift: Path, jump: Path, here: float) -> list[Finding]:
 
 def _elsewhere(item: str, notes: Notes, spectra: Sequence[Spectrum], c: Correlation,
                onsets: Correlation, fits: float) -> list[Finding]:
-    """A large shift, or another piece."""
+    """Returns the finding of a large shift, or of another piece."""
     far = speeds.far(notes, spectra)
     if _found(far, fits):
         coarse = far.best[1]

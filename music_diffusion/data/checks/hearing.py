@@ -16,7 +16,7 @@ from music_diffusion.data.sounds import AudioFile, EmbeddedAudio, Mixture, cut
 
 RATE = 16000  # Hz, of what is examined
 WHOLE_SECONDS = 600.0  # longer sounds are examined in parts
-PART_SECONDS, PARTS = 30.0, 20  # of these
+PART_SECONDS, PARTS = 30.0, 20  # length and number of those parts
 QUIET = 1e-3  # -60 dBFS, of the root mean square of a frame
 FRAME = RATE // 20  # samples of such a frame (50 ms)
 SPECTRUM = 4096  # samples of a frame of the mean spectrum
@@ -64,12 +64,12 @@ class Hearing:
 
     @property
     def audible(self) -> bool:
-        """Is any frame louder than -60 dBFS?"""
+        """Returns whether any frame is louder than -60 dBFS."""
         return any((levels(p.samples) >= QUIET).any() for p in self.parts)
 
 
 def levels(samples: Float[np.ndarray, " n"]) -> Float[np.ndarray, " frames"]:
-    """Root mean square of every frame of 50 ms."""
+    """Returns the root mean square of every frame of 50 ms."""
     whole = samples[:len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     return np.sqrt(np.square(whole, dtype=np.float64).mean(axis=1))
 
@@ -92,7 +92,7 @@ def hear(sound: Sound, whole: float = WHOLE_SECONDS) -> Hearing:
 
 def listen(sound: Sound, facts: SoundFacts, whole: float = WHOLE_SECONDS
            ) -> tuple[float, tuple[Part, ...]]:
-    """How many seconds it lasts, and what is examined of it."""
+    """Returns how many seconds a sound lasts, and its stretches that are examined."""
     if facts.seconds <= whole:
         samples = np.concatenate([np.zeros(0, np.float32), *sound.blocks(RATE)])
         return len(samples) / RATE, (Part(start=0.0, samples=samples),)
@@ -113,7 +113,7 @@ def listen(sound: Sound, facts: SoundFacts, whole: float = WHOLE_SECONDS
 
 def _stored(sound: Sound, facts: SoundFacts
             ) -> Iterator[tuple[str, int, int, Iterator[np.ndarray]]]:
-    """(name, rate, channels, blocks [n, channels]) of each file that a sound consists of."""
+    """Yields (name, rate, channels, blocks [n, channels]) of each file that a sound consists of."""
     if isinstance(sound, Mixture):
         for part in sound.parts:
             yield from _stored(part, part.facts())
@@ -190,7 +190,7 @@ class _FlatTops:
             count[1] += n
 
     def result(self, peak: float) -> tuple[float, int, int]:
-        """(amplitude, runs, samples) of the flat tops within 2 % of the highest amplitude."""
+        """Returns (amplitude, runs, samples) of the flat tops within 2 % of the highest amplitude."""
         best: dict[tuple[int, bool], tuple[float, int, int]] = {}
         for (channel, value), (runs, samples) in self._found.items():
             if abs(value) >= self.NEAR * peak:

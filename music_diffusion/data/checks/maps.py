@@ -1,4 +1,4 @@
-"""What is heard and what the notes promise, as maps over time and pitch that can be compared."""
+"""Maps over time and pitch of what is heard and of what the notes promise, which can be compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEMORY = 4.0  # seconds whose mean is taken off
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """Of one part; frame i is centred on (i + 0.5) HOP after its start."""
+    """Spectrum of one stretch of a sound; frame i is centred on (i + 0.5) HOP after its start."""
 
     start: float  # seconds of the sound
     log: Float[np.ndarray, "T bins"]  # nat; a third of a semitone a bin
@@ -38,7 +38,7 @@ class Spectrum:
 
 
 def spectra(parts: tuple[Part, ...]) -> tuple[Spectrum, ...]:
-    """Of all parts that hold a frame, above one common floor."""
+    """Returns the spectra of all parts that hold a frame, above one common floor."""
     amplitudes = [(p, _amplitude(p.samples)) for p in parts if len(p.samples) >= CONFIG.hop]
     loud = [a.max(axis=1) for _, a in amplitudes]
     reference = float(np.percentile(np.concatenate(loud), 95)) if loud else 0.0
@@ -67,7 +67,7 @@ def _flux(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " T"]:
 
 
 def _frames(samples: np.ndarray, window: int):
-    """Frames [n, window] in blocks; silence before the first sample and after the last."""
+    """Yields frames [n, window] in blocks; silence before the first sample and after the last."""
     count, hop = len(samples) // CONFIG.hop, CONFIG.hop
     padded = np.pad(samples, (window // 2 - hop // 2, window))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:count]
@@ -76,7 +76,7 @@ def _frames(samples: np.ndarray, window: int):
 
 def heard_map(log: Float[np.ndarray, "T bins"], thirds: int, pool: int = 1
               ) -> Float[np.ndarray, "T pitches"]:
-    """What is heard at each pitch.
+    """Returns how strongly each pitch is heard.
 
     Args:
       log: of a Spectrum.
@@ -94,7 +94,7 @@ def heard_map(log: Float[np.ndarray, "T bins"], thirds: int, pool: int = 1
 
 def promised_map(notes: Notes, start: float, frames: int, hop: float = HOP
                  ) -> Float[np.ndarray, "T pitches"]:
-    """What the notes promise: their partials while they sound.
+    """Returns what the notes promise: their partials while they sound.
 
     Args:
       notes: in the sound's seconds.
@@ -113,25 +113,25 @@ def promised_map(notes: Notes, start: float, frames: int, hop: float = HOP
 
 
 def whiten(values: Float[np.ndarray, "T pitches"], hop: float) -> Float[np.ndarray, "T pitches"]:
-    """Takes off what is alike for neighbouring pitches and what stays for seconds: level and timbre."""
+    """Removes what neighbouring pitches have in common and what stays for seconds: level and timbre."""
     values = values - scipy.ndimage.uniform_filter1d(values, NEIGHBOURS, axis=1, mode="nearest")
     return values - scipy.ndimage.uniform_filter1d(
         values, 1 + 2 * margin(hop), axis=0, mode="nearest")
 
 
 def margin(hop: float) -> int:
-    """Frames to each side that the running mean of a map looks at."""
+    """Returns how many frames to each side the running mean of a map looks at."""
     return round(MEMORY / 2 / hop)
 
 
 def onset_curve(notes: Notes, start: float, frames: int) -> Float[np.ndarray, " T"]:
-    """When notes begin; of a chord each note counts less."""
+    """Returns a curve that rises where notes begin; each note of a chord counts less."""
     at = np.floor((notes.start - start) / HOP).astype(int)
     count = np.bincount(at[(at >= 0) & (at < frames)], minlength=frames)
     return contrast(np.sqrt(count).astype(np.float32))
 
 
 def contrast(curve: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-    """Smoothed over a few frames, less the mean of two seconds."""
+    """Returns a curve smoothed over a few frames, less its mean over two seconds."""
     smooth = scipy.ndimage.gaussian_filter1d(curve, 1.0)
     return smooth - scipy.ndimage.uniform_filter1d(smooth, 81)

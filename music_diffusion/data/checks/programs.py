@@ -1,4 +1,4 @@
-"""Do the instruments that the notes name sound like those that are heard? By an injected tagger.
+"""Check of programs: do the instruments that the notes name sound like those that a tagger hears?
 
 A tagger errs, and some programs sound otherwise in every SoundFont. So whole families are compared,
 programs without a sound of their own are passed over, and only a large margin counts.
@@ -55,7 +55,7 @@ LONGEST = 120  # patches that are tagged
 
 
 def _class_families() -> list[str | None]:
-    """The family of each class, None where it is in none."""
+    """Returns the family of each class, None where it is in none."""
     names = [c.name for c in SLAKH_CLASSES]
     result: list[str | None] = [None] * (DRUM_CLASS + 1)
     for family, members in FAMILIES.items():
@@ -69,7 +69,7 @@ CLASS_FAMILY = _class_families()
 
 
 def family_of(program: int) -> str | None:
-    """The family of a program 0..127 or DRUM_PROGRAM; None if it says too little of the sound."""
+    """Returns the family of a program 0..127 or DRUM_PROGRAM; None if it says too little of the sound."""
     if program == DRUM_PROGRAM:
         return "drums"
     if program >= 96 or program in VAGUE:
@@ -80,7 +80,7 @@ def family_of(program: int) -> str | None:
 
 def check_programs(item: str, parts: Sequence[Part], notes: Notes, presence: Presence
                    ) -> list[Finding]:
-    """The first instrument that is not heard where it leads, while another family is."""
+    """Finds the first instrument that is not heard where it leads, while another family is."""
     program = np.where(notes.is_drum, DRUM_PROGRAM, notes.program)
     programs = np.unique(program).tolist()
     # What is named in any way may be heard, also by a program that is not judged.
@@ -102,7 +102,7 @@ def check_programs(item: str, parts: Sequence[Part], notes: Notes, presence: Pre
 
 
 def check_stem(item: str, program: int, parts: Sequence[Part], presence: Presence) -> list[Finding]:
-    """Likewise of the audio of one instrument alone."""
+    """Checks the audio of one instrument alone; see `check_programs`."""
     samples = np.concatenate([np.zeros(0, np.float32), *(p.samples for p in parts)])
     length = len(samples) / RATE
     one = np.ones(1)
@@ -120,7 +120,7 @@ def _any_family(program: int) -> str | None:
 
 def _patches(parts: Sequence[Part], notes: Notes, program: np.ndarray, programs: list[int],
              presence: Presence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(probabilities [n, 35], seconds of notes by program [P, n], power [n]) of LONGEST patches."""
+    """Returns (probabilities [n, 35], seconds of notes by program [P, n], power [n]) of LONGEST patches."""
     size = round(PATCH_SECONDS * RATE)
     budget = max(1, LONGEST // max(1, len(parts)))
     tagged, activity, power = [], [], []
@@ -143,14 +143,14 @@ def _patches(parts: Sequence[Part], notes: Notes, program: np.ndarray, programs:
 
 def _activity(notes: Notes, program: np.ndarray, programs: list[int], edges: np.ndarray
               ) -> np.ndarray:
-    """Seconds that notes of each program sound between edges, [P, len(edges) - 1]."""
+    """Returns the seconds that notes of each program sound between edges, [P, len(edges) - 1]."""
     overlap = np.maximum(0.0, np.minimum(notes.end[:, None], edges[1:])
                          - np.maximum(notes.start[:, None], edges[:-1]))
     return np.stack([overlap[program == p].sum(axis=0) for p in programs])
 
 
 def _scores(tagged: np.ndarray, family: str, named: set[str]) -> tuple[float, float, str]:
-    """Mean log probabilities: of the family, and of the likeliest that is not named, and that one."""
+    """Returns mean log probabilities of the family and of the likeliest one not named, and the latter."""
     mean = np.log(np.clip(tagged, FAINT, 1)).mean(axis=0)
     by_family = {f: max(float(m) for m, of in zip(mean, CLASS_FAMILY, strict=True) if of == f)
                  for f in FAMILIES}

@@ -25,7 +25,7 @@ from music_diffusion.data.checks.hearing import RATE as HEARD_RATE
 from music_diffusion.notes.notes import Notes
 
 SHORTEST = 0.1  # seconds; less is no audio
-SILENT_SHARE = 0.98  # of the frames, where nothing tells when it should sound
+SILENT_SHARE = 0.98  # of the frames, where no notes say when it should sound
 UNHEARD_SHARE = 0.5  # of the notes
 ATTACK = 0.5  # seconds after its onset that a note must be heard in
 CLIPPED_SHARE = 5e-4  # of the samples; fewer are single peaks that touch the highest value
@@ -40,7 +40,7 @@ FEWEST_VELOCITIES = 10  # notes
 
 
 def check_empty(item: str, hearing: Hearing, notes: Notes | None) -> list[Finding]:
-    """No samples, no notes, or notes that begin after the audio's end."""
+    """Finds that there are no samples, no notes, or only notes that begin after the audio's end."""
     if hearing.seconds < SHORTEST:
         return [Finding(item=item, kind=EMPTY, measured=f"its audio lasts {hearing.seconds:.2f} s")]
     if notes is None:
@@ -57,7 +57,7 @@ def check_empty(item: str, hearing: Hearing, notes: Notes | None) -> list[Findin
 
 
 def check_outside(item: str, hearing: Hearing, notes: Notes) -> list[Finding]:
-    """Notes that begin after the audio's end, with half a second of grace."""
+    """Finds notes that begin after the audio's end, with half a second of grace."""
     outside = float((notes.start >= hearing.seconds + 0.5).mean())
     if outside < OUTSIDE_SHARE:
         return []
@@ -68,7 +68,7 @@ def check_outside(item: str, hearing: Hearing, notes: Notes) -> list[Finding]:
 
 
 def check_silent(item: str, hearing: Hearing, notes: Notes | None) -> list[Finding]:
-    """Nothing is heard, or nothing where notes begin."""
+    """Finds that nothing is heard, or nothing where notes begin."""
     level = [(part.start, levels(part.samples)) for part in hearing.parts]
     quiet = np.concatenate([values < QUIET for _, values in level])
     share = float(quiet.mean()) if len(quiet) else 1.0
@@ -89,7 +89,7 @@ def check_silent(item: str, hearing: Hearing, notes: Notes | None) -> list[Findi
 
 
 def _heard(level: np.ndarray, start: float, notes: Notes) -> np.ndarray:
-    """For the notes that begin in these frames: is one of those after the onset loud?"""
+    """Returns for each note that begins in these frames whether one of the frames after it is loud."""
     at = np.floor((notes.start - start) * HEARD_RATE / FRAME).astype(int)
     span = max(1, round(ATTACK * HEARD_RATE / FRAME))
     # origin: the filter looks from its place to the right
@@ -98,7 +98,7 @@ def _heard(level: np.ndarray, start: float, notes: Notes) -> np.ndarray:
 
 
 def check_clipped(item: str, signals: tuple[Signal, ...]) -> list[Finding]:
-    """Flat tops, at full scale or below."""
+    """Finds flat tops, at full scale or below."""
     for signal in signals:
         share = signal.flat_samples / max(signal.samples * signal.channels, 1)
         if signal.flat_runs >= FEWEST_RUNS and CLIPPED_SHARE <= share <= SQUARE_SHARE:
@@ -112,7 +112,7 @@ def check_clipped(item: str, signals: tuple[Signal, ...]) -> list[Finding]:
 
 
 def check_rate(item: str, signals: tuple[Signal, ...], codec: MelCodec) -> list[Finding]:
-    """A sample rate below the codec's, or above what the audio holds."""
+    """Finds a sample rate below the codec's, or above what the audio holds."""
     for signal in signals:
         if signal.sample_rate < codec.sample_rate:
             return [Finding(
@@ -133,7 +133,7 @@ def check_rate(item: str, signals: tuple[Signal, ...], codec: MelCodec) -> list[
 
 
 def cutoff(signal: Signal) -> float | None:
-    """Hz above which there is only a floor, if a steep edge leads to it far below half the rate.
+    """Returns the Hz of a steep edge far below half the rate above which there is only a floor; or None.
 
     Tones without noise between them have gaps, too: below the edge the gaps must lie above the
     floor, in the whole half octave.
@@ -157,7 +157,7 @@ def cutoff(signal: Signal) -> float | None:
 
 
 def check_velocity(item: str, notes: Notes) -> list[Finding]:
-    """One velocity for all notes, in a data set that says it has velocities."""
+    """Finds that all notes have one velocity, in a data set that says it has velocities."""
     if len(notes) < FEWEST_VELOCITIES or len(np.unique(notes.velocity)) > 1:
         return []
     return [Finding(item=item, kind=VELOCITY,
