@@ -60,10 +60,7 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
 
 
 def _tagger(name_or_folder: str) -> TaggerEmbedder:
-    folder, model, params = load_trained(name_or_folder, object, "model")
-    if not isinstance(model, Tagger):
-        raise UserError(f"{folder}: {type(model).__name__} has no embedding; give the folder of a "
-                        f"tagger, or one of {', '.join(SPECS)}")
+    _, model, params = load_trained(name_or_folder, Tagger, "tagger")
     return TaggerEmbedder(model, params)
 
 

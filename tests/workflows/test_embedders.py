@@ -83,7 +83,7 @@ def test_weights_that_do_not_fit_are_refused(root, params):
 
 def test_another_model_is_no_tagger(tmp_path):
     write_release(tmp_path / "denoiser", {"no": np.zeros(1)})
-    with pytest.raises(UserError, match="FrameDiffusionModel has no embedding"):
+    with pytest.raises(UserError, match="FrameDiffusionModel is no tagger; give the folder of one"):
         load_embedder(str(tmp_path / "denoiser"))
 
 

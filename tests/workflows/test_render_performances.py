@@ -71,7 +71,7 @@ def folder(tmp_path, monkeypatch):
 
 def plan(**more):
     return EvaluationPlan(**(dict(reference="train", notes="midi", groups="performances.csv", model="m",
-                                  performances=2, seed=5) | more))
+                                  performances=2, seed=5, workers=1) | more))
 
 
 def render(**more):
