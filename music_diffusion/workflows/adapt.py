@@ -48,7 +48,7 @@ FIXED = ("audio", "midi", "name", "base", "seed")  # fields of a request that a 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AddedPerformance:
-    """What was made, for machines."""
+    """The performance that was added, for machines."""
 
     model: str  # folder
     performance: str  # its name

@@ -38,7 +38,7 @@ LABELS = {"performance": "performance", "style_label": "style"}  # feature → k
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DumpedExamples:
-    """What was written."""
+    """Pictures, sounds and notes that were written."""
 
     facts: dict[str, Any]  # for machines: features with shape, type and range, and the examples' files
     remarks: dict[str, str]  # for people, on each feature
@@ -108,7 +108,7 @@ def _write(stem: pathlib.Path, example: Example, notes: Notes | None, codec: Mel
 
 def _plot(path: pathlib.Path, example: Example, notes: Notes | None, codec: MelCodec, title: str
           ) -> None:
-    """The notes over all spectrograms of an example, with one time axis."""
+    """Draws the notes over all spectrograms of an example, with one time axis."""
     shown = [name for name in PANELS if name in example]
     rows = len(shown) + (notes is not None)
     seconds = len(example["targets"]) / codec.frame_rate

@@ -55,7 +55,7 @@ FREE = ("workers", "evaluate", "output", "steps", "batch", "bindings")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """What was made, for machines."""
+    """The model that was made, for machines."""
 
     model: str  # folder
     step: int  # the checkpoint that was taken

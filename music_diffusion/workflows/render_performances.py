@@ -111,7 +111,7 @@ def _instruments(notes: Notes) -> tuple[str, ...]:
 
 
 def _candidates(plan: EvaluationPlan) -> list[Performance]:
-    """The performances of the model, or all of the reference, that have reference audio."""
+    """Returns the performances of the model, or all of the reference, that have reference audio."""
     groups = GroupTable(plan.groups or "", plan.group_column)
     reference, _ = find_files(plan.reference, AUDIO, "audio")
     heard = {group for path in reference.values() if (group := groups.of(path)) is not None}
@@ -159,8 +159,8 @@ def _folder(name: str) -> str:
 def _render(render: Render) -> Problem | None:
     """Makes a file, unless it is there; says why it could not be made."""
     target = pathlib.Path(render.target)
-    told = target.with_suffix(".json")
-    if target.is_file() and _key(told) == render.key:
+    note = target.with_suffix(".json")
+    if target.is_file() and _key(note) == render.key:
         return None
     try:
         notes = cut_notes(read_midi(render.midi), render.seconds)
@@ -172,7 +172,7 @@ def _render(render: Render) -> Problem | None:
                        what=str(e).removeprefix(f"{render.midi}: "))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_audio(target, wave, subtype="PCM_24")  # 16 bits are too noisy for what is quiet
-    told.write_text(json.dumps(dataclasses.asdict(render), indent=1) + "\n")
+    note.write_text(json.dumps(dataclasses.asdict(render), indent=1) + "\n")
     return None
 
 
@@ -189,7 +189,7 @@ def _key(path: pathlib.Path) -> str | None:
 
 
 def _write_groups(path: pathlib.Path, plan: EvaluationPlan, made: list[Render]) -> None:
-    """The rows of the reference, then those of what was rendered."""
+    """Writes the rows of the reference, then those of what was rendered."""
     table = read_table(plan.groups or "", ("file", plan.group_column))
     rows = [(row["file"], row[plan.group_column]) for row in table]
     rows += [(os.path.abspath(r.target), r.group) for r in made]

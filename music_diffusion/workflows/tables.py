@@ -28,7 +28,7 @@ def table_of(gin_file: str, bindings: Sequence[str]) -> Table:
     gin_setup.require("evaluated.table")
     try:
         return gin.get_configurable("evaluated")()
-    except (UserError, TypeError) as e:  # gin adds lines that tell where in the configuration
+    except (UserError, TypeError) as e:  # gin adds lines on where in the configuration
         raise UserError(f"{gin_file}: {str(e).splitlines()[0]} (set what the recipe leaves open with "
                         "--binding NAME=VALUE)") from e
 

@@ -8,6 +8,9 @@ import pytest
 from reference.tiny_records import CODEC, TinySet, made_notes, write_records
 
 from music_diffusion.audio.io import read_audio
+from music_diffusion.conditions.note_tokens import NoteTokens
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
+from music_diffusion.conditions.spectrograms import SourceSpectrogram
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
@@ -45,7 +48,7 @@ def test_sounds_are_the_examples_of_training(run, folder):
     facts = run("soundfont_timbre_transfer").facts
     assert files() == ["000.png", "000.wav", "000_source.wav", "001.png", "001.wav", "001_source.wav"]
     assert [f for e in facts["examples"] for f in e["files"]] == files()
-    source = RecordSource(folder=folder, codec=CODEC, frames=128, features=None, source=True)
+    source = RecordSource(folder=folder, codec=CODEC, frames=128, conditions=SourceSpectrogram())
     inverter = load_inverter("griffin_lim_hop", CODEC)
     for i in range(2):
         example = source.dataset("train", 3)[i]
@@ -96,7 +99,8 @@ def test_the_picture_has_a_panel_for_everything(run, monkeypatch):
 
 def test_people_get_remarks_with_labels_by_name(run, folder):
     done = run("musicnet_performance", count=3, seed=0)
-    source = RecordSource(folder=folder, codec=CODEC, features=None, performance=True)
+    source = RecordSource(folder=folder, codec=CODEC,
+                          conditions=NoteTokens(performance=PerformanceNumbers()))
     names = [("quartet", "trio")[int(source.dataset("train", 0)[i]["performance"])] for i in range(3)]
     for name in set(names):
         assert f"{name} ({names.count(name)})" in done.remarks["performance"]

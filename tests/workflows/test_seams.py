@@ -85,8 +85,7 @@ def test_every_piece_is_compared_and_written(pair, synthesizer, tmp_path, monkey
 
 def test_models_without_overlaps_are_refused(synthesizer):
     class Joining:
-        def name(self, model):
-            return "context"
+        name = "context"
 
     with pytest.raises(UserError, match="do not overlap"):
         seams_module.render_pair(dataclasses.replace(synthesizer, joining=Joining()), piece_of(),

@@ -39,7 +39,7 @@ print(peak_memory_mb())
 
 
 def start_up(by: Measurement) -> list[Row]:
-    """From the start of a process to its end."""
+    """Measures processes from their start to their end."""
     rows: list[Row] = []
     for what, code in START_UPS.items():
         peak = processes.printed_by(code + TELL_PEAK).rstrip().rpartition("\n")[2]
@@ -54,7 +54,7 @@ def _lifetime(code: str) -> Speed:
 
 
 def synthesize(by: Measurement) -> list[Row]:
-    """A MIDI file of `seconds` to a WAV file, as `music-diffusion synthesize` does it."""
+    """Measures a MIDI file of `seconds` to a WAV file, as `music-diffusion synthesize` does it."""
     from music_diffusion.notes.midi import write_midi
     from music_diffusion.synthesis.hub import load
     from music_diffusion.synthesis.render import render_file
@@ -70,7 +70,7 @@ def synthesize(by: Measurement) -> list[Row]:
 
 
 def reconstruct(by: Measurement) -> list[Row]:
-    """A WAV file of `seconds`, mono, at the inverter's rate, as `music-diffusion reconstruct` does it."""
+    """Measures a mono WAV file of `seconds`, as `music-diffusion reconstruct` inverts it."""
     from music_diffusion.audio.io import AudioWriter
     from music_diffusion.synthesis.hub import DEFAULT_INVERTER, load_inverter
     from music_diffusion.synthesis.reconstruct import reconstruct_file
@@ -91,7 +91,7 @@ def reconstruct(by: Measurement) -> list[Row]:
 
 
 def render(by: Measurement) -> list[Row]:
-    """Excerpts of a piece of `seconds` by a SoundFont, in rooms, to spectrograms, in this one process."""
+    """Measures excerpts of a piece of `seconds` by a SoundFont, in rooms, to spectrograms."""
     from music_diffusion.audio.codec import MelCodec
     from music_diffusion.data.sets.soundfont_renders import SoundFontRenders, measure_rendering
     from music_diffusion.notes.midi import write_midi
@@ -108,7 +108,7 @@ def render(by: Measurement) -> list[Row]:
 
 
 def input_pipeline(by: Measurement) -> list[Row]:
-    """Examples of a data folder, in batches of 8, for the default model and for the T5."""
+    """Measures examples of a data folder, in batches of 8, for the default model and for the T5."""
     from music_diffusion.audio.codec import MelCodec
     from music_diffusion.conditions.base import RecordConditions
     from music_diffusion.conditions.note_frames import NoteFrames
@@ -136,7 +136,7 @@ def input_pipeline(by: Measurement) -> list[Row]:
 
 
 def train_step(by: Measurement) -> list[Row]:
-    """One training step of a recipe, on made-up batches."""
+    """Measures one training step of a recipe, on made-up batches."""
     from music_diffusion.workflows.benchmark import step
 
     return step.train_step(by)

@@ -5,12 +5,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from reference.tiny_records import CODEC, write_records
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
 from music_diffusion.conditions.performances import Performance, Performances, write_performances
+from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, StyleSpectrogram
 from music_diffusion.data import records
 from music_diffusion.data.audio_records import AudioRecord
 from music_diffusion.data.audio_renders import COLUMNS
@@ -24,14 +27,18 @@ from music_diffusion.data.pipeline import (
 )
 from music_diffusion.data.recording_source import RecordingSource, TagTargets, TranscriptionTargets
 from music_diffusion.data.synthetic import SyntheticSource
-from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.workflows.benchmark.batches import made_up_batch
 from music_diffusion.workflows.benchmark.piece import piece
 
 SIZE = 3
-FEATURES = {"frames": FrameFeatures(slots=3, grid=FrameGrid(tail=0.0)),
-            "tokens": TokenFeatures(tokens=700), "spectrogram": None}
+CONDITIONS = {
+    "frames": NoteFrames(slots=3, ring=0.0), "tokens": NoteTokens(tokens=700),
+    "tokens, context": NoteTokens(tokens=700, context=True), "nothing": Nothing(),
+    "source": SourceSpectrogram(), "style": StyleSpectrogram(),
+    "frames, performance": NoteFrames(slots=3, performance=PerformanceNumbers()),
+    "tokens, performance": NoteTokens(tokens=700, performance=PerformanceNumbers()),
+    "one performance": NoteTokens(tokens=700, performance=PerformanceNumbers(only=0))}
 
 
 def check(made, true):
@@ -51,11 +58,9 @@ def folder(tmp_path_factory):
     return write_records(tmp_path_factory.mktemp("records") / "data")
 
 
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("extras", [{}, {"context": True}, {"source": True, "style": True},
-                                    {"performance": True}], ids=str)
-def test_records(folder, features, extras):
-    source = RecordSource(folder=folder, codec=CODEC, frames=40, features=FEATURES[features], **extras)
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_records(folder, name):
+    source = RecordSource(folder=folder, codec=CODEC, frames=40, conditions=CONDITIONS[name])
     true = next(source.train_iterator(SIZE, 0))
     made = made_up_batch(elsewhere(source), SIZE)
     check(made, true)
@@ -71,9 +76,23 @@ def test_note_maps_stand_for_the_slots(tmp_path):
             mel=np.zeros((600, 128)), notes=piece(10.0), maps=np.zeros((600, 2, 128))).to_bytes()])
     records.write_manifest(tmp_path, codec=dataclasses.replace(CODEC, mels=128).to_dict())
     source = RecordSource(folder=str(tmp_path), codec=dataclasses.replace(CODEC, mels=128), frames=40,
-                          features=FrameFeatures(slots=0))
+                          conditions=NoteFrames(slots=0))
     true = next(source.train_iterator(SIZE, 0))
     assert "maps" in true
+    check(made_up_batch(elsewhere(source), SIZE), true)
+
+
+@pytest.mark.parametrize("slots", [0, 3])
+def test_tails_come_with_the_maps_that_they_are_of(tmp_path, slots):
+    codec = dataclasses.replace(CODEC, mels=128)
+    for split in ("train", "validation"):
+        records.write_shard(tmp_path / f"{split}-00000.array_record", [records.Record(
+            mel=np.zeros((600, 128)), notes=piece(10.0), maps=np.zeros((600, 2, 128))).to_bytes()])
+    records.write_manifest(tmp_path, codec=codec.to_dict())
+    source = RecordSource(folder=str(tmp_path), codec=codec, frames=40,
+                          conditions=NoteFrames(slots=slots, tails=(0.3, 1.0)))
+    true = next(source.train_iterator(SIZE, 0))
+    assert true["tails"].shape == (SIZE, 40, 2, 128)
     check(made_up_batch(elsewhere(source), SIZE), true)
 
 
@@ -85,7 +104,7 @@ def test_note_maps_of_performances(tmp_path):
     records.write_manifest(tmp_path, codec=dataclasses.replace(CODEC, mels=128).to_dict(),
                            classes={"performance": ["a"]})
     source = RecordSource(folder=str(tmp_path), codec=dataclasses.replace(CODEC, mels=128), frames=40,
-                          features=FrameFeatures(slots=0), performance=True)
+                          conditions=NoteFrames(slots=0, performance=PerformanceNumbers()))
     true = next(source.train_iterator(SIZE, 0))
     assert "base_maps" in true
     check(made_up_batch(elsewhere(source), SIZE), true)
@@ -93,9 +112,9 @@ def test_note_maps_of_performances(tmp_path):
 
 @pytest.mark.parametrize("tokens", [32, 2048])
 def test_tokens_leave_no_padding_and_are_ids(tokens):
-    features = TokenFeatures(tokens=tokens)
-    for source in (RecordSource(folder=None, features=features), SyntheticSource(
-            features=features, notes=2)):
+    conditions = NoteTokens(tokens=tokens)
+    for source in (RecordSource(folder=None, conditions=conditions), SyntheticSource(
+            conditions=conditions, notes=2)):
         ids = made_up_batch(source, SIZE)["inputs"]
         assert ids.shape == (SIZE, tokens) and ids.min() > 0
         assert ids.max() < 1491  # special ids, shift, pitch, velocity, tie, program, drum

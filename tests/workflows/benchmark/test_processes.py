@@ -1,6 +1,7 @@
 """Parts in processes of their own: what comes back, and how failures end."""
 
 import os
+import sys
 
 import pytest
 
@@ -20,6 +21,7 @@ def in_a_new_process(monkeypatch, code):
 def test_rows_come_back_and_what_else_is_printed_does_not_disturb(monkeypatch):
     rows, shares = in_a_new_process(monkeypatch, """
 import os
+import sys
 from music_diffusion.workflows.benchmark import parts
 def part(by):
     print("a library talks")
