@@ -1,4 +1,4 @@
-"""Recordings of performances as plain files: what a performance is compared with, and what it plays.
+"""Recordings of performances as plain files, to compare a performance with, and pieces for it to play.
 
     DST/train/NAME.flac, NAME.mid     the references of every performance
     DST/test/NAME.flac, NAME.mid      pieces that are rendered
@@ -25,7 +25,7 @@ Chosen = tuple[Item, float]  # and the seconds of its start that are written
 
 
 def choose_references(items: Sequence[Item], split: str, minutes: float, seed: int = 0) -> list[Chosen]:
-    """Items of a split, at most so many minutes of each performance, in the order of a draw.
+    """Draws items of a split, at most so many minutes of each performance.
 
     Items without a performance count as one together. The last item may be cut.
 
@@ -56,10 +56,10 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
       sample_rate: Hz.
       seed: of the choice.
       workers: processes.
-      progress: told (files, of).
+      progress: takes (finished files, files in all).
 
     Returns:
-      Files of each split.
+      The number of files of each split.
 
     Raises:
       UserError: a split that there is not or that has no item, an item that cannot be read, or two
@@ -84,7 +84,7 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
 
 
 def _name(item: Item) -> str:
-    """As `write_pairs` calls its files."""
+    """Returns the name that `write_pairs` gives an item's files."""
     return item.name.replace("/", "_")
 
 

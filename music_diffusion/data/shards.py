@@ -35,17 +35,17 @@ class Member:
     shard: int | None = None  # its shard's number; None: by a hash of the name
 
     def identity(self) -> list:
-        """As a list that JSON gives back."""
+        """Returns name and state as JSON gives them back."""
         return json.loads(json.dumps([self.name, *self.state]))
 
 
 class Account:
-    """What the maker of messages counts of a shard."""
+    """Counts that the maker of messages keeps of a shard."""
 
     def __init__(self) -> None:
         self.totals: dict[str, float] = collections.defaultdict(float)  # such as seconds
-        self.lengths: list[int] = []  # of every record, in frames, if it tells
-        self.styles: list[str | None] = []  # of every record, if it tells
+        self.lengths: list[int] = []  # of every record, in frames, if it has a length
+        self.styles: list[str | None] = []  # of every record, if it has a style
         self.labels: dict[str, set[str]] = collections.defaultdict(set)
 
 
@@ -54,7 +54,7 @@ Maker = Callable[[Member, Account], Iterator[bytes]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardFacts:
-    """What one shard holds, kept beside it."""
+    """Facts of one shard, kept beside it."""
 
     members: list[list]  # `Member.identity` of each
     records: int
@@ -63,12 +63,12 @@ class ShardFacts:
     labels: dict[str, list[str]]
     skipped: list[list[str]]  # member, reason
     checksum: str | None  # SHA-256 of the shard; None where it has no record and is not there
-    styles: list[str | None] = dataclasses.field(default_factory=list)  # of every record, if told
+    styles: list[str | None] = dataclasses.field(default_factory=list)  # of every record, if known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """How members become shards."""
+    """Plan by which members become shards."""
 
     kind: str  # of the records, so that a folder is not taken for one of another kind
     options: Mapping[str, Any]  # what the records depend on, for JSON
@@ -91,7 +91,7 @@ def write_shards(plan: ShardPlan, members: Sequence[Member], destination: str, *
       destination: folder.
       skipped: what was left out beforehand, with reasons, for the manifest.
       more: further facts for the manifest.
-      progress: told (finished shards, shards in all).
+      progress: takes (finished shards, shards in all).
       run: runs tasks, here over processes or elsewhere (`data.beam`).
 
     Raises:
@@ -150,14 +150,14 @@ class WriteShard:
         return pathlib.Path(self.destination, task[0] + self.plan.suffix)
 
     def finished(self, task: tuple[str, Sequence[Member]]) -> ShardFacts | None:
-        """The facts, if the shard is there and of the same members."""
+        """Returns the facts, if the shard is there and of the same members."""
         path = self._path(task)
         facts = read_facts(path)
         same = facts is not None and facts.members == [m.identity() for m in task[1]]
         return facts if facts and same and (path.exists() or not facts.records) else None
 
     def __call__(self, task: tuple[str, Sequence[Member]]) -> ShardFacts:
-        """Does nothing where it is finished. Raises UserError where it cannot be written."""
+        """Writes the shard, unless it is finished. Raises UserError where it cannot be written."""
         facts = self.finished(task)
         if facts is not None:
             return facts
@@ -198,13 +198,13 @@ def _messages(plan: ShardPlan, members: Sequence[Member], account: Account,
 
 
 def checksum(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def verify(folder: str | os.PathLike) -> list[str]:
-    """The names of shards that are missing, changed since they were written, or not of the folder.
+    """Returns the names of shards that are missing, changed since they were written, or not of the folder.
 
     Reads them all, at the speed of the disk. Raises UserError where the folder
     is not one of shards, or unfinished.
@@ -224,12 +224,12 @@ def verify(folder: str | os.PathLike) -> list[str]:
 
 
 def facts_path(shard: pathlib.Path) -> pathlib.Path:
-    """Where the facts of a shard lie: beside it."""
+    """Returns the path of a shard's facts, beside it."""
     return shard.with_suffix(".json")
 
 
 def read_facts(shard: str | os.PathLike) -> ShardFacts | None:
-    """The facts of a shard; None where there are none, or damaged ones."""
+    """Reads the facts of a shard; None where there are none, or damaged ones."""
     try:
         return ShardFacts(**json.loads(facts_path(pathlib.Path(shard)).read_text()))
     except (OSError, ValueError, TypeError):
@@ -237,7 +237,7 @@ def read_facts(shard: str | os.PathLike) -> ShardFacts | None:
 
 
 def write_facts(shard: str | os.PathLike, facts: ShardFacts) -> None:
-    """Lays them beside the shard."""
+    """Writes the facts beside the shard."""
     _write_json(facts_path(pathlib.Path(shard)), dataclasses.asdict(facts))
 
 
@@ -256,7 +256,7 @@ def _name(split: str, index: int) -> str:
 
 
 def _remove_others(out: pathlib.Path, names: set[str]) -> None:
-    """Shards of members that are no longer there, and what an interrupted run left."""
+    """Removes shards of members that are no longer there, and what an interrupted run left."""
     for path in [*records.find_shards(out), *out.glob("*.part")]:
         name = path.name.partition(".")[0]
         if path.suffix == ".part" or name not in names:
@@ -265,7 +265,7 @@ def _remove_others(out: pathlib.Path, names: set[str]) -> None:
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Whole or not at all."""
+    """Writes a file of JSON, whole or not at all."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(part, path)

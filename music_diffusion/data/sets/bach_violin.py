@@ -80,7 +80,7 @@ class BachViolin:
 
 
 def read_notes(score: str, alignment: str) -> Notes:
-    """A movement's pitches at their aligned times.
+    """Reads a movement's pitches at their aligned times.
 
     Raises:
       UserError: a table is missing, lacks a column, or is damaged; they differ in length.
@@ -98,7 +98,7 @@ def read_notes(score: str, alignment: str) -> Notes:
 
 
 def _columns(path: str, names: tuple[str, ...]) -> list[np.ndarray]:
-    """Columns of a table of numbers."""
+    """Reads columns of a table of numbers."""
     try:
         with open(path, newline="", encoding="utf-8") as f:
             rows = [tuple(float(row[name]) for name in names) for row in csv.DictReader(f)]
@@ -133,7 +133,7 @@ def _piece(row: dict[str, str]) -> str:
 
 
 def _seconds(row: dict[str, str], column: str) -> float:
-    """From h:mm:ss."""
+    """Returns the seconds of h:mm:ss."""
     try:
         hours, minutes, seconds = (float(part) for part in row[column].split(":"))
     except ValueError as e:

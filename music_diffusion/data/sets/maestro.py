@@ -66,7 +66,7 @@ class Maestro:
 
 
 def _table(root: pathlib.Path) -> pathlib.Path:
-    """The table of the newest version in the folder, CSV rather than JSON."""
+    """Finds the table of the newest version in the folder, CSV rather than JSON."""
     for pattern in ("maestro-v*.csv", "maestro-v*.json"):
         if tables := sorted(root.glob(pattern)):
             return tables[-1]
@@ -74,7 +74,7 @@ def _table(root: pathlib.Path) -> pathlib.Path:
 
 
 def _rows(table: pathlib.Path) -> list[dict[str, str]]:
-    """The recordings of a table, in its order, with COLUMNS."""
+    """Reads the recordings of a table, in its order, with COLUMNS."""
     try:
         text = table.read_text(encoding="utf-8")
         rows = _json_rows(text) if table.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))

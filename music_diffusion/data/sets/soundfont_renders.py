@@ -1,4 +1,4 @@
-"""Scores played by SoundFonts, as many hours as asked for: what is played, and how it is recorded."""
+"""Data set of scores played by SoundFonts, as many hours as asked for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import SLAKH_CLASSES
 from music_diffusion.speed import Speed, measure
 
-OTHER = "other"  # as a timbre: any class but the part's own
+OTHER = "other"  # name of a timbre: any class but the part's own
 PERFORMANCES = len(SPLITS)  # in the place of a split: random numbers of the list of recordings
 
 
@@ -107,7 +107,7 @@ class SoundFontRenders:
 
     @property
     def augmentation(self) -> Augmentation:
-        """Of training excerpts."""
+        """Returns the variation of training excerpts."""
         return Augmentation(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Augmentation)})
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class SoundFontRenders:
 
     @functools.cached_property
     def recordings(self) -> tuple[tuple[str, Recording], ...]:
-        """The fixed recordings with their names, without levels; () if they are ever new."""
+        """Returns the fixed recordings with their names, without levels; () if every excerpt draws one."""
         if self.recordings_table:
             return read_performances(self.recordings_table, self.soundfonts)
         result = []
@@ -135,17 +135,17 @@ class SoundFontRenders:
                          shelf=draw_shelf(rng) if rng.random() < self.shelf else None)
 
     def counts(self) -> dict[str, int]:
-        """Excerpts of each split that has any."""
+        """Returns the number of excerpts of each split that has any."""
         hours = zip(SPLITS, (self.train_hours, self.validation_hours, self.test_hours), strict=True)
         return {s: max(1, round(h * 3600 / self.seconds)) for s, h in hours if h > 0}
 
     def scores(self) -> dict[str, Sources]:
-        """Of the splits that are asked for. Raises UserError, see `find_scores`; or one has none."""
+        """Finds the scores of each split with excerpts. Raises UserError: see `find_scores`, `of_split`."""
         scores = find_scores(self.folder)
         return {split: of_split(scores, split, self.folder) for split in self.counts()}
 
     def excerpt(self, split: str, number: int, sources: Sources) -> Excerpt:
-        """One excerpt.
+        """Draws one excerpt.
 
         Args:
           split: of SPLITS.
@@ -173,7 +173,7 @@ class SoundFontRenders:
             pair_font=pair_font, performance=performance, stems=self.stems)
 
     def excerpts(self) -> Iterator[Excerpt]:
-        """All of them. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
+        """Yields all excerpts. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
         check_library()
         for path in self.soundfonts:
             SoundFontRenderer(path=path)  # checks that it is there
@@ -244,7 +244,7 @@ class _Shards:
 
 
 def _programs(timbres: Sequence[str]) -> tuple[int, ...]:
-    """Programs of timbres. Raises UserError: unknown."""
+    """Returns the programs of timbres. Raises UserError for an unknown one."""
     by_name = {kind.name.lower(): kind.programs[0] for kind in SLAKH_CLASSES}
     result = []
     for timbre in timbres:
@@ -260,7 +260,7 @@ def _programs(timbres: Sequence[str]) -> tuple[int, ...]:
 
 
 def measure_rendering(renders: SoundFontRenders, codec: MelCodec, excerpts: int = 8) -> Speed:
-    """How fast one process renders and encodes, with all that belongs to it but loading the SoundFont.
+    """Measures how fast one process renders and encodes; loading the SoundFont does not count.
 
     The first excerpts that share a shard are rendered, at most so many.
     """
