@@ -44,7 +44,7 @@ class Example:
 
 
 def choose(results: Sequence[FileResult], count: int) -> list[tuple[str, FileResult, str]]:
-    """Best, worst and evenly between, by note F1, else by the distance of pairs.
+    """Chooses the best, the worst and files evenly between, by note F1, else by the distance of pairs.
 
     Returns:
       (title, result, name of the score), the best first; without pairs and notes
@@ -76,7 +76,7 @@ def _title(rank: int, count: int) -> str:
 
 def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
                   labels: dict[str, str]) -> list[Example]:
-    """Excerpts with players, spectrograms and the piano roll of asked and heard notes.
+    """Makes excerpts with players, spectrograms and the piano roll of asked and heard notes.
 
     Args:
       plan: how many, and how far files count.
@@ -117,7 +117,7 @@ def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, 
 
 
 def _first_sound(wave: Waveform | None, length: float) -> float:
-    """Where an excerpt should begin, in seconds: 0 if all of it fits."""
+    """Returns where an excerpt should begin, in seconds: 0 if all of the file fits."""
     if wave is None or wave.duration <= length:
         return 0.0
     level = np.abs(wave.samples)
@@ -126,7 +126,7 @@ def _first_sound(wave: Waveform | None, length: float) -> float:
 
 
 def mp3_uri(wave: Waveform) -> str:
-    """Mono audio as a data URI that every browser plays."""
+    """Returns mono audio as a data URI that every browser plays."""
     rate = next((r for r in MP3_RATES if r <= wave.sample_rate), MP3_RATES[-1])
     file = io.BytesIO()
     soundfile.write(file, wave.mono().resample(rate).samples.clip(-1, 1), rate, format="MP3",

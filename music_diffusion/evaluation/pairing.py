@@ -1,4 +1,4 @@
-"""Which files belong together, and what is wrong with them.
+"""Finds which files belong together, and what is wrong with them.
 
 A generated file, its reference and its notes share their path below the folder
 without the suffix (`a/song.wav`, `a/song.flac`, `a/song.mid`), or else their bare
@@ -76,7 +76,7 @@ class Pairing:
 
 
 def find_files(root: str, suffixes: frozenset[str], what: str) -> tuple[dict[str, str], list[Problem]]:
-    """Files below a folder by their path without suffix, in order; hidden ones are left out.
+    """Finds files below a folder by their path without suffix, in order; hidden ones are left out.
 
     A single file instead of a folder is found as itself.
 
@@ -109,7 +109,7 @@ def find_files(root: str, suffixes: frozenset[str], what: str) -> tuple[dict[str
 
 
 def match_names(a: dict[str, str], b: dict[str, str]) -> dict[str, str]:
-    """Keys of a → keys of b: equal ones, then bare names that are single on both sides.
+    """Matches keys of a with keys of b: equal ones, then bare names that are single on both sides.
 
     One file each side belong together whatever their names.
     """
@@ -163,7 +163,7 @@ class GroupTable:
                          if times[parts[-1]] == 1}
 
     def of(self, path: str | None) -> str | None:
-        """The group of a file; of rows that fit, the most exact."""
+        """Returns the group of a file, by the most exact of the rows that fit."""
         if path is None:
             return None
         parts = _ending(os.path.abspath(path))
@@ -228,7 +228,7 @@ def _missing_pair(item: Item) -> Problem:
 
 
 def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]]:
-    """Several items may have the same notes: one score, played by many."""
+    """Gives items their notes; several may have the same: one score, played by many."""
     notes, problems = find_files(root, NOTES, "MIDI")
     stems = _by_stem(notes)
     used, result = set(), []
@@ -253,7 +253,7 @@ def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]
 
 
 def _longest_ending(name: str, known: Container[str]) -> str | None:
-    """a/b/c, else b/c, as far as it is known; a bare name is left to those who count its bearers."""
+    """Returns a/b/c, else b/c, if it is known; a bare name is left to those who count its bearers."""
     while name not in known:
         name = name.partition("/")[2]
         if "/" not in name:

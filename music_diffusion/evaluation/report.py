@@ -64,7 +64,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult], summary: Summary,
                    speed: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All numbers, files, problems and settings as JSON holds them; NaN is null."""
+    """Returns all numbers, files, problems and settings as JSON holds them; NaN is null."""
     names = {"transcriber": tools.transcriber_name if tools.transcriber is not None else None,
              "transcriber_stand_in": tools.transcriber_stand_in if tools.transcriber is not None else None,
              "inverter": tools.resynthesis.name if tools.resynthesis is not None else None,
@@ -86,7 +86,7 @@ def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileRes
 
 
 def plain(value: Any) -> Any:
-    """Tuples become lists, numbers that are not finite become None."""
+    """Returns a value as JSON holds it: tuples become lists, numbers that are not finite None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -107,7 +107,7 @@ def _versions() -> dict[str, str]:
 
 
 def _scores_csv(results: Sequence[FileResult]) -> str:
-    """A row a file; scores of other sides than the generated one begin with the side."""
+    """Returns CSV of a row a file; scores of other sides than the generated one begin with the side."""
     names = main_scores(results)
     names += sorted({name for r in results for name in r.scores} - set(names))
     out = io.StringIO()
@@ -126,7 +126,7 @@ def _scores_csv(results: Sequence[FileResult]) -> str:
 
 def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Summary,
                 examples: Sequence[Example], content: dict[str, Any]) -> str:
-    """The page, from TEMPLATE."""
+    """Makes the page from TEMPLATE."""
     try:
         import jinja2
     except ImportError as e:
@@ -148,7 +148,7 @@ def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Su
 
 
 def _strips(results: Sequence[FileResult], figures: Sequence[Figure]) -> list[Strip]:
-    """One for every score of at least two files."""
+    """Returns a strip for every score of at least two files."""
     found = []
     for figure in figures:
         files = [(r.item.name, r.scores[figure.key]) for r in results

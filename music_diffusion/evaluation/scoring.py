@@ -1,4 +1,4 @@
-"""Everything about one file: embeddings, transcriptions, and its scores as floats.
+"""Scores of one file: its embeddings, transcriptions, and scores as floats.
 
 The tools (embedding networks, a transcriber, an inverter) are handed in. What they
 compute is kept in a cache under the content of the files, the settings and what the
@@ -41,7 +41,7 @@ DRUMS = "Drums"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a process needs to score an item; it travels between processes."""
+    """All that a process needs to score an item; it travels between processes."""
 
     cache: str  # folder
     loader: ToolLoader
@@ -75,7 +75,7 @@ class _Transcript:
 
 
 class Scorer:
-    """Scores of one item after the other."""
+    """Scores one item after the other."""
 
     def __init__(self, work: Work):
         self._work, self._cache = work, Cache(work.cache)
@@ -87,7 +87,7 @@ class Scorer:
         return tools_of(self._work.loader)
 
     def score(self, item: Item, unrelated: str | None = None) -> FileResult:
-        """Everything about an item; what cannot be read becomes a problem.
+        """Finds everything about an item; what cannot be read becomes a problem.
 
         Args:
           item: the files.
@@ -176,7 +176,7 @@ class Scorer:
         return pitch_jaccard_distance(reference.active, estimate.active)
 
     def _notes(self, item: Item, seconds: float) -> tuple[Notes | None, list[Problem]]:
-        """The notes that begin in the audio; None where there are none to compare with."""
+        """Returns the notes that begin in the audio; None where there are none to compare with."""
         if item.notes is None or not seconds:
             return None, []
         try:
@@ -200,7 +200,7 @@ class Scorer:
 
     def _note_counts(self, item: Item, unrelated: str | None, notes: Notes | None,
                      heard: dict[str, _Transcript], seconds: float, scores: dict[str, float]):
-        """Counts by side and by instrument; adds their scores to `scores`."""
+        """Returns counts by side and by instrument; adds their scores to `scores`."""
         counts: dict[str, dict[str, NoteCounts]] = {}
         instruments: dict[str, dict[str, NoteCounts]] = {}
         if notes is None or not heard:
@@ -222,12 +222,12 @@ class Scorer:
 
 
 def score_item(work: Work, task: tuple[Item, str | None]) -> FileResult:
-    """`Scorer.score` as a task for another process."""
+    """Runs `Scorer.score` as a task for another process."""
     return Scorer(work).score(*task)
 
 
 def unrelated_notes(items: Sequence[Item]) -> list[str | None]:
-    """For each item the notes of the next item in the circle that has others; None if none has."""
+    """Returns for each item the notes of the next item in the circle that has others; None if none has."""
     paths = [item.notes for item in items]
     content = {path: file_digest(path) for path in paths if path is not None}
     readable = functools.cache(_readable)
@@ -248,13 +248,13 @@ def _readable(path: str) -> bool:
 
 
 def cut_notes(notes: Notes, seconds: float) -> Notes:
-    """The notes that begin before `seconds`; those that go on end there."""
+    """Returns the notes that begin before `seconds`; those that go on end there."""
     notes = notes[notes.start < seconds]
     return dataclasses.replace(notes, end=np.minimum(notes.end, seconds))
 
 
 def spectral_scores(a: Sound, b: Sound) -> dict[str, float]:
-    """Distances of spectra in nat as far as both recordings go, and the difference of levels in dB."""
+    """Returns distances of spectra in nat as far as both recordings go, and of levels in dB."""
     codec = MelCodec()
     x, y = a.at(codec.sample_rate), b.at(codec.sample_rate)
     size = min(len(x), len(y))
@@ -279,12 +279,12 @@ def _reconstruction(generated: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _named(side: str, values: dict[str, float]) -> dict[str, float]:
-    """Scores of the generated side have bare names, others begin with the side."""
+    """Names scores: those of the generated side have bare names, others begin with the side."""
     return values if side == GENERATED else {f"{side}:{name}": v for name, v in values.items()}
 
 
 def _flat_counts(asked: Notes, heard: Notes) -> dict[str, Any]:
-    """Counts over all notes and by instrument, as JSON holds them."""
+    """Returns counts over all notes and by instrument, as JSON holds them."""
     everything = note_scores(asked, heard)
     classes, heard_classes = _classes(asked), _classes(heard)
     instruments = {}
@@ -310,10 +310,10 @@ def _note_values(counts: dict[str, NoteCounts]) -> dict[str, float]:
 
 
 def _classes(notes: Notes) -> np.ndarray:
-    """Slakh classes [N], DRUM_CLASS for drums."""
+    """Returns Slakh classes [N], DRUM_CLASS for drums."""
     return np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
 
 
 def class_name(kind: int) -> str:
-    """Of a Slakh class or the drums."""
+    """Returns the name of a Slakh class or the drums."""
     return DRUMS if kind == DRUM_CLASS else SLAKH_CLASSES[kind].name

@@ -19,7 +19,7 @@ LENGTH_SHARE, LENGTH_SECONDS = 0.1, 1.0  # the lengths of a pair may differ by l
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a recording without hearing it."""
+    """Facts about a recording that are known without hearing it."""
 
     seconds: float  # of the part that counts
     sample_rate: int  # Hz, of the file
@@ -33,7 +33,7 @@ class Facts:
 
 
 def read_start(path: str, seconds: float) -> tuple[Waveform, Facts]:
-    """At most the first `seconds` of a file, mixed to mono.
+    """Reads at most the first `seconds` of a file, mixed to mono.
 
     Raises:
       UserError: missing, not audio, damaged, or without a sample.
@@ -64,7 +64,7 @@ class Sound:
         self._source: Waveform | None = None
 
     def at(self, sample_rate: int) -> np.ndarray:
-        """Samples [S] in mono."""
+        """Returns samples [S] in mono."""
         if sample_rate not in self._waves:
             if self._source is None:
                 self._source = self._load().mono()
@@ -73,7 +73,7 @@ class Sound:
 
 
 def problems_of(item: Item, facts: dict[str, Facts], min_seconds: float) -> list[Problem]:
-    """What the facts of an item's sides tell; see `usable`."""
+    """Returns the problems that the facts of an item's sides show; see `usable`."""
     problems = []
     for side, found in facts.items():
         path = getattr(item, side)
@@ -112,5 +112,5 @@ def _of_pair(item: Item, a: Facts, b: Facts) -> list[Problem]:
 
 
 def usable(side: str, facts: Facts, min_seconds: float) -> bool:
-    """Whether a recording is scored. A silent generated one is: silence is a result, and a bad one."""
+    """Returns whether a recording is scored. A silent generated one is: silence is a bad result."""
     return facts.seconds >= min_seconds and not (side == "reference" and facts.silent)

@@ -67,7 +67,7 @@ def _flux(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " T"]:
 
 
 def _frames(samples: np.ndarray, window: int):
-    """Yields frames [n, window] in blocks; silence before the first sample and after the last."""
+    """Returns frames [n, window] in blocks; silence before the first sample and after the last."""
     count, hop = len(samples) // CONFIG.hop, CONFIG.hop
     padded = np.pad(samples, (window // 2 - hop // 2, window))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:count]

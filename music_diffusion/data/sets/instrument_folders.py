@@ -87,7 +87,7 @@ class InstrumentFolders:
 
     def _parts(self, root: pathlib.Path, instrument: str, taken: Mapping[str, float],
                lengths: Mapping[str, float]) -> Iterator[Item]:
-        """Returns the items of an instrument; one file is cut in two where validation begins."""
+        """Yields the items of an instrument; one file is cut in two where validation begins."""
         free = {path: s for path, s in taken.items() if not folder_split(path)}
         train = (1 - self.held_out) * sum(free.values())  # seconds left of them for training
         for path, seconds in taken.items():

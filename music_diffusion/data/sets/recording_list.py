@@ -76,7 +76,7 @@ class RecordingList:
 
 
 def _rows(table: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
-    """Yields line number and known columns of every row; '' for a column or cell that is not there."""
+    """Returns line number and known columns of every row; '' for a column or cell that is not there."""
     if not table.is_file():
         raise UserError(f"{table}: no such table; give a CSV file with a column audio")
     rows = []
