@@ -31,13 +31,13 @@ class SpectrogramSketch:
 
     @property
     def mel(self) -> np.ndarray:
-        """[columns, F] nat."""
+        """Returns the sketch, [columns, F] nat."""
         return self._sum / np.maximum(self._count, 1)[:, None]
 
 
 def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSketch,
                    codec: MelCodec, title: str) -> None:
-    """Writes a PNG; it appears only when it is complete."""
+    """Writes a picture as PNG; it appears only when it is complete."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -62,7 +62,7 @@ def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSke
 
 
 def draw_roll(axes, notes: Notes) -> None:
-    """Notes as bars, a colour per program; drums as ticks below, opacity by velocity."""
+    """Draws notes as bars, a colour per program; drums as ticks below, opacity by velocity."""
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
@@ -85,7 +85,7 @@ def draw_roll(axes, notes: Notes) -> None:
 
 
 def draw_mel(axes, mel: np.ndarray, codec: MelCodec, seconds: float) -> None:
-    """Log-mel [T, F] with a frequency axis in hertz."""
+    """Draws log-mel [T, F] with a frequency axis in hertz."""
     image = axes.imshow(mel.T, origin="lower", aspect="auto", cmap="magma", vmin=-8.5, vmax=3.0,
                         extent=(0, seconds, 0, codec.mels), interpolation="nearest")
     hertz = np.array([125, 250, 500, 1000, 2000, 4000])

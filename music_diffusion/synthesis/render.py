@@ -20,7 +20,7 @@ from music_diffusion.types import Progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rendering(Speed):
-    """What was rendered, for machines.
+    """Facts of a rendering, for machines.
 
     The speed is that from notes to file, without loading the model, compiling and
     the plot.
@@ -59,7 +59,7 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
       plot: .png of piano roll over spectrogram.
       normalize: to -14 LUFS with a true peak of at most -1 dBTP; otherwise the
         model's own level, clipped at full scale.
-      progress: told the share that is done.
+      progress: takes the share that is done.
     """
     check_outputs(output, plot)
     notes = read_midi(midi)

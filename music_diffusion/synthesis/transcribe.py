@@ -20,7 +20,7 @@ from music_diffusion.synthesis.synthesizer import Progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscriptionFacts(Speed):
-    """What was transcribed, for machines. The speed is that of listening, without files."""
+    """Facts of a transcription, for machines. The speed is that of listening, without files."""
 
     output: str
     plot: str | None
@@ -31,7 +31,7 @@ class TranscriptionFacts(Speed):
 
 
 def read_mono(path: str | os.PathLike, sample_rate: int) -> Float[np.ndarray, " S"]:
-    """A file's channels mixed to one, at `sample_rate` (Hz). Raises UserError for bad files."""
+    """Reads a file's channels mixed to one, at `sample_rate` (Hz). Raises UserError for bad files."""
     with AudioReader(path) as reader:
         resampler = StreamResampler(reader.sample_rate, sample_rate)
         parts = [resampler.push(block.mean(axis=1)) for block in reader.blocks()]
@@ -59,7 +59,7 @@ def transcribe_file(transcriber: Transcriber, source: str, output: str, *, plot:
       source: any audio; it is mixed to one channel.
       output: .mid
       plot: .png of the notes over the recording's spectrogram.
-      progress: told the share that is done.
+      progress: takes the share that is done.
     """
     check_files(source, output, plot)
     samples = read_mono(source, transcriber.sample_rate)
