@@ -52,7 +52,7 @@ class Table:
 
 
 def evaluated(*, table: Table) -> Table:
-    """Returns the plan or table that a recipe of `evaluate` binds."""
+    """Returns the table that a recipe of `evaluate` binds."""
     return table
 
 
