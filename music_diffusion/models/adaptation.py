@@ -1,4 +1,4 @@
-"""Learns one more performance, and nothing else: a model is left as it was for the others.
+"""Learning of one more performance, and nothing else: a model is left as it was for the others.
 
 A model with R performances of D features becomes one of R + 1 and D + 1. The new feature is 1 for the
 new performance and 0 for all others, so that the rows of FiLM's kernels which it meets are the new
@@ -40,16 +40,16 @@ class AdaptationModel(ModelBase):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of parameters that training leaves alone."""
+        """Returns patterns of parameters that training leaves alone."""
         return ("base/.*",)
 
     @property
     def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes that `init` needs."""
+        """Returns the shapes that `init` needs."""
         return self.model.feature_shapes
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         variables = self.model.init(rng, shapes)
         adapter = new_rows(variables["params"], self.begin_with)
         axes = {name: AxisMetadata(names=(None,) * value.ndim) for name, value in
@@ -59,14 +59,14 @@ class AdaptationModel(ModelBase):
                 "params_axes": {"base": variables["params_axes"], "adapter": unflatten_dict(marked)}}
 
     def adopt(self, params: Params, stored: Params) -> Params:
-        """The parameters of the model before it was grown, as the frozen ones; or those of a training."""
+        """Takes the parameters of the model before it was grown as frozen ones; or those of a training."""
         if set(stored) == {"base", "adapter"}:
             return stored
         base = widened(params["base"], stored)
         return {"base": base, "adapter": new_rows(base, self.begin_with)}
 
     def merged(self, params: Params) -> dict[str, Any]:
-        """The grown model's own parameters."""
+        """Returns the grown model's own parameters."""
         rows = flatten_dict(dict(params["adapter"]), sep="/")
         whole = flatten_dict(dict(params["base"]), sep="/")
         for name, row in rows.items():
@@ -78,7 +78,7 @@ class AdaptationModel(ModelBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """The model's own training loss."""
+        """Returns the model's own training loss."""
         return self.model.loss_fn(self.merged(params), batch, rng)
 
     def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
@@ -93,7 +93,7 @@ class AdaptationModel(ModelBase):
 
 
 def new_rows(params: Params, begin_with: int) -> dict[str, Any]:
-    """The adapter's first values: another performance's features, and FiLM that does nothing yet.
+    """Returns the adapter's first values: another performance's features, and FiLM that does nothing yet.
 
     Those kernels have a new row whose last input is the performance's last feature.
     """
@@ -108,7 +108,7 @@ def new_rows(params: Params, begin_with: int) -> dict[str, Any]:
 
 def losses_of(model: Model, params: Params, batch: Batch, count: int, rng: PRNGKeyArray
               ) -> Float[np.ndarray, " R"]:
-    """Loss of a batch with each of `count` performances, with the same noise."""
+    """Returns the loss of a batch with each of `count` performances, with the same noise."""
     size = len(np.asarray(batch["targets"]))
 
     @jax.jit

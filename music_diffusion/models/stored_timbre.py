@@ -1,4 +1,4 @@
-"""The note timbre network in a file of weights, whichever model it belongs to."""
+"""Note timbre network in a file of weights, whichever model it belongs to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from music_diffusion.types import Params
 
 
 def stored_timbre(path: str | os.PathLike) -> tuple[NoteTimbreConfig, Params]:
-    """The note timbre network in a safetensors file, of its own or of a frame diffusion model.
+    """Reads the note timbre network in a safetensors file, of its own or of a frame diffusion model.
 
     Raises UserError: the file cannot be read, or holds no such network.
     """
