@@ -20,7 +20,7 @@ from jaxtyping import Float, Int16
 from music_diffusion.audio.io import AudioReader, StreamResampler
 from music_diffusion.data.audio_records import FULL_SCALE, KIND, AudioRecord, to_int16
 from music_diffusion.data.items import SPLITS
-from music_diffusion.data.shards import Account, Member, ShardPlan, share, write_shards
+from music_diffusion.data.shards import Account, ShardMember, ShardPlan, share, write_shards
 from music_diffusion.errors import UserError
 
 EXTENSIONS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc",
@@ -141,7 +141,7 @@ def prepare_audio_folder(plan: AudioFolderPlan, destination: str,
     if pathlib.Path(destination).resolve() == pathlib.Path(plan.source).resolve():
         raise UserError(f"{destination}: give another folder than that of the audio")
     files, skipped = find_audio(plan.source)
-    members = [Member(name=file.path, split=split, state=(file.size, file.modified))
+    members = [ShardMember(name=file.path, split=split, state=(file.size, file.modified))
                for split, of_split in split_files(files, plan).items() for file in of_split]
     return write_shards(_shard_plan(plan), members, destination, skipped=skipped, progress=progress)
 
@@ -185,7 +185,7 @@ def _stored(piece: Float[np.ndarray, "S C"]) -> Int16[np.ndarray, "S C"]:
     return piece[:, :1] if np.array_equal(piece[:, 0], piece[:, -1]) else piece
 
 
-def _messages(plan: AudioFolderPlan, member: Member, account: Account) -> Iterator[bytes]:
+def _messages(plan: AudioFolderPlan, member: ShardMember, account: Account) -> Iterator[bytes]:
     """Yields the pieces of one file that are not silent."""
     path = f"{plan.source}/{member.name}"
     threshold = FULL_SCALE * 10 ** (plan.silence_db / 20)

@@ -25,7 +25,7 @@ from music_diffusion.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
+class ShardMember:
     """What messages are made of, such as a file. Picklable."""
 
     name: str  # unique
@@ -49,14 +49,14 @@ class Account:
         self.labels: dict[str, set[str]] = collections.defaultdict(set)
 
 
-Maker = Callable[[Member, Account], Iterator[bytes]]
+Maker = Callable[[ShardMember, Account], Iterator[bytes]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardFacts:
     """Facts of one shard, kept beside it."""
 
-    members: list[list]  # `Member.identity` of each
+    members: list[list]  # `ShardMember.identity` of each
     records: int
     totals: dict[str, float]
     lengths: list[int]
@@ -80,7 +80,7 @@ class ShardPlan:
     workers: int = 2  # processes
 
 
-def write_shards(plan: ShardPlan, members: Sequence[Member], destination: str, *,
+def write_shards(plan: ShardPlan, members: Sequence[ShardMember], destination: str, *,
                  skipped: Sequence[Sequence[str]] = (), more: Mapping[str, Any] | None = None,
                  progress: Callable[[int, int], None] = lambda i, n: None,
                  run: Runner = run_tasks) -> dict:
@@ -146,17 +146,17 @@ class WriteShard:
     plan: ShardPlan
     destination: str  # folder
 
-    def _path(self, task: tuple[str, Sequence[Member]]) -> pathlib.Path:
+    def _path(self, task: tuple[str, Sequence[ShardMember]]) -> pathlib.Path:
         return pathlib.Path(self.destination, task[0] + self.plan.suffix)
 
-    def finished(self, task: tuple[str, Sequence[Member]]) -> ShardFacts | None:
+    def finished(self, task: tuple[str, Sequence[ShardMember]]) -> ShardFacts | None:
         """Returns the facts, if the shard is there and of the same members."""
         path = self._path(task)
         facts = read_facts(path)
         same = facts is not None and facts.members == [m.identity() for m in task[1]]
         return facts if facts and same and (path.exists() or not facts.records) else None
 
-    def __call__(self, task: tuple[str, Sequence[Member]]) -> ShardFacts:
+    def __call__(self, task: tuple[str, Sequence[ShardMember]]) -> ShardFacts:
         """Writes the shard, unless it is finished. Raises UserError where it cannot be written."""
         facts = self.finished(task)
         if facts is not None:
@@ -180,7 +180,7 @@ class WriteShard:
         return facts
 
 
-def _messages(plan: ShardPlan, members: Sequence[Member], account: Account,
+def _messages(plan: ShardPlan, members: Sequence[ShardMember], account: Account,
               skipped: list[list[str]]) -> Iterator[bytes]:
     for member in members:
         before = account.totals["seconds"]
@@ -241,8 +241,8 @@ def write_facts(shard: str | os.PathLike, facts: ShardFacts) -> None:
     _write_json(facts_path(pathlib.Path(shard)), dataclasses.asdict(facts))
 
 
-def _shards(plan: ShardPlan, members: Sequence[Member]) -> dict[tuple[str, int], list[Member]]:
-    result: dict[tuple[str, int], list[Member]] = collections.defaultdict(list)
+def _shards(plan: ShardPlan, members: Sequence[ShardMember]) -> dict[tuple[str, int], list[ShardMember]]:
+    result: dict[tuple[str, int], list[ShardMember]] = collections.defaultdict(list)
     for member in members:
         number = member.shard
         if number is None:
@@ -271,7 +271,7 @@ def _write_json(path: pathlib.Path, content: dict) -> None:
     os.replace(part, path)
 
 
-def _manifest(plan: ShardPlan, members: Sequence[Member],
+def _manifest(plan: ShardPlan, members: Sequence[ShardMember],
               facts: dict[tuple[str, int], ShardFacts], skipped: Sequence[Sequence[str]]) -> dict:
     def of(split: str) -> list[ShardFacts]:
         return [f for (s, _), f in facts.items() if s == split]

@@ -15,7 +15,7 @@ from music_diffusion.data import examples as examples_module
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
-from music_diffusion.data.shards import Member, ShardPlan, facts_path, write_shards
+from music_diffusion.data.shards import ShardMember, ShardPlan, facts_path, write_shards
 from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.notes import Notes
@@ -53,7 +53,7 @@ def write(folder, suffix=records.ARRAY_RECORD, lengths=None, **more):
             account.labels[kind].add(record.labels[kind])
         yield record.to_bytes(suffix)
 
-    members = [Member(name=f"{split}{i}", split=split, state=(), shard=i // 2,
+    members = [ShardMember(name=f"{split}{i}", split=split, state=(), shard=i // 2,
                       content=clock_record(i, length, **more))
                for split, of_split in (lengths or LENGTHS).items() for i, length in enumerate(of_split)]
     plan = ShardPlan(kind=records.EXAMPLES, options={}, maker=maker, workers=1, suffix=suffix)
