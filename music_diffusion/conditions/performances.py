@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
 from music_diffusion.errors import UserError
-from music_diffusion.networks.performance import TABLE
+from music_diffusion.networks.performance import PERFORMANCE_TABLE
 from music_diffusion.types import Params
 
 FILE = "performances.json"
@@ -103,7 +103,7 @@ class Performances:
 
 def table_of(params: Params) -> Float[np.ndarray, "R D"]:
     """Returns the table of a model with performances."""
-    found = {k: v for k, v in flatten_dict(dict(params), sep="/").items() if k.endswith(TABLE)}
+    found = {k: v for k, v in flatten_dict(dict(params), sep="/").items() if k.endswith(PERFORMANCE_TABLE)}
     if not found:
         raise ValueError("the parameters have no table of performances")
     return np.asarray(found[min(found, key=len)])  # not that of a part, as a note timbre network has

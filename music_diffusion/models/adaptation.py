@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.models.base import Metrics, Model, ModelBase, Variables
-from music_diffusion.models.performance import FILM, TABLE, widened
+from music_diffusion.models.performance import FILM, PERFORMANCE_TABLE, widened
 from music_diffusion.types import Batch, Params, StepProgress
 
 
@@ -71,7 +71,7 @@ class AdaptationModel(ModelBase):
         whole = flatten_dict(dict(params["base"]), sep="/")
         for name, row in rows.items():
             old = whole[name]
-            if name.endswith(TABLE):
+            if name.endswith(PERFORMANCE_TABLE):
                 row = jnp.append(row, jnp.ones((1,), row.dtype))
             whole[name] = jnp.concatenate([old[:-1], row[None].astype(old.dtype)])
         return unflatten_dict(whole, sep="/")
@@ -99,7 +99,7 @@ def new_rows(params: Params, begin_with: int) -> dict[str, Any]:
     """
     rows: dict[str, Any] = {}
     for name, value in flatten_dict(dict(params), sep="/").items():
-        if name.endswith(TABLE):
+        if name.endswith(PERFORMANCE_TABLE):
             rows[name] = jnp.asarray(value)[begin_with, :-1]
         elif name.endswith(FILM):
             rows[name] = jnp.zeros((np.shape(value)[1],), jnp.float32)

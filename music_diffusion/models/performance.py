@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from music_diffusion.models.base import require_features
-from music_diffusion.networks.performance import FEATURE, TABLE, PerformanceConfig
+from music_diffusion.networks.performance import FEATURE, PERFORMANCE_TABLE, PerformanceConfig
 from music_diffusion.types import Batch, Params
 
 FILM = "DenseGeneral_0/kernel"
@@ -72,7 +72,7 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
         kept, shape = np.asarray(kept), np.shape(value)
         if name.endswith(FILM) and kept.shape[0] < shape[0]:
             kept = np.pad(kept, [(0, shape[0] - kept.shape[0]), (0, 0)])
-        elif name.endswith(TABLE) and kept.shape != shape:
+        elif name.endswith(PERFORMANCE_TABLE) and kept.shape != shape:
             table = np.array(value)
             table[:kept.shape[0]] = np.pad(kept, [(0, 0), (0, shape[1] - kept.shape[1])])
             kept = table
@@ -95,5 +95,6 @@ def one_more(sizes: Any) -> Any:
 def narrowed(params: Params, rows: Sequence[int]) -> dict[str, Any]:
     """Returns parameters of a model with performances as those of one that knows only some of them."""
     flat = flatten_dict(dict(params), sep="/")
-    return unflatten_dict({name: np.asarray(value)[list(rows)] if name.endswith(TABLE) else value
-                           for name, value in flat.items()}, sep="/")
+    of_rows = {name: np.asarray(value)[list(rows)]
+               for name, value in flat.items() if name.endswith(PERFORMANCE_TABLE)}
+    return unflatten_dict(flat | of_rows, sep="/")

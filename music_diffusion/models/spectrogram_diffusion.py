@@ -49,7 +49,7 @@ from music_diffusion.models.buckets import Loss, bucket_of, switch_loss
 from music_diffusion.models.performance import one_more, performance_weights, widened
 from music_diffusion.models.spaces import MelSpace
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
-from music_diffusion.networks.positions import TABLE
+from music_diffusion.networks.positions import POSITION_TABLE
 from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
 from music_diffusion.notes.vocabulary import EventConfig
 from music_diffusion.types import Batch, Params, StepProgress
@@ -150,7 +150,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
     @property
     def frozen(self) -> tuple[str, ...]:
         """Returns patterns of parameters that training leaves alone: the position tables."""
-        return (f"{TABLE}/embedding",)
+        return (f"{POSITION_TABLE}/embedding",)
 
     @property
     def network(self) -> SpectrogramTransformer:

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
-from music_diffusion.networks.performance import TABLE, PerformanceConfig
+from music_diffusion.networks.performance import PERFORMANCE_TABLE, PerformanceConfig
 from music_diffusion.types import Params
 
 
@@ -24,7 +24,7 @@ def stored_timbre(path: str | os.PathLike) -> tuple[NoteTimbreConfig, Params]:
     stored = load_safetensors(path)
     timbre = stored.get("timbre", stored)
     flat = flatten_dict(dict(timbre), sep="/")
-    table = flat.get(TABLE)
+    table = flat.get(PERFORMANCE_TABLE)
     performances = None if table is None else PerformanceConfig(
         count=table.shape[0], features=table.shape[1])
     config = NoteTimbreConfig(performances=performances, layers=sum(
