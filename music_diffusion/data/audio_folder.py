@@ -59,7 +59,7 @@ class AudioFolderPlan:
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class AudioFile:
+class SourceAudio:
     """A file below the source folder."""
 
     path: str  # relative, with '/'
@@ -67,7 +67,7 @@ class AudioFile:
     modified: int  # nanoseconds
 
 
-def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
+def find_audio(folder: str) -> tuple[list[SourceAudio], list[list[str]]]:
     """Finds the audio files below a folder, links followed, by path; and what is skipped, with reasons.
 
     Raises:
@@ -93,7 +93,7 @@ def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
                     skipped.append([relative, "a link to nowhere"])
                     continue
                 facts = path.stat()
-                found.append(AudioFile(relative, facts.st_size, facts.st_mtime_ns))
+                found.append(SourceAudio(relative, facts.st_size, facts.st_mtime_ns))
     if not found:
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise UserError(f"{folder}: no audio files there{reason}; "
@@ -101,7 +101,7 @@ def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
     return sorted(found), sorted(skipped)
 
 
-def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, list[AudioFile]]:
+def split_files(files: Iterable[SourceAudio], plan: AudioFolderPlan) -> dict[str, list[SourceAudio]]:
     """Returns every file's split: that of a folder above it (the outermost counts), else by hash.
 
     Where neither gives a file for validation, that of the lowest hash goes there.
@@ -109,7 +109,7 @@ def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, 
     Raises:
       UserError: training or validation gets no file.
     """
-    result: dict[str, list[AudioFile]] = {s: [] for s in SPLITS}
+    result: dict[str, list[SourceAudio]] = {s: [] for s in SPLITS}
     free = []  # by hash
     for file in files:
         named = [p.lower() for p in file.path.split("/")[:-1] if p.lower() in SPLITS]

@@ -29,9 +29,9 @@ from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
 
-Row = dict[str, str]  # of the table
+TableRow = dict[str, str]  # column → cell of the table of renders
 # Notes, seconds at which the crop begins among them, its seconds, its row → what is learned of it.
-Features = Callable[[Notes, float, float, Row], Example]
+Features = Callable[[Notes, float, float, TableRow], Example]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class TranscriptionTargets:
 
     frame_seconds: float = 0.025
 
-    def __call__(self, notes: Notes, start: float, seconds: float, row: Row) -> Example:
+    def __call__(self, notes: Notes, start: float, seconds: float, row: TableRow) -> Example:
         """Returns `onset`, `frame`, `velocity` [T, 88], `classes` [T, 88, 5] packed, `drums` [T, 61]."""
         frames = int(seconds / self.frame_seconds + 1e-6)
         drawn = draw_activations(notes, start, frames, self.frame_seconds)
@@ -56,7 +56,7 @@ class TagTargets:
     rooms: tuple[float, ...] = (0.45, 0.95)  # seconds of RT60 that part small, medium and large
     heard: float = 0.1  # seconds that the notes of an instrument must sound, in all
 
-    def __call__(self, notes: Notes, start: float, seconds: float, row: Row) -> Example:
+    def __call__(self, notes: Notes, start: float, seconds: float, row: TableRow) -> Example:
         """Returns `instruments` [35] 0 or 1, `font` and `room` (0: dry) int32 []."""
         kind = np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
         begin, end = notes.start - start, notes.end - start
@@ -145,7 +145,7 @@ class RecordingSource:
             raise UserError(f"RecordingSource needs {self.samples=} and {self.eval_batch_count=} of at "
                             "least 1")
 
-    def rows(self, split: str) -> list[Row]:
+    def rows(self, split: str) -> list[TableRow]:
         """Reads the table's rows of a split. Raises UserError if the folder is no such folder."""
         table = pathlib.Path(self.folder) / TABLE
         make = "make it with `music-diffusion prepare renders --midi`"
@@ -195,7 +195,7 @@ class _Crop(grain.transforms.RandomMap):
     def __init__(self, source: RecordingSource, varied: Varied | None):
         self._source, self._varied = source, varied
 
-    def random_map(self, row: Row, rng: np.random.Generator) -> Example:
+    def random_map(self, row: TableRow, rng: np.random.Generator) -> Example:
         s = self._source
         path = pathlib.Path(s.folder) / row["file"]
         speed = self._varied.speed(rng) if self._varied else 1.0

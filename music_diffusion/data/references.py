@@ -21,10 +21,10 @@ from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 
 TABLE = "performances.csv"
-Chosen = tuple[Item, float]  # and the seconds of its start that are written
+CutItem = tuple[Item, float]  # an item and the seconds of its start that are written
 
 
-def choose_references(items: Sequence[Item], split: str, minutes: float, seed: int = 0) -> list[Chosen]:
+def choose_references(items: Sequence[Item], split: str, minutes: float, seed: int = 0) -> list[CutItem]:
     """Draws items of a split, at most so many minutes of each performance.
 
     Items without a performance count as one together. The last item may be cut.
@@ -67,7 +67,7 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
     """
     if minutes <= 0:
         raise UserError(f"minutes={minutes:g} must be above 0")
-    chosen: dict[str, list[Chosen]] = {}
+    chosen: dict[str, list[CutItem]] = {}
     for split in splits:
         if split not in SPLITS:
             raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")

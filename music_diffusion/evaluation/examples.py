@@ -32,7 +32,7 @@ class Player:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
+class ReportExample:
     title: str  # e.g. best
     name: str  # of the file
     score: str  # label and value of what it was chosen by
@@ -75,7 +75,7 @@ def _title(rank: int, count: int) -> str:
 
 
 def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
-                  labels: dict[str, str]) -> list[Example]:
+                  labels: dict[str, str]) -> list[ReportExample]:
     """Makes excerpts with players, spectrograms and the piano roll of asked and heard notes.
 
     Args:
@@ -91,7 +91,7 @@ def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResu
 
 
 def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, result: FileResult,
-             score: str, labels: dict[str, str], length: float) -> Example:
+             score: str, labels: dict[str, str], length: float) -> ReportExample:
     waves = {side: read_start(path, 60 * plan.max_minutes)[0] for side in (GENERATED, REFERENCE)
              if (path := getattr(result.item, side)) is not None and side in result.facts
              and result.facts[side].seconds >= plan.min_seconds}
@@ -106,7 +106,7 @@ def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, 
     present = {label: wave for label, wave in sounds.items() if wave is not None}
     codec = MelCodec()
     seconds = max(wave.duration for wave in present.values())
-    return Example(
+    return ReportExample(
         title=title, name=result.item.name, start=start, seconds=seconds,
         score=f"{labels.get(score, score)} {result.scores[score]:.3f}" if score else "",
         players=[Player(label=label, uri=mp3_uri(wave)) for label, wave in present.items()],

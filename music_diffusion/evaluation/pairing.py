@@ -53,7 +53,7 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
+class ItemFiles:
     """Files that belong together; at least one of the two recordings is there."""
 
     name: str  # path below the folder, without suffix
@@ -71,7 +71,7 @@ class Item:
 class Pairing:
     """All files, and what was found while looking for them."""
 
-    items: list[Item]
+    items: list[ItemFiles]
     problems: list[Problem]
 
 
@@ -193,10 +193,10 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
     reference, more = find_files(plan.reference, AUDIO, "audio")
     problems += more
     matches = match_names(generated, reference)
-    items = [Item(name=key, generated=path, reference=reference.get(matches.get(key, "")))
+    items = [ItemFiles(name=key, generated=path, reference=reference.get(matches.get(key, "")))
              for key, path in generated.items()]
     used = set(matches.values())
-    items += [Item(name=key, reference=path) for key, path in reference.items() if key not in used]
+    items += [ItemFiles(name=key, reference=path) for key, path in reference.items() if key not in used]
     if matches:
         problems += [_missing_pair(item) for item in items if not item.paired]
     else:
@@ -220,14 +220,14 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
     return Pairing(items=sorted(items, key=lambda item: item.name), problems=problems)
 
 
-def _missing_pair(item: Item) -> Problem:
+def _missing_pair(item: ItemFiles) -> Problem:
     other = "reference" if item.generated else "generated file"
     return Problem(kind="missing_pair", file=item.generated or item.reference or "",
                    what=f"no {other} of this name",
                    advice="it counts in the set metrics (Fréchet and kernel distances) alone")
 
 
-def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]]:
+def _with_notes(items: list[ItemFiles], root: str) -> tuple[list[ItemFiles], list[Problem]]:
     """Gives items their notes; several may have the same: one score, played by many."""
     notes, problems = find_files(root, NOTES, "MIDI")
     stems = _by_stem(notes)
@@ -261,8 +261,8 @@ def _longest_ending(name: str, known: Container[str]) -> str | None:
     return name
 
 
-def _with_groups(items: list[Item], table: GroupTable, plan: EvaluationPlan
-                 ) -> tuple[list[Item], list[Problem]]:
+def _with_groups(items: list[ItemFiles], table: GroupTable, plan: EvaluationPlan
+                 ) -> tuple[list[ItemFiles], list[Problem]]:
     items = [dataclasses.replace(item, group=table.of(item.generated) or table.of(item.reference))
              for item in items]
     problems = [Problem(kind="no_group", file=item.generated or item.reference or "",

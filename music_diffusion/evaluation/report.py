@@ -22,7 +22,7 @@ from typing import Any
 import music_diffusion
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.charts import WIDTH, Bar, Strip, number, strip
-from music_diffusion.evaluation.examples import Example
+from music_diffusion.evaluation.examples import ReportExample
 from music_diffusion.evaluation.figures import SECTIONS, Figure
 from music_diffusion.evaluation.pairing import KINDS, Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
@@ -38,7 +38,7 @@ PACKAGES = ("numpy", "scipy", "jax", "flax", "soxr", "mir_eval", "tensorflow")
 
 
 def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
-                 results: Sequence[FileResult], summary: Summary, examples: Sequence[Example],
+                 results: Sequence[FileResult], summary: Summary, examples: Sequence[ReportExample],
                  speed: dict[str, Any] | None = None) -> dict[str, Any]:
     """Writes the three files; each appears when it is complete.
 
@@ -125,7 +125,7 @@ def _scores_csv(results: Sequence[FileResult]) -> str:
 
 
 def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Summary,
-                examples: Sequence[Example], content: dict[str, Any]) -> str:
+                examples: Sequence[ReportExample], content: dict[str, Any]) -> str:
     """Makes the page from TEMPLATE."""
     try:
         import jinja2

@@ -87,7 +87,7 @@ def _response(room: Room | None, shelf: Shelf | None, sample_rate: int) -> np.nd
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Excerpt:
+class ScoreExcerpt:
     """An excerpt of a score. Picklable, and cheap until it is asked for notes or samples."""
 
     split: str
@@ -140,7 +140,7 @@ class Excerpt:
 class RenderedSound:
     """Sound of an excerpt: whole, one part of it, or in its other timbre."""
 
-    excerpt: Excerpt
+    excerpt: ScoreExcerpt
     program: int | None = None  # of one part, or DRUM_PROGRAM; None: all
     paired: bool = False  # the other timbre
 
@@ -162,7 +162,7 @@ class RenderedSound:
 
 
 @functools.lru_cache(maxsize=4)
-def _notes(excerpt: Excerpt) -> Notes:
+def _notes(excerpt: ScoreExcerpt) -> Notes:
     playing, vary = excerpt.playing, excerpt.split == "train"
     score, rng = read_score(excerpt.score), excerpt.rng(NOTES)
     best = Notes.empty()
@@ -244,7 +244,7 @@ def _fitting(part: Notes, program: int) -> float:
 
 
 @functools.lru_cache(maxsize=2)  # sounds of one excerpt are read together, in both timbres
-def _render(excerpt: Excerpt, paired: bool, sample_rate: int) -> Mapping[int | None, np.ndarray]:
+def _render(excerpt: ScoreExcerpt, paired: bool, sample_rate: int) -> Mapping[int | None, np.ndarray]:
     """Renders the whole (None) and, if stems are wanted, the parts; the parts sum to the whole."""
     recording, seconds = excerpt.recording, excerpt.playing.seconds
     sound = RenderedSound(excerpt=excerpt, paired=paired)

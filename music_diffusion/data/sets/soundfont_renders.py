@@ -15,10 +15,10 @@ from music_diffusion.data.augment import Augmentation
 from music_diffusion.data.items import SPLITS, Item, Listing, Stem
 from music_diffusion.data.rooms import draw_room, draw_shelf
 from music_diffusion.data.sets.soundfont_excerpts import (
-    Excerpt,
     Playing,
     Recording,
     RenderedSound,
+    ScoreExcerpt,
     forget,
 )
 from music_diffusion.data.sets.soundfont_performances import read_performances
@@ -144,7 +144,7 @@ class SoundFontRenders:
         scores = find_scores(self.folder)
         return {split: of_split(scores, split, self.folder) for split in self.counts()}
 
-    def excerpt(self, split: str, number: int, sources: Sources) -> Excerpt:
+    def excerpt(self, split: str, number: int, sources: Sources) -> ScoreExcerpt:
         """Draws one excerpt.
 
         Args:
@@ -167,12 +167,12 @@ class SoundFontRenders:
         if self.pair_font:
             others = [font for font in self.soundfonts if font != recording.soundfont]
             pair_font = others[rng.integers(len(others))]
-        return Excerpt(
+        return ScoreExcerpt(
             split=split, number=number, folder=self.folder, piece=piece, origin=origin,
             solo=bool(rng.random() < self.solo), playing=self._playing, recording=recording,
             pair_font=pair_font, performance=performance, stems=self.stems)
 
-    def excerpts(self) -> Iterator[Excerpt]:
+    def excerpts(self) -> Iterator[ScoreExcerpt]:
         """Yields all excerpts. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
         check_library()
         for path in self.soundfonts:
@@ -209,7 +209,7 @@ class SoundFontRenders:
         return options | {"soundfonts": [os.path.basename(path) for path in self.soundfonts]}
 
 
-def _item(excerpt: Excerpt, shard: int) -> Item:
+def _item(excerpt: ScoreExcerpt, shard: int) -> Item:
     if not os.path.isfile(excerpt.score):
         raise UserError(f"{excerpt.piece}: no such file; correct the table of the scores")
     paired = excerpt.playing.pair is not None
@@ -233,7 +233,7 @@ class _Shards:
         self._soundfonts, self._size = soundfonts, size
         self._counts: collections.Counter[tuple[str, int]] = collections.Counter()
 
-    def __call__(self, excerpt: Excerpt) -> int:
+    def __call__(self, excerpt: ScoreExcerpt) -> int:
         fonts = len(self._soundfonts)
         group = self._soundfonts.index(excerpt.recording.soundfont)
         if excerpt.pair_font is not None:
