@@ -71,7 +71,7 @@ class NoteFrames(ConditionsBase):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What records must have."""
+        """Returns what records must have."""
         performed = self.performance is not None and self.performance.only is None
         return (NOTES, *([MAPS] if self.tails else ()), *([PERFORMANCE] if performed else ()))
 
@@ -147,7 +147,7 @@ class NoteFramePiece:
 
     @property
     def frames(self) -> int:
-        """Frames of the spectrogram."""
+        """Returns the number of frames of the spectrogram."""
         return self.source.frames
 
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:

@@ -25,14 +25,14 @@ ROWS = 2048  # note frames drawn at once
 
 @functools.partial(jax.jit, static_argnums=0)
 def _energy(config: NoteTimbreConfig, params: Params, performance, *states):
-    """Rows [R] → power [R, F]."""
+    """Returns the power [R, F] of rows [R]."""
     mel = NoteTimbre(config).apply({"params": params}, *(s[None] for s in states), performance)
     return jnp.exp(2 * mel[0])
 
 
 def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start: float, frames: int,
                    grid: FrameGrid, performance: Float[np.ndarray, " R"] | None = None) -> np.ndarray:
-    """Scaled maps [T, 2, F] float32 of all notes, and of those in their first frames.
+    """Draws scaled maps [T, 2, F] float32 of all notes, and of those in their first frames.
 
     Args:
       config, timbre: the note timbre network and its parameters.
@@ -62,7 +62,7 @@ def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start
 
 
 def _add(total: np.ndarray, frame: np.ndarray, energy: np.ndarray) -> None:
-    """total[frame] += energy, for frames in order."""
+    """Adds energy to total[frame], for frames in order."""
     if len(frame):
         at = np.flatnonzero(np.diff(frame, prepend=-1))
         total[frame[at]] += np.add.reduceat(energy, at, axis=0)

@@ -55,7 +55,7 @@ class NoteTokens(ConditionsBase):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What records must have."""
+        """Returns what records must have."""
         performed = self.performance is not None and self.performance.only is None
         return (NOTES, *([PERFORMANCE] if performed else ()))
 
@@ -116,7 +116,7 @@ class NoteTokenPiece:
 
     @property
     def frames(self) -> int:
-        """Frames of the spectrogram."""
+        """Returns the number of frames of the spectrogram."""
         return self.source.frames
 
     def windows(self, firsts: Sequence[int], size: int,

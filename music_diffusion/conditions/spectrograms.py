@@ -95,7 +95,7 @@ class SpectrogramPiece:
 
     @property
     def frames(self) -> int:
-        """Frames of the spectrogram."""
+        """Returns the number of frames of the spectrogram."""
         return self.source.frames
 
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:

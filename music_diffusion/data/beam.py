@@ -50,7 +50,7 @@ def _run(runner: str, options: Sequence[str], task: Callable[[Any], Any], items:
     """Runs tasks; see `data.parallel.Runner`. `task` has `finished`, which reads an item's result again."""
     finished = getattr(task, "finished", None)
     if finished is None:
-        raise TypeError(f"{task}: a pipeline brings back no results, so a task must tell them again")
+        raise TypeError(f"{task}: a pipeline brings back no results, so a task must find them again")
     left = [item for item in items if finished(item) is None]
     if left:
         _pipeline(runner, options, task, left)
@@ -90,7 +90,7 @@ def _pipeline(runner: str, options: Sequence[str], task: Callable[[Any], Any], i
 
 
 def _packed(items: Sequence[Any]) -> list[bytes]:
-    """Returns items as small bytes: the pipeline's description holds them, and may have some MB."""
+    """Packs items small: the pipeline's description holds them, which runners limit to some MB."""
     return [zlib.compress(pickle.dumps(item)) for item in items]
 
 

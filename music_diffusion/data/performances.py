@@ -32,7 +32,7 @@ def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tupl
     manifest = records.read_manifest(folder)
     names = manifest.get("classes", {}).get("performance", ())
     if not names:
-        raise UserError(f"{folder}: its records have no performance; prepare a data set that tells it "
+        raise UserError(f"{folder}: its records have no performance; prepare a data set that names it "
                         "(see `prepare sets`)")
     hop = manifest["codec"]["hop"] / manifest["codec"]["sample_rate"]
     found = [records.Record.from_bytes(message, path.suffix)

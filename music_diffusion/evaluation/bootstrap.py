@@ -18,7 +18,7 @@ from music_diffusion.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """What a statistic may have been with other files of the same kind; NaN for a single file."""
+    """Range of a statistic over other files of the same kind; NaN for a single file."""
 
     low: float
     high: float
@@ -30,7 +30,7 @@ class Interval:
 def bootstrap_interval(statistic: Callable[[Float[np.ndarray, "N D"]], float],
                        clips: Sequence[Float[np.ndarray, "n D"]], *, draws: int = 200,
                        level: float = 0.95, seed: int = 0) -> Interval:
-    """The interval that holds a statistic of all files with about the probability `level`.
+    """Returns the interval that holds a statistic of all files with about the probability `level`.
 
     As many files as there are, drawn with replacement, give one value of the statistic; quantiles
     of `draws` values, less their bias, are the interval. For a mean the bias is near 0 and this is

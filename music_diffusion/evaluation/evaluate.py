@@ -18,18 +18,18 @@ from music_diffusion.evaluation.tools import ToolLoader, fingerprints, tools_of
 
 CACHE = "cache"
 SCORING_SHARE = 0.9  # of the progress; the rest is intervals and pictures
-# A task, its items, processes, told (done, all) → results in order; `data.parallel.run_tasks` is one.
+# (task, items, workers, progress) → results in order; `data.parallel.run_tasks` is one.
 RunTasks = Callable[[Callable[[Any], Any], Sequence[Any], int, Callable[[int, int], None]], list[Any]]
 
 
 def in_order(task: Callable[[Any], Any], items: Sequence[Any], workers: int,
-             told: Callable[[int, int], None]) -> list[Any]:
-    """One after the other, in this process."""
+             progress: Callable[[int, int], None]) -> list[Any]:
+    """Runs a task on items one after the other, in this process."""
     del workers
     results = []
     for item in items:
         results.append(task(item))
-        told(len(results), len(items))
+        progress(len(results), len(items))
     return results
 
 
@@ -47,7 +47,7 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
       output: folder of the report, made if missing.
       loader: of embedders, transcriber and inverter, in every process.
       run_tasks: runs one task on many items.
-      progress: told the share that is done.
+      progress: takes the share that is done.
       speed: of rendering, see `summary.summarize`.
       problems: that are known already; they are reported with the others.
       cache: folder of what several evaluations have in common; None: one in `output`.

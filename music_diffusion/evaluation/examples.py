@@ -32,7 +32,7 @@ class Player:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
+class ReportExample:
     title: str  # e.g. best
     name: str  # of the file
     score: str  # label and value of what it was chosen by
@@ -44,7 +44,7 @@ class Example:
 
 
 def choose(results: Sequence[FileResult], count: int) -> list[tuple[str, FileResult, str]]:
-    """Best, worst and evenly between, by note F1, else by the distance of pairs.
+    """Chooses the best, the worst and files evenly between, by note F1, else by the distance of pairs.
 
     Returns:
       (title, result, name of the score), the best first; without pairs and notes
@@ -75,8 +75,8 @@ def _title(rank: int, count: int) -> str:
 
 
 def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
-                  labels: dict[str, str]) -> list[Example]:
-    """Excerpts with players, spectrograms and the piano roll of asked and heard notes.
+                  labels: dict[str, str]) -> list[ReportExample]:
+    """Makes excerpts with players, spectrograms and the piano roll of asked and heard notes.
 
     Args:
       plan: how many, and how far files count.
@@ -91,7 +91,7 @@ def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResu
 
 
 def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, result: FileResult,
-             score: str, labels: dict[str, str], length: float) -> Example:
+             score: str, labels: dict[str, str], length: float) -> ReportExample:
     waves = {side: read_start(path, 60 * plan.max_minutes)[0] for side in (GENERATED, REFERENCE)
              if (path := getattr(result.item, side)) is not None and side in result.facts
              and result.facts[side].seconds >= plan.min_seconds}
@@ -106,7 +106,7 @@ def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, 
     present = {label: wave for label, wave in sounds.items() if wave is not None}
     codec = MelCodec()
     seconds = max(wave.duration for wave in present.values())
-    return Example(
+    return ReportExample(
         title=title, name=result.item.name, start=start, seconds=seconds,
         score=f"{labels.get(score, score)} {result.scores[score]:.3f}" if score else "",
         players=[Player(label=label, uri=mp3_uri(wave)) for label, wave in present.items()],
@@ -117,7 +117,7 @@ def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, 
 
 
 def _first_sound(wave: Waveform | None, length: float) -> float:
-    """Where an excerpt should begin, in seconds: 0 if all of it fits."""
+    """Returns where an excerpt should begin, in seconds: 0 if all of the file fits."""
     if wave is None or wave.duration <= length:
         return 0.0
     level = np.abs(wave.samples)
@@ -126,7 +126,7 @@ def _first_sound(wave: Waveform | None, length: float) -> float:
 
 
 def mp3_uri(wave: Waveform) -> str:
-    """Mono audio as a data URI that every browser plays."""
+    """Returns mono audio as a data URI that every browser plays."""
     rate = next((r for r in MP3_RATES if r <= wave.sample_rate), MP3_RATES[-1])
     file = io.BytesIO()
     soundfile.write(file, wave.mono().resample(rate).samples.clip(-1, 1), rate, format="MP3",

@@ -21,7 +21,7 @@ from typing import Any
 import music_diffusion
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.charts import WIDTH, Bar, Strip, number, strip
-from music_diffusion.evaluation.examples import Example
+from music_diffusion.evaluation.examples import ReportExample
 from music_diffusion.evaluation.figures import SECTIONS, Figure
 from music_diffusion.evaluation.pairing import KINDS, Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
@@ -38,7 +38,7 @@ PACKAGES = ("numpy", "scipy", "jax", "flax", "soxr", "mir_eval", "tensorflow")
 
 
 def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
-                 results: Sequence[FileResult], summary: Summary, examples: Sequence[Example],
+                 results: Sequence[FileResult], summary: Summary, examples: Sequence[ReportExample],
                  speed: dict[str, Any] | None = None) -> dict[str, Any]:
     """Writes the three files; each appears when it is complete.
 
@@ -55,7 +55,7 @@ def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
 
 def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult], summary: Summary,
                    speed: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All numbers, files, problems and settings as JSON holds them; NaN is null."""
+    """Returns all numbers, files, problems and settings as JSON holds them; NaN is null."""
     names = {"transcriber": tools.transcriber_name if tools.transcriber is not None else None,
              "transcriber_stand_in": tools.transcriber_stand_in if tools.transcriber is not None else None,
              "inverter": tools.resynthesis.name if tools.resynthesis is not None else None,
@@ -77,7 +77,7 @@ def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileRes
 
 
 def plain(value: Any) -> Any:
-    """Tuples become lists, numbers that are not finite become None."""
+    """Returns a value as JSON holds it: tuples become lists, numbers that are not finite None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -98,7 +98,7 @@ def _versions() -> dict[str, str]:
 
 
 def _scores_csv(results: Sequence[FileResult]) -> str:
-    """A row a file; scores of other sides than the generated one begin with the side."""
+    """Returns CSV of a row a file; scores of other sides than the generated one begin with the side."""
     names = main_scores(results)
     names += sorted({name for r in results for name in r.scores} - set(names))
     out = io.StringIO()
@@ -116,8 +116,8 @@ def _scores_csv(results: Sequence[FileResult]) -> str:
 
 
 def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Summary,
-                examples: Sequence[Example], content: dict[str, Any]) -> str:
-    """The page, from TEMPLATE."""
+                examples: Sequence[ReportExample], content: dict[str, Any]) -> str:
+    """Makes the page from TEMPLATE."""
     try:
         import jinja2
     except ImportError as e:
@@ -139,7 +139,7 @@ def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Su
 
 
 def _strips(results: Sequence[FileResult], figures: Sequence[Figure]) -> list[Strip]:
-    """One for every score of at least two files."""
+    """Returns a strip for every score of at least two files."""
     found = []
     for figure in figures:
         files = [(r.item.name, r.scores[figure.key]) for r in results

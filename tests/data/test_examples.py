@@ -18,7 +18,7 @@ from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, 
 from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
 from music_diffusion.data.examples import Examples
-from music_diffusion.data.shards import Member, ShardPlan, facts_path, write_shards
+from music_diffusion.data.shards import ShardMember, ShardPlan, facts_path, write_shards
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
@@ -61,7 +61,7 @@ def write(folder, suffix=records.ARRAY_RECORD, lengths=None, codec=CODEC, **more
             account.labels[kind].add(record.labels[kind])
         yield record.to_bytes(suffix)
 
-    members = [Member(name=f"{split}{i}", split=split, state=(), shard=i // 2,
+    members = [ShardMember(name=f"{split}{i}", split=split, state=(), shard=i // 2,
                       content=clock_record(i, length, 1 / codec.frame_rate, **more))
                for split, of_split in (lengths or LENGTHS).items() for i, length in enumerate(of_split)]
     plan = ShardPlan(kind=records.EXAMPLES, options={}, maker=maker, workers=1, suffix=suffix)

@@ -14,7 +14,7 @@ from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.performances import add_performances, performances_of, read_told
 from music_diffusion.data.pipeline import RecordSource
-from music_diffusion.data.shards import Member, ShardPlan, write_shards
+from music_diffusion.data.shards import ShardMember, ShardPlan, write_shards
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
@@ -37,7 +37,7 @@ def folder_of(path, rows=ROWS, label="performance"):
         yield records.Record(mel=np.zeros((frames, 3)), notes=notes,
                              labels={"name": name} | ({label: performance} if label else {})).to_bytes()
 
-    members = [Member(name=f"{split}{i}", split=split, state=(), content=row)
+    members = [ShardMember(name=f"{split}{i}", split=split, state=(), content=row)
                for split in ("train", "validation") for i, row in enumerate(rows)]
     plan = ShardPlan(kind=records.EXAMPLES, options={}, maker=maker, workers=1)
     write_shards(plan, members, str(path), more={"codec": CODEC.to_dict()})

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from music_diffusion.errors import UserError
 from music_diffusion.models.adaptation import AdaptationModel, MapModel, grown, losses_of
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.models.performance import FILM, TABLE
+from music_diffusion.models.performance import FILM, PERFORMANCE_TABLE
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
@@ -109,7 +109,7 @@ def test_only_new_rows_differ(base, adapted):
     adapter, _, last, _ = adapted
     merged = flatten_dict(adapter.merged(last), sep="/")
     for name, old in flatten_dict(params, sep="/").items():
-        if name.endswith(TABLE):
+        if name.endswith(PERFORMANCE_TABLE):
             assert np.array_equal(merged[name][:KNOWN, :-1], old)
             assert np.array_equal(merged[name][:, -1], [0, 0, 0, 1])
         elif name.endswith(FILM):
