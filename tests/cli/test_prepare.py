@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from layouts.common import scale, tones, write_wav
+from reference import compiled
 from typer.testing import CliRunner
 
 from music_diffusion.audio.codec import MelCodec
@@ -119,7 +120,7 @@ def mapped(run, tmp_path, monkeypatch):
     def make(count: int | None, **more):
         config = NoteTimbreConfig(width=8, layers=2, performances=None if count is None else (
             PerformanceConfig(count=count, features=4)))
-        params = NoteTimbreModel(config=config).init(jax.random.key(0), {})["params"]
+        params = compiled.init(NoteTimbreModel(config=config))["params"]
         save_safetensors(tmp_path / "timbre.safetensors", {"timbre": params})
         run("note_maps", weights=str(tmp_path / "timbre.safetensors"), **more)
         (source, out, *given), = seen
