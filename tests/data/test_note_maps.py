@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from layouts.memory import MemorySet, Samples, item
+from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.note_maps import draw_note_maps
@@ -29,7 +30,7 @@ MODEL = FrameDiffusionModel(config=ScoreDenoiserConfig(
 
 @pytest.fixture(scope="module")
 def params():
-    return split_variables(MODEL.init(jax.random.key(0), {}))[0]
+    return split_variables(compiled.init(MODEL))[0]
 
 
 @pytest.fixture

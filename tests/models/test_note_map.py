@@ -1,6 +1,6 @@
-import jax
 import numpy as np
 import pytest
+from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.note_maps import draw_note_maps
@@ -22,7 +22,7 @@ MODEL = FrameDiffusionModel(config=ScoreDenoiserConfig(timbre=CONFIG, unet=UNet1
 
 @pytest.fixture(scope="module")
 def params():
-    return split_variables(MODEL.init(jax.random.key(0), {}))[0]
+    return split_variables(compiled.init(MODEL))[0]
 
 
 @pytest.fixture(scope="module")

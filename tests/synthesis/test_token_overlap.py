@@ -74,7 +74,7 @@ def by_hand(model, params, notes, windows, seed):
 @pytest.mark.parametrize("context", [False, True])
 def test_a_piece_is_its_windows_denoised_together(context):
     model = dataclasses.replace(MODEL, config=T5Config(**SIZES, context=context))
-    params = unfreeze(model.init(jax.random.key(0), model.feature_shapes)["params"])
+    params = unfreeze(compiled.init(model, model.feature_shapes)["params"])
     frames, notes = 3 * STRIDE + FRAMES - 5, melody(6)
     parts = list(JOINING.stream(model, params, notes, frames, 7))
     assert len(parts) == 1
