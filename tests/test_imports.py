@@ -14,8 +14,8 @@ PACKAGE = ROOT / "music_diffusion"
 # From the bottom up; a part imports only itself and what stands before it. Parts in one row
 # do not import each other.
 ORDER = [
-    {"errors", "speed", "types"}, {"paths"}, {"tables"}, {"notes"}, {"audio"}, {"diffusion"}, {"networks"}, {"models"},
-    {"data"}, {"training"}, {"gin_setup"}, {"configuration"}, {"train"}, {"synthesis"},
+    {"errors", "speed", "types"}, {"paths"}, {"tables"}, {"notes"}, {"audio"}, {"diffusion"}, {"networks"},
+    {"models"}, {"data"}, {"training"}, {"gin_setup"}, {"configuration"}, {"train"}, {"synthesis"},
     {"evaluation"}, {"tasks"}, {"t5x"}, {"cli", "demo"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

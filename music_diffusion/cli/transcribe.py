@@ -38,5 +38,6 @@ def _run(source: str, output: str, transcriber: str, plot: str | None, onset: fl
         print(json_module.dumps(dataclasses.asdict(facts)))
     else:
         print(f"{shown(output)}: {facts.notes} notes ({facts.drums} of drums) in "
-              f"{facts.audio_seconds:.1f} s of audio, {facts.wall_seconds:.1f} s ({facts.realtime_factor:.1f} x realtime)")
+              f"{facts.audio_seconds:.1f} s of audio, "
+              f"{facts.wall_seconds:.1f} s ({facts.realtime_factor:.1f} x realtime)")
     check_picture(facts.plot_error, output)

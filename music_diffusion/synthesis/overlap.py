@@ -16,7 +16,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.note_map import draw_note_maps
 from music_diffusion.models.performance import FEATURE
-from music_diffusion.notes.frames import FrameGrid, roll_features
+from music_diffusion.notes.frames import FrameGrid, roll_features, warn_if_crowded
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.joining import (
     OVERLAP,
@@ -46,6 +46,7 @@ class OverlapJoining:
         if abs(self.grid.hop * model.codec.frame_rate - 1) > 1e-6:
             raise UserError(f"{self.grid.hop=} must be the codec's {1 / model.codec.frame_rate} s")
         windows = self.windows.for_length(frames)
+        warn_if_crowded(notes, 0.0, frames, self.grid)
         draw = _GroupSampler(self.grid, model, params, notes, windows, performance)
         yield from overlapped(draw, windows, frames, model.codec.mels, seed, progress)
 
