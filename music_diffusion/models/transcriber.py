@@ -258,8 +258,8 @@ class Transcriber:
         at, pitch, classes = said["at"], said["pitch"], said["classes"]
         first, end = said["first"], said["end"]
         if weights is not None:
-            weight = weights.around(self._patches(first, end))
-            classes = (np.sqrt(classes.astype(np.float32)) * weight[at - first, :NUM_CLASSES]).astype(np.float16)
+            weight = weights.around(self._patches(first, end))[at - first, :NUM_CLASSES]
+            classes = (np.sqrt(classes.astype(np.float32)) * weight).astype(np.float16)
         return Activations(
             **{k: said[k] for k in HEADS if k != "classes"},
             frame_seconds=self.model.spectrum.frame_seconds,

@@ -1,7 +1,6 @@
 import dataclasses
 
 import pytest
-from music_diffusion.synthesis.token_overlap import TokenOverlapJoining
 from reference.tiny_release import MODEL as FRAME
 
 from music_diffusion.audio.griffin_lim import GriffinLim

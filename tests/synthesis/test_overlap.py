@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import unfreeze
-from music_diffusion.synthesis.token_overlap import TokenOverlapJoining
 from reference.diffusion_oracle import ddim_sample
 
 from music_diffusion.conditions.base import Source
