@@ -41,7 +41,8 @@ class InMemory:
         first = 0 if rng is None else int(rng.integers(5))
         return self.records[record - 1].mel[first:first + frames]
 
-    def excerpt(self, number: int, first: int, frames: int, codec: MelCodec = CODECS[0], rng=None) -> Excerpt:
+    def excerpt(self, number: int, first: int, frames: int, codec: MelCodec = CODECS[0], rng=None
+                ) -> Excerpt:
         return Excerpt(record=self.records[number], number=number, first=first, frames=frames, codec=codec,
                        records=self, rng=rng)
 
@@ -76,5 +77,6 @@ def mapped_record(config: NoteTimbreConfig, timbre: dict, notes: Notes, frames: 
     codec = config.codec
     grid = FrameGrid(hop=codec.hop / codec.sample_rate, half_window=codec.window / codec.sample_rate / 2,
                      tail=ring)
-    maps = [draw_note_maps(config, timbre, notes, 0.0, frames, grid, weights) for weights in (WEIGHTS, None)]
+    maps = [draw_note_maps(config, timbre, notes, 0.0, frames, grid, weights)
+            for weights in (WEIGHTS, None)]
     return Record(mel=np.zeros((frames, codec.mels)), notes=notes, maps=np.concatenate(maps, 1))
