@@ -27,7 +27,7 @@ from music_diffusion.types import StepProgress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardMember:
-    """What messages are made of, such as a file. Picklable."""
+    """Member of a shard: content that messages are made of, such as a file. Picklable."""
 
     name: str  # unique
     split: str  # of SPLITS
