@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int16
@@ -22,6 +22,7 @@ from music_diffusion.data.audio_records import FULL_SCALE, KIND, AudioRecord, to
 from music_diffusion.data.items import SPLITS
 from music_diffusion.data.shards import Account, ShardMember, ShardPlan, share, write_shards
 from music_diffusion.errors import UserError
+from music_diffusion.types import StepProgress
 
 EXTENSIONS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc",
                         ".au", ".caf", ".w64", ".rf64"})
@@ -131,7 +132,7 @@ def split_files(files: Iterable[SourceAudio], plan: AudioFolderPlan) -> dict[str
 
 
 def prepare_audio_folder(plan: AudioFolderPlan, destination: str,
-                         progress: Callable[[int, int], None] = lambda i, n: None) -> dict:
+                         progress: StepProgress = lambda i, n: None) -> dict:
     """Writes shards and manifest; returns the manifest. Finished shards are kept.
 
     Raises:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
@@ -28,6 +28,7 @@ from music_diffusion.data.sets.soundfont_scores import find_scores
 from music_diffusion.data.sounds import read_sound
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.types import StepProgress
 
 TABLE, OPTIONS = "renders.csv", "renders.json"
 COLUMNS = ("file", "split", "source", "soundfont", "rt60", "wet_db", "shelf_hertz",
@@ -86,7 +87,7 @@ class AudioRenderPlan:
 
 
 def render_audio(plan: AudioRenderPlan, folder: str,
-                 progress: Callable[[int, int], None] = lambda i, n: None) -> None:
+                 progress: StepProgress = lambda i, n: None) -> None:
     """Writes what is missing in the folder, and its table.
 
     Raises:

@@ -21,6 +21,7 @@ from typing import Any
 
 from music_diffusion.data.parallel import Runner
 from music_diffusion.errors import UserError
+from music_diffusion.types import StepProgress
 
 # Before the message of a UserError, in letters that no runner changes, wherever it puts them.
 MARK = "music-diffusion-error:"
@@ -46,7 +47,7 @@ def beam_runner(runner: str, options: Sequence[str] = ()) -> Runner:
 
 
 def _run(runner: str, options: Sequence[str], task: Callable[[Any], Any], items: Sequence[Any],
-         workers: int, progress: Callable[[int, int], None]) -> list[Any]:
+         workers: int, progress: StepProgress) -> list[Any]:
     """Runs tasks; see `data.parallel.Runner`. `task` has `finished`, which reads an item's result again."""
     finished = getattr(task, "finished", None)
     if finished is None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from music_diffusion.data.shards import Account, ShardMember, ShardPlan, write_s
 from music_diffusion.data.splits import assign_splits
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.types import StepProgress
 
 HEARD_BEFORE = 2.0  # seconds; notes that ended less than this before a record are kept in it
 
@@ -57,7 +58,7 @@ class BuildPlan:
 
 
 def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
-          progress: Callable[[int, int], None] = lambda i, n: None, run: Runner = run_tasks) -> dict:
+          progress: StepProgress = lambda i, n: None, run: Runner = run_tasks) -> dict:
     """Writes shards and manifest; returns the manifest. Finished shards are kept.
 
     Args:

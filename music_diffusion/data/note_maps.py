@@ -15,11 +15,11 @@ from music_diffusion.data.shards import checksum, facts_path, read_facts, write_
 from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.notes.frames import warn_if_crowded
-from music_diffusion.types import Params
+from music_diffusion.types import Params, StepProgress
 
 
 def add_note_maps(folder: str, out: str, config: NoteTimbreConfig, timbre: Params,
-                  progress: Callable[[int, int], None] = lambda i, n: None, *,
+                  progress: StepProgress = lambda i, n: None, *,
                   ring: float = NoteFrames.ring,
                   row_of: Callable[[records.Record], int | None] = lambda record: None) -> None:
     """Copies the shards of `folder` to `out`, every record with its maps.

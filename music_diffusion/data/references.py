@@ -12,7 +12,7 @@ import csv
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from music_diffusion.data.items import SPLITS, Item, Listing
 from music_diffusion.data.pairs import write_pairs
@@ -20,6 +20,7 @@ from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.files import atomic_write
+from music_diffusion.types import StepProgress
 
 TABLE = "performances.csv"
 CutItem = tuple[Item, float]  # an item and the seconds of its start that are written
@@ -46,7 +47,7 @@ def choose_references(items: Sequence[Item], split: str, minutes: float, seed: i
 
 def write_references(listing: Listing, destination: str, *, splits: Sequence[str] = ("train", "test"),
                      minutes: float = 10.0, sample_rate: int = 16000, seed: int = 0, workers: int = 1,
-                     progress: Callable[[int, int], None] = lambda i, n: None) -> dict[str, int]:
+                     progress: StepProgress = lambda i, n: None) -> dict[str, int]:
     """Writes audio, notes and the table; audio that is there is kept.
 
     Args:

@@ -23,11 +23,12 @@ from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.files import PART, replacing
+from music_diffusion.types import StepProgress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardMember:
-    """What messages are made of, such as a file. Picklable."""
+    """Member of a shard: content that messages are made of, such as a file. Picklable."""
 
     name: str  # unique
     split: str  # of SPLITS
@@ -83,7 +84,7 @@ class ShardPlan:
 
 def write_shards(plan: ShardPlan, members: Sequence[ShardMember], destination: str, *,
                  skipped: Sequence[Sequence[str]] = (), more: Mapping[str, Any] | None = None,
-                 progress: Callable[[int, int], None] = lambda i, n: None,
+                 progress: StepProgress = lambda i, n: None,
                  run: Runner = run_tasks) -> dict:
     """Writes what is missing, and the manifest, which it returns.
 

@@ -15,15 +15,16 @@ from music_diffusion.evaluation.report import check_page, write_report
 from music_diffusion.evaluation.scoring import FileResult, Work, score_item, unrelated_notes
 from music_diffusion.evaluation.summary import summarize
 from music_diffusion.evaluation.tools import ToolLoader, fingerprints, tools_of
+from music_diffusion.types import Progress, StepProgress
 
 CACHE = "cache"
 SCORING_SHARE = 0.9  # of the progress; the rest is intervals and pictures
 # (task, items, workers, progress) → results in order; `data.parallel.run_tasks` is one.
-RunTasks = Callable[[Callable[[Any], Any], Sequence[Any], int, Callable[[int, int], None]], list[Any]]
+RunTasks = Callable[[Callable[[Any], Any], Sequence[Any], int, StepProgress], list[Any]]
 
 
 def in_order(task: Callable[[Any], Any], items: Sequence[Any], workers: int,
-             progress: Callable[[int, int], None]) -> list[Any]:
+             progress: StepProgress) -> list[Any]:
     """Runs a task on items one after the other, in this process."""
     del workers
     results = []
@@ -34,7 +35,7 @@ def in_order(task: Callable[[Any], Any], items: Sequence[Any], workers: int,
 
 
 def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks: RunTasks = in_order,
-             progress: Callable[[float], None] = lambda share: None,
+             progress: Progress = lambda share: None,
              speed: dict[str, Any] | None = None, problems: Sequence[Problem] = (), cache: str | None = None
              ) -> dict[str, Any]:
     """Scores everything and writes report.html, report.json and scores.csv.

@@ -19,11 +19,11 @@ from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_pair
+from music_diffusion.types import Progress
 
 CEILING = 0.0  # dBTP
 Block = Float[np.ndarray, "S C"]  # samples and channels
 Observe = Callable[[Block, Block], None]  # takes the next samples of input and output
-Progress = Callable[[float], None]  # takes the share that is done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

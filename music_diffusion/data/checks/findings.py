@@ -1,4 +1,4 @@
-"""What the doctor of data sets says of an item."""
+"""Findings of the doctor of data sets, and its advice."""
 
 from __future__ import annotations
 
