@@ -1,4 +1,4 @@
-"""gin: where the files lie, what they may configure, and one-line errors.
+"""Setup of gin: where the files lie, what they may configure, and one-line errors.
 
 Nothing is registered on import; `register_configurables` does it on a call.
 """
@@ -81,7 +81,7 @@ _registered: set[tuple[str, str]] = set()
 
 
 def gin_root() -> pathlib.Path:
-    """The folder of gin files: `configs` in the package, else `gin` beside it."""
+    """Returns the folder of gin files: `configs` in the package, else `gin` beside it."""
     package = pathlib.Path(__file__).parent
     for folder in (package / "configs", package.parent / "gin"):
         if folder.is_dir():
@@ -141,7 +141,7 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: b
 
 @contextlib.contextmanager
 def private_gin() -> Iterator[Any]:
-    """gin with an empty configuration; the caller's own is back afterwards."""
+    """Yields gin with an empty configuration; the caller's own is back afterwards."""
     import gin
 
     names = ("_CONFIG", "_CONFIG_PROVENANCE", "_OPERATIVE_CONFIG", "_IMPORTS", "_SINGLETONS")
@@ -160,7 +160,7 @@ def private_gin() -> Iterator[Any]:
 
 
 def codec(name: str) -> MelCodec:
-    """The codec of a gin file: a name in gin/codecs, such as 16k, or a path.
+    """Reads the codec of a gin file: a name in gin/codecs, such as 16k, or a path.
 
     Raises UserError where there is none, or its numbers do not fit.
     """
@@ -193,33 +193,33 @@ def require(*parameters: str) -> None:
 class Key(NamedTuple):
     """A parameter of a configurable, in a scope. A macro is `value` of `gin.macro` in its name."""
 
-    scope: str  # '' outside of all
-    selector: str  # with modules
+    scope: str  # '' outside of all scopes
+    selector: str  # the configurable's name with its modules
     parameter: str
 
     def __str__(self) -> str:
-        """As gin files write it."""
+        """Returns the key as gin files write it."""
         if self.selector == MACRO:
             return self.scope
         where = f"{self.scope}/" if self.scope else ""
         return f"{where}{short(self.selector)}.{self.parameter}"
 
     def bound_among(self, keys: Collection[Key]) -> Key | None:
-        """The one of `keys` whose binding counts here: the parameter's, in the innermost scope."""
+        """Returns the one of `keys` whose binding counts here: the parameter's, in the innermost scope."""
         scopes = self.scope.split("/") if self.scope else []
         outwards = (self._replace(scope="/".join(scopes[:i])) for i in range(len(scopes), -1, -1))
         return next((key for key in outwards if key in keys), None)
 
 
 def short(selector: str) -> str:
-    """'music_diffusion.training.loop.TrainConfig' → 'TrainConfig', where one is called so."""
+    """Returns 'TrainConfig' for 'music_diffusion.training.loop.TrainConfig', if only one has that name."""
     import gin
 
     return gin.config._REGISTRY.minimal_selector(selector)
 
 
 def key_of(name: str) -> Key:
-    """What a gin file binds by `name`: 'TOTAL_STEPS', 'adamw.b1' or 'scope/adamw.b1'."""
+    """Returns what a gin file binds by `name`: 'TOTAL_STEPS', 'adamw.b1' or 'scope/adamw.b1'."""
     from gin import config, config_parser
 
     scope, selector, parameter = config_parser.parse_binding_key(name)
@@ -230,7 +230,7 @@ def key_of(name: str) -> Key:
 
 
 def bindings() -> dict[Key, Any]:
-    """All that is bound, gin's references unresolved."""
+    """Returns all that is bound, gin's references unresolved."""
     import gin  # which has no public way to ask, here and below
 
     return {Key(scope, selector, name): value
@@ -239,9 +239,9 @@ def bindings() -> dict[Key, Any]:
 
 
 def unused_bindings() -> list[str]:
-    """Bindings that nothing has read so far, such as 'scope/adamw.b1'.
+    """Returns the bindings that nothing has read so far, such as 'scope/adamw.b1'.
 
-    What is bound again in all inner scopes that are read is not read itself.
+    A binding that all inner scopes which are read bind again is not read itself.
     """
     import gin
 
@@ -276,7 +276,7 @@ def search_gin_root() -> None:
 
 
 def _check_macro(binding: str) -> None:
-    """A binding of a bare NAME must override a macro that a file defines."""
+    """Raises UserError unless a binding of a bare NAME overrides a macro that a file defines."""
     import gin
 
     name, equals, _ = binding.partition("=")

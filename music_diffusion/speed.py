@@ -1,10 +1,10 @@
-"""The one place that measures: wall time, realtime factor, peak memory and start-up.
+"""Measures wall time, realtime factor, peak memory and start-up; the one place that does.
 
 Everything that reports a speed (`synthesize`, `reconstruct`, `benchmark`, the
 evaluation report) goes through `measure`. What it does not count:
 
 * compilation: a caller compiles before it calls `measure`, or uses
-  `measure_repeated`, whose first calls are told apart;
+  `measure_repeated`, whose first calls do not count;
 * what is no part of the work, such as a picture: inside `Stopwatch.paused`.
 
 Imports neither JAX nor NumPy, so that it costs nothing at start-up.
@@ -23,23 +23,23 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Clock = Callable[[], float]  # seconds from any origin
-PROC = pathlib.Path("/proc/self")  # Linux tells there about this process
+PROC = pathlib.Path("/proc/self")  # what Linux says of this process
 MEGABYTE = 1e6  # bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast some audio was made, or worked through. None: this system does not tell."""
+    """Speed at which some audio was made, or worked through. None: this system does not say."""
 
     audio_seconds: float  # length of the audio
     wall_seconds: float  # of the work, without compilation and pauses
     realtime_factor: float  # audio_seconds / wall_seconds
     peak_memory_mb: float | None  # of this process so far, 1e6 bytes; see `peak_memory_mb`
     start_up_seconds: float | None  # see `start_up_seconds`
-    devices: str | None  # those that JAX computes on; see `devices`
+    devices: str | None  # devices that JAX computes on; see `devices`
 
     def rounded(self) -> Speed:
-        """For people and JSON: three decimals, memory one."""
+        """Returns the speed with three decimals, memory with one, for people and JSON."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(Speed)}
         for name, value in values.items():
             if isinstance(value, float):
@@ -51,14 +51,14 @@ class Stopwatch:
     """Adds up wall time while it runs."""
 
     def __init__(self, clock: Clock | None = None):
-        """clock: seconds; None takes the system's most precise one that never goes back."""
+        """Takes a clock of seconds; None is the system's most precise one that never goes back."""
         self._clock = time.perf_counter if clock is None else clock
         self._began = 0.0
         self.seconds = 0.0  # until it was last stopped
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Stopwatch]:
-        """Runs inside the `with` block."""
+        """Counts the time of the `with` block."""
         self._began = self._clock()
         try:
             yield self
@@ -67,7 +67,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside `running`: what happens in this `with` block is not counted."""
+        """Leaves the time of a `with` block inside `running` out."""
         paused = self._clock()
         try:
             yield
@@ -77,7 +77,7 @@ class Stopwatch:
 
 def measure(work: Callable[[], T], audio_seconds: float | Callable[[T], float], *,
             watch: Stopwatch | None = None) -> tuple[T, Speed]:
-    """Does some work and tells how fast it was.
+    """Does some work and measures how fast it was.
 
     Args:
       work: compiled already, and it waits for its results (JAX computes
@@ -107,7 +107,7 @@ def measure(work: Callable[[], T], audio_seconds: float | Callable[[T], float], 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repeated:
-    """The same work several times: the median of its speeds, and how far they spread."""
+    """Speeds of the same work several times: their median, and how far they spread."""
 
     speeds: tuple[Speed, ...]  # of the runs that count, at least one
     run_seconds: tuple[float, ...]  # wall time of those runs with all that the speeds leave out
@@ -115,7 +115,7 @@ class Repeated:
 
     @property
     def median(self) -> Speed:
-        """Median wall time, and the realtime factor that follows; the largest peak of memory."""
+        """Returns the median wall time with its realtime factor, and the largest peak of memory."""
         last = self.speeds[-1]
         wall = _median([s.wall_seconds for s in self.speeds])
         peaks = [s.peak_memory_mb for s in self.speeds if s.peak_memory_mb is not None]
@@ -125,7 +125,7 @@ class Repeated:
 
     @property
     def compile_seconds(self) -> float | None:
-        """How much longer the very first run took than the median: compilation, mostly.
+        """Returns how much longer the very first run took than the median: compilation, mostly.
 
         None without a run to warm up.
         """
@@ -134,7 +134,7 @@ class Repeated:
         return max(0.0, self.warm_up_seconds[0] - _median(self.run_seconds))
 
     def facts(self) -> dict[str, Any]:
-        """For machines: the median's fields, the range of the wall times, compile time, number."""
+        """Returns for machines the median's fields, range of wall times, compile time and number."""
         walls = [s.wall_seconds for s in self.speeds]
         compiling = self.compile_seconds
         return dataclasses.asdict(self.median.rounded()) | {
@@ -148,7 +148,7 @@ def measure_repeated(run: Callable[[], Speed], *, repeats: int = 3, warm_up: int
     """Measures the same work several times.
 
     Args:
-      run: does the work and tells its speed: `lambda: measure(work, seconds)[1]`, or a
+      run: does the work and returns its speed: `lambda: measure(work, seconds)[1]`, or a
         function that has measured itself. The audio has the same length every time.
       repeats: runs that count, from 1.
       warm_up: runs before, in which things are compiled and caches fill.
@@ -177,7 +177,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory (resident set) that this process ever held, in 1e6 bytes; None on Windows."""
+    """Returns the most memory (resident set) that this process ever held, in 1e6 bytes; None on Windows."""
     status = PROC / "status"
     if status.is_file():
         # Not ru_maxrss there: Linux lets a new process inherit that of the one that started it.
@@ -194,15 +194,15 @@ def peak_memory_mb() -> float | None:
 
 @functools.cache
 def start_up_seconds() -> float | None:
-    """Time from this process' creation to its first measured work: Python, imports, weights, compiling.
+    """Returns the time from this process' creation to its first measured work: imports, weights, compiling.
 
-    All later calls give the same. None where the system is not Linux.
+    All later calls return the same. None where the system is not Linux.
     """
     return process_age()
 
 
 def process_age() -> float | None:
-    """Seconds since this process was created, to 1/100 s; None where the system is not Linux."""
+    """Returns seconds since this process was created, to 1/100 s; None where the system is not Linux."""
     stat = PROC / "stat"
     if not sys.platform.startswith("linux") or not stat.is_file():
         return None
@@ -215,7 +215,7 @@ def process_age() -> float | None:
 
 
 def devices() -> str | None:
-    """What JAX computes on, such as 'cpu x 1 (jax 0.10.0)'; None if nothing has imported JAX."""
+    """Names the devices of JAX, such as 'cpu x 1 (jax 0.10.0)'; None if nothing has imported JAX."""
     jax = sys.modules.get("jax")
     if jax is None:
         return None

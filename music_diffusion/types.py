@@ -21,10 +21,13 @@ as natural logarithms of magnitudes ("nat"), ``*_scaled`` mel values in [-1, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+if TYPE_CHECKING:  # it imports JAX, which readers of data do not need
+    from jaxtyping import Array
 
 Mel = Float[np.ndarray, "T F"]
 Batch = Mapping[str, Any]

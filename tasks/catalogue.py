@@ -1,4 +1,4 @@
-"""The tasks of all data sets, by name. Needs no seqio."""
+"""Catalogue of the tasks of all data sets, by name. Needs no seqio."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATA_SETS: dict[str, DataSetTasks] = {
 
 
 def data_set_tasks(name: str) -> DataSetTasks:
-    """The tasks of a data set. Raises UserError for an unknown one."""
+    """Finds the tasks of a data set. Raises UserError for an unknown one."""
     if name not in DATA_SETS:
         close = difflib.get_close_matches(name, DATA_SETS, 1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -41,7 +41,7 @@ def data_set_tasks(name: str) -> DataSetTasks:
 
 
 def find_task(name: str) -> tuple[DataSetTasks, Member]:
-    """The data set and the member of a task. Raises UserError that tells what there is."""
+    """Finds the data set and the member of a task. Raises UserError that lists what there is."""
     tasks = {t.task_name(m): (t, m) for t in DATA_SETS.values() for m in t.members}
     if name in tasks:
         return tasks[name]

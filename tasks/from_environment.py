@@ -1,4 +1,4 @@
-"""Registers tasks when it is imported, for programs that can only be told a module's name.
+"""Registers tasks when it is imported, for programs that can only be given a module's name.
 
 Such are seqio's cache script and t5x. The environment variable MUSIC_DIFFUSION_TASKS says which
 data set's records lie where, as NAME=FOLDER,NAME=FOLDER or as a .json file {NAME: FOLDER}:
@@ -29,7 +29,7 @@ VARIABLE = "MUSIC_DIFFUSION_TASKS"
 
 
 def parse(text: str) -> dict[str, str]:
-    """Name → folder. Raises UserError where the text is no such thing."""
+    """Reads name → folder. Raises UserError where the text is no such thing."""
     if text.endswith(".json"):
         try:
             folders = json.loads(pathlib.Path(text).read_text())

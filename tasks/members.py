@@ -1,4 +1,4 @@
-"""What the zoo's members learn from: the features of their examples, and which data sets have them.
+"""Examples that the zoo's members learn from: their features, and which data sets have them.
 
 Nothing here needs seqio: `music_diffusion.tasks.registering` makes tasks of these descriptions,
 `music-diffusion dump` shows their examples.
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What a folder of records has."""
+    """Contents of a folder of records: splits, features and classes."""
 
     splits: tuple[str, ...]  # with records, in the order of SPLITS
     notes: bool
@@ -87,12 +87,12 @@ class Member:
         return dataclasses.replace(self, conditions=self.conditions.mapped()) if holdings.maps else self
 
     def examples(self, folder: str, split: str, codec: MelCodec) -> Examples:
-        """Random access to its examples; see `Examples` for errors."""
+        """Opens its examples, at random access; see `Examples` for errors."""
         return Examples(folder=folder, split=split, codec=codec, frames=self.frames,
                         conditions=self.conditions)
 
     def blank(self, folder: str, split: str, codec: MelCodec) -> dict[str, np.ndarray]:
-        """Arrays of the shapes and types of its examples, for the price of one record.
+        """Returns arrays of the shapes and types of its examples, for the price of one record.
 
         Raises UserError where the folder cannot give them.
         """
@@ -132,16 +132,16 @@ class DataSetTasks:
     members: tuple[Member, ...]
 
     def task_name(self, member: Member) -> str:
-        """What the task of a member is called."""
+        """Returns the name of a member's task."""
         return f"{self.data_set}_{member.name}"
 
     @property
     def task_names(self) -> list[str]:
-        """Of all members."""
+        """Returns the names of the tasks of all members."""
         return [self.task_name(member) for member in self.members]
 
     def usable(self, folder: str, codec: MelCodec, names: Sequence[str] | None = None) -> list[Member]:
-        """The members that a folder can serve, fitted to it.
+        """Returns the members that a folder can serve, fitted to it.
 
         Args:
           folder: of records.

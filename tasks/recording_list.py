@@ -1,4 +1,4 @@
-"""A table of one's own recordings: with whichever of notes, performances and styles it tells."""
+"""A table of one's own recordings, with whichever of notes, performances and styles it has."""
 
 from music_diffusion.tasks.members import (
     FROM_NOISE,

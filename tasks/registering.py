@@ -37,7 +37,7 @@ CACHING_SHARDS = 64  # parts that seqio's cache script may work on at a time, at
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """All that a task depends on."""
+    """Specification of a task: all that it depends on."""
 
     name: str
     folder: str  # of records
@@ -46,14 +46,14 @@ class TaskSpec:
     splits: tuple[str, ...]
 
     def examples(self, split: str) -> Examples:
-        """Random access to the examples of a split."""
+        """Opens the examples of a split, at random access."""
         check_split(self.name, split, self.splits)
         return self.member.examples(self.folder, split, self.codec)
 
 
 def register_tasks(tasks: DataSetTasks, folder: str, *, codec: MelCodec, members: Sequence[str] | None,
                    splits: Sequence[str] | None) -> list[str]:
-    """See `DataSetTasks.register`."""
+    """Registers tasks; see `DataSetTasks.register`."""
     used = tasks.usable(folder, codec, members)
     holdings = Holdings.of(folder, codec)
     for split in splits or ():
@@ -69,7 +69,7 @@ def register_tasks(tasks: DataSetTasks, folder: str, *, codec: MelCodec, members
 
 
 def _task(spec: TaskSpec, classes: Mapping[str, Sequence[str]]) -> RecordTask | None:
-    """The task, or None where it is registered already; `classes` are those of `Holdings`."""
+    """Makes a task, or None where it is registered already; `classes` are those of `Holdings`."""
     if spec.name in seqio.TaskRegistry.names():
         before = getattr(seqio.TaskRegistry.get(spec.name).source, "spec", None)
         if before != spec:
@@ -108,7 +108,7 @@ class RecordTask(seqio.Task):
 
     def get_dataset(self, sequence_length=None, split="train", use_cached=False, shuffle=True,
                     shuffle_buffer_size=None, **others) -> tf.data.Dataset:
-        """See `seqio.Task.get_dataset`. Raises UserError for an unknown split."""
+        """Returns the dataset; see `seqio.Task.get_dataset`. Raises UserError for an unknown split."""
         self.source.spec.examples(split)
         # Positions are shuffled already; what a cache holds is not.
         buffer = shuffle_buffer_size or (SHUFFLE_BUFFER if use_cached else 1)
@@ -116,11 +116,11 @@ class RecordTask(seqio.Task):
 
 
 class Positions(seqio.DataSource):
-    """Where the examples of an epoch are, rather than the examples.
+    """Positions of the examples of an epoch, rather than the examples.
 
     Unshuffled elements are {"split", "position"}. Shuffled ones are all alike, {"split", "seed",
     "first", "step"}: as seqio repeats an epoch only after the source, their number in the endless
-    sequence, which `_Reader.crops` counts, tells the position.
+    sequence, which `_Reader.crops` counts, gives the position.
     """
 
     def __init__(self, spec: TaskSpec):
@@ -130,16 +130,16 @@ class Positions(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """Hosts and workers of the cache script may be any number."""
+        """Returns True: hosts and workers of the cache script may be any number."""
         return True
 
     def list_shards(self, split: str) -> list[str]:
-        """Names of parts for the cache script."""
+        """Returns names of parts for the cache script."""
         return [f"{split}-{i}" for i in range(min(CACHING_SHARDS, self._sizes[split]))]
 
     def get_dataset(self, split: str = "train", shuffle: bool = True, seed: int | None = None,
                     shard_info: seqio.ShardInfo | None = None, **_: Any) -> tf.data.Dataset:
-        """Elements of one epoch; see `seqio.DataSource.get_dataset`."""
+        """Returns the elements of one epoch; see `seqio.DataSource.get_dataset`."""
         size = self._sizes[split]
         index, count = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
         if not shuffle:
@@ -155,7 +155,7 @@ class Positions(seqio.DataSource):
 
 
 class _Reader:
-    """The preprocessors: positions → examples."""
+    """Preprocessors that turn positions into examples."""
 
     def __init__(self, spec: TaskSpec, blank: Mapping[str, np.ndarray]):
         self._spec = spec
@@ -164,13 +164,13 @@ class _Reader:
         self._opened: dict[str, Examples] = {}
 
     def segments(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Before the cache: the segments of an unshuffled dataset; positions of a shuffled one go on."""
+        """Reads the segments of an unshuffled dataset, before the cache; shuffled positions go on."""
         if "seed" in dataset.element_spec:
             return dataset
         return self._mapped(dataset, lambda x: (x["split"], x["position"], -1))
 
     def crops(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """After seqio repeats: the crops of a shuffled dataset; segments go on."""
+        """Reads the crops of a shuffled dataset, after seqio repeats; segments go on."""
         if "seed" not in dataset.element_spec:
             return dataset
         return self._mapped(dataset.enumerate(), lambda number, x: (
@@ -178,7 +178,7 @@ class _Reader:
 
     def check(self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
               ) -> tf.data.Dataset:
-        """Shapes are known beyond the cache, too, and nothing is cut.
+        """Sets the shapes, which are known beyond the cache, too; nothing is cut.
 
         Raises UserError for other lengths than the task's.
         """

@@ -13,6 +13,8 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # tests with the mark `optimized` have it always.
 UNOPTIMIZED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 LANE = os.environ.setdefault(UNOPTIMIZED, "1")
+if LANE == "1" and version("jaxlib").startswith("0.10."):  # an unknown flag would end the process
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 # What one test has compiled is there for the next one, its processes, and the next run. Only this
 # process writes, to a folder of its own: JAX writes in place, and a reader may come in between.
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"music-diffusion-tests-{os.getuid()}" / "-".join([

@@ -26,7 +26,8 @@ NFD = unicodedata.normalize("NFD", NFC)
 
 
 @pytest.mark.parametrize("path, want", [
-    ("a b.wav", "a b.wav"), (NFC, NFC), (LATIN, r"caf\xE9.wav"), ("a\nb", r"a\nb"), ("a\x1b[31m", r"a\x1b[31m"),
+    ("a b.wav", "a b.wav"), (NFC, NFC), (LATIN, r"caf\xE9.wav"), ("a\nb", r"a\nb"),
+    ("a\x1b[31m", r"a\x1b[31m"),
     ("a\u2028b", r"a\u2028b"), ("\ud800", r"\ud800"), ("a\u00a0b", "a\u00a0b"), ("日本", "日本")])
 def test_a_path_is_shown_in_one_line_that_any_file_takes(path, want):
     assert shown(path) == want

@@ -50,7 +50,8 @@ def test_notes_to_spreadsheets_empty_lines_and_short_rows(tmp_path):
     (b"file,group\na,b,c\n", "line 2: has more cells"), (b"file,file\na,b\n", "several columns file"),
     (b'file,group\n"a', "line 2: is no row"), (b"file\0group", "no text in UTF-8"),
     ("file,group\n".encode("utf-16-le"), "no text in UTF-8"), (b"\xff\xfef", "damaged UTF-16"),
-    (b"\xef\xbb\xbffile\xff", "damaged UTF-8"), (None, "No such file"), (b"\x89PNG\r\n\x1a\n\0\0", "no text")])
+    (b"\xef\xbb\xbffile\xff", "damaged UTF-8"), (None, "No such file"),
+    (b"\x89PNG\r\n\x1a\n\0\0", "no text")])
 def test_what_is_no_table_is_one_line(tmp_path, content, word):
     path = tmp_path / "t.csv"
     if content is not None:

@@ -168,7 +168,8 @@ def native_path(path: str) -> str | bytes:
 
 
 def _unreadable(path: str, error: Exception) -> str:
-    reason = str(error).replace("\n", " ").rstrip(". ").removeprefix(f"Error opening {native_path(path)!r}: ")
+    prefix = f"Error opening {native_path(path)!r}: "
+    reason = str(error).replace("\n", " ").rstrip(". ").removeprefix(prefix)
     return (f"{shown(path)}: cannot be read as audio ({reason}); "
             "convert it to WAV, FLAC, MP3, OGG or Opus")
 

@@ -20,8 +20,8 @@ def polarity(blocks: Iterable[Block], sample_rate: int) -> Float[np.ndarray, " C
     """Signs that the channels must be given before they are mixed; None: they mix as they are.
 
     One channel with its polarity inverted (a wrongly soldered cable, a "wide" effect) leaves of a
-    stereo sound little or nothing in the mean. Then every channel whose correlation with the
-    loudest is negative is turned over: of a stereo file that gives half the difference.
+    stereo sound little or nothing in the mean. Then every channel whose correlation with the first
+    loud one is negative is turned over: of a stereo file that gives half the difference.
 
     Args:
       blocks: from the start; only as many are taken as the first ENOUGH seconds of sound need.
@@ -45,8 +45,9 @@ def polarity(blocks: Iterable[Block], sample_rate: int) -> Float[np.ndarray, " C
     channels = len(total)
     if total.sum() / channels**2 >= CANCELLED * np.trace(total) / channels:  # power of the mean
         return None
-    loudest = int(np.argmax(np.diag(total)))
-    return np.where(total[loudest] < 0, -1, 1).astype(np.float32)
+    power = np.diag(total)
+    first = int(np.argmax(power >= 0.5 * power.max()))  # of equally loud ones the first, not one by chance
+    return np.where(total[first] < 0, -1, 1).astype(np.float32)
 
 
 def mix(block: Block, signs: Float[np.ndarray, " C"] | None = None) -> Float[np.ndarray, " n"]:

@@ -31,5 +31,6 @@ def synthesize(midi: str, output: str, settings: RenderSettings, model: str = "d
         terminal.print_json(rendering)
     else:
         print(f"{shown(output)}: {rendering.audio_seconds:.1f} s of audio in "
-              f"{rendering.wall_seconds:.1f} s ({rendering.realtime_factor:.1f} x realtime, {rendering.steps} steps)")
+              f"{rendering.wall_seconds:.1f} s ({rendering.realtime_factor:.1f} x realtime, "
+              f"{rendering.steps} steps)")
     terminal.check_picture(rendering.plot_error, output)

@@ -1,4 +1,4 @@
-"""What a member of the zoo is conditioned on, for training and for rendering.
+"""Conditions: what a member of the zoo is conditioned on, for training and for rendering.
 
 A `Conditions` object turns a part of a record into the features of a training example, and a source
 (notes, a recording, or nothing) into a `Piece` that gives the features of any windows of it. Both go
@@ -33,37 +33,37 @@ class Record(Protocol):
 
     @property
     def mel(self) -> np.ndarray:
-        """[T, F] nat."""
+        """Returns log-mel [T, F] in nat."""
         ...
 
     @property
     def notes(self) -> Notes:
-        """In the seconds of which `start` is one."""
+        """Returns its notes, on the time axis of `start`."""
         ...
 
     @property
     def start(self) -> float:
-        """The notes' seconds at the first frame's first sample."""
+        """Returns the time of the first frame's first sample, in the notes' seconds."""
         ...
 
     @property
     def maps(self) -> np.ndarray | None:
-        """[T, 2, F] or [T, 4, F] scaled; see `data.note_maps`."""
+        """Returns note maps, [T, 2, F] or [T, 4, F] scaled; see `data.note_maps`."""
         ...
 
     @property
     def source(self) -> np.ndarray | None:
-        """[T, F] nat: the same notes in another timbre."""
+        """Returns [T, F] nat of the same notes in another timbre."""
         ...
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Names of its performance, style and piece, by kind."""
+        """Returns the names of its performance, style and piece, by kind."""
         ...
 
 
 class RecordSet(Protocol):
-    """The records that an excerpt is from."""
+    """Records that an excerpt is from."""
 
     @property
     def folder(self) -> str:
@@ -90,7 +90,7 @@ class RecordSet(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Excerpt:
-    """T frames of a record; what lies beyond the record's end is silence."""
+    """Excerpt of T frames of a record; what lies beyond the record's end is silence."""
 
     record: Record
     number: int  # the record's place in its set
@@ -102,7 +102,7 @@ class Excerpt:
 
     @property
     def start(self) -> float:
-        """Seconds, on the notes' time axis, of the first frame's first sample."""
+        """Returns the time of the first frame's first sample, in seconds of the notes' time axis."""
         return self.record.start + self.first * self.codec.hop / self.codec.sample_rate
 
     def part(self, values: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ class Excerpt:
 
     @property
     def silence(self) -> float:
-        """Scaled mel of silence."""
+        """Returns the scaled mel of silence."""
         return float(self.codec.scale(np.log(np.float32(self.codec.clip_min))))
 
     def label(self, kind: str) -> int:
@@ -136,7 +136,7 @@ class Excerpt:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a piece is rendered from; which parts are there depends on the member."""
+    """Source that a piece is rendered from; which parts are there depends on the member."""
 
     codec: MelCodec  # of the spectrogram to be made
     frames: int  # its length
@@ -157,7 +157,7 @@ class Piece(Protocol):
 
     @property
     def frames(self) -> int:
-        """Frames of the spectrogram."""
+        """Returns the number of frames of the spectrogram."""
         ...
 
     def windows(self, firsts: Sequence[int], size: int,
@@ -174,7 +174,7 @@ class Piece(Protocol):
 
 
 class RecordConditions(Protocol):
-    """What a training example has beside its target. Frozen, hashable, configured by gin."""
+    """Conditions of a training example, beside its target. Frozen, hashable, configured by gin."""
 
     @property
     def events(self) -> EventConfig | None:
@@ -203,13 +203,13 @@ class RecordConditions(Protocol):
 
 
 class ConditionsBase:
-    """The answers of conditions that need nothing of records."""
+    """Answers of conditions that need nothing of records."""
 
     events: EventConfig | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Nothing beside the spectrogram."""
+        """Returns that nothing is needed beside the spectrogram."""
         return ()
 
     def mapped(self) -> Self:
@@ -222,7 +222,7 @@ class ConditionsBase:
 
 
 class Conditions(RecordConditions, Protocol):
-    """What a member is conditioned on, while training and while rendering."""
+    """Conditions of a member, while training and while rendering."""
 
     def open(self, given: Given, codec: MelCodec, tail: float) -> Source:
         """Reads what a user gives.

@@ -40,7 +40,7 @@ from music_diffusion.conditions.performance_numbers import (
 )
 from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
-from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
+from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features, warn_if_crowded
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Batch, Params
 
@@ -71,7 +71,7 @@ class NoteFrames(ConditionsBase):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What records must have."""
+        """Returns what records must have."""
         performed = self.performance is not None and self.performance.only is None
         return (NOTES, *([MAPS] if self.tails else ()), *([PERFORMANCE] if performed else ()))
 
@@ -134,6 +134,8 @@ class NoteFrames(ConditionsBase):
 
     def of_piece(self, source: Source, params: Params) -> NoteFramePiece:
         """Returns the features of any windows; `params` has the note timbre network as `timbre`."""
+        if source.notes is not None:
+            warn_if_crowded(source.notes, 0.0, source.frames, frame_grid(source.codec, self.ring))
         return NoteFramePiece(conditions=self, source=source, params=params)
 
 
@@ -147,7 +149,7 @@ class NoteFramePiece:
 
     @property
     def frames(self) -> int:
-        """Frames of the spectrogram."""
+        """Returns the number of frames of the spectrogram."""
         return self.source.frames
 
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:
@@ -158,12 +160,14 @@ class NoteFramePiece:
         c, codec, notes = self.conditions, self.source.codec, self.source.notes
         if c.timbre is None or notes is None:
             raise ValueError("rendering needs a note timbre network and notes")
-        hop, span = codec.hop / codec.sample_rate, firsts[-1] + size - firsts[0]
-        start, lead = firsts[0] * hop, c.lead(firsts[0], codec)
+        span, lead = firsts[-1] + size - firsts[0], c.lead(firsts[0], codec)
+        # Rounded as in `Excerpt.start`: an onset on a frame's edge must not be in another frame here.
+        begin, start, end = (frame * codec.hop / codec.sample_rate
+                             for frame in (firsts[0] - lead, firsts[0], firsts[0] + span))
         # Only a part of the piece is looked at, so a group costs the same in any piece.
-        heard = notes.between(start - lead * hop - c.ring - ROUNDING, start + span * hop + ROUNDING)
+        heard = notes.between(begin - c.ring - ROUNDING, end + ROUNDING)
         grid, timbre = frame_grid(codec, c.ring), self.params["timbre"]
-        maps = draw_note_maps(c.timbre, timbre, heard, start - lead * hop, lead + span, grid,
+        maps = draw_note_maps(c.timbre, timbre, heard, begin, lead + span, grid,
                               self.source.performance)
         features = {"maps": maps[lead:]} | c.of_notes(heard, start, span, codec)
         if c.base_maps:

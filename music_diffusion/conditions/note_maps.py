@@ -1,7 +1,7 @@
 """Note maps outside training, where only the notes that are there are drawn.
 
 The same maps as `FrameDiffusionModel.note_maps`, without padded slots: a
-segment costs what its notes cost, and no number of notes is too many.
+segment costs what its notes cost, up to VOICES notes of a frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.score_denoiser import ONSET_SECONDS, SLOT_FIELDS
-from music_diffusion.notes.frames import FrameGrid, note_states
+from music_diffusion.notes.frames import VOICES, FrameGrid, note_states
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Params
 
@@ -25,14 +25,17 @@ ROWS = 2048  # note frames drawn at once
 
 @functools.partial(jax.jit, static_argnums=0)
 def _energy(config: NoteTimbreConfig, params: Params, performance, *states):
-    """Rows [R] → power [R, F]."""
+    """Returns the power [R, F] of rows [R]."""
     mel = NoteTimbre(config).apply({"params": params}, *(s[None] for s in states), performance)
     return jnp.exp(2 * mel[0])
 
 
 def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start: float, frames: int,
                    grid: FrameGrid, performance: Float[np.ndarray, " R"] | None = None) -> np.ndarray:
-    """Scaled maps [T, 2, F] float32 of all notes, and of those in their first frames.
+    """Draws scaled maps [T, 2, F] float32 of all notes, and of those in their first frames.
+
+    Where more than VOICES notes are heard at once, of the loudest and newest; whoever draws a piece
+    says so (`notes.frames.warn_if_crowded`).
 
     Args:
       config, timbre: the note timbre network and its parameters.
@@ -42,7 +45,7 @@ def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start
       grid: frame times and tail.
       performance: weights of the performances, where the network has some; None and all 0 are none.
     """
-    states = note_states(notes, start, frames, grid)
+    states = note_states(notes, start, frames, grid, VOICES)
     codec: MelCodec = config.codec
     weights = None
     if config.performances is not None:
@@ -62,7 +65,7 @@ def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start
 
 
 def _add(total: np.ndarray, frame: np.ndarray, energy: np.ndarray) -> None:
-    """total[frame] += energy, for frames in order."""
+    """Adds energy to total[frame], for frames in order."""
     if len(frame):
         at = np.flatnonzero(np.diff(frame, prepend=-1))
         total[frame[at]] += np.add.reduceat(energy, at, axis=0)

@@ -1,4 +1,4 @@
-"""What a user gives to render from, opened: notes and recordings."""
+"""Opening of what a user gives to render from: notes and recordings."""
 
 from __future__ import annotations
 

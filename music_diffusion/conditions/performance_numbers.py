@@ -1,4 +1,4 @@
-"""The number of a record's performance as a feature (`models.performance` has the model's side)."""
+"""Number of a record's performance as a feature (`models.performance` has the model's side)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from music_diffusion.networks.performance import FEATURE
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PerformanceNumbers:
-    """How the performances of records are numbered: by a file, by their folder, or all alike."""
+    """Numbering of the performances of records: by a file, by their folder, or all alike."""
 
     file: str | None = None  # of names (`conditions.performances`); None: the folder's own order
     count: int | None = None  # rows of the model's table: the names must be as many; None: any number

@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from music_diffusion.errors import UserError
 from music_diffusion.files import write_text
-from music_diffusion.networks.performance import TABLE
+from music_diffusion.networks.performance import PERFORMANCE_TABLE
 from music_diffusion.tables import read_text
 from music_diffusion.types import Params
 
@@ -33,13 +33,13 @@ FILE = "performances.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Performance:
-    """One ensemble in one room."""
+    """Performance: one ensemble in one room."""
 
     name: str
     source: str = ""  # where the recordings are from
     instruments: tuple[str, ...] = ()  # heard in them, most played first; () : not known
-    room: str = ""  # and microphone
-    minutes: float = 0.0  # that the model was trained on
+    room: str = ""  # room and microphone, in words
+    minutes: float = 0.0  # minutes that the model was trained on
 
     def __post_init__(self):
         if not self.name or any(c in self.name for c in ",:=+") or self.name != self.name.strip():
@@ -49,7 +49,7 @@ class Performance:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Performances:
-    """All that a model knows, in the order of its table."""
+    """All performances that a model knows, in the order of its table."""
 
     performances: tuple[Performance, ...]
     default: str  # name of the one that is taken where none is asked for
@@ -67,7 +67,7 @@ class Performances:
         return tuple(p.name for p in self.performances)
 
     def number(self, name: str) -> int:
-        """Row of a performance. Raises UserError with the nearest names."""
+        """Returns the row of a performance. Raises UserError with the nearest names."""
         if name in self.names:
             return self.names.index(name)
         lower = {n.lower(): n for n in self.names}
@@ -76,7 +76,7 @@ class Performances:
         raise UserError(f"{name}: no such performance; {hint}")
 
     def weights(self, shares: Mapping[str, float] | None) -> Float[np.ndarray, " R"]:
-        """Weights of the rows for shares of performances; None: the default alone.
+        """Returns weights of the rows for shares of performances; None: the default alone.
 
         Raises UserError: an unknown name, or shares that are not positive.
         """
@@ -89,7 +89,7 @@ class Performances:
         return weights / weights.sum()
 
     def with_table(self, params: Params) -> Self:
-        """As the names of these parameters."""
+        """Returns them as the names of these parameters."""
         return dataclasses.replace(self, table=table_digest(params))
 
     def check(self, params: Params, where: str | os.PathLike) -> None:
@@ -103,15 +103,15 @@ class Performances:
 
 
 def table_of(params: Params) -> Float[np.ndarray, "R D"]:
-    """The table of a model with performances."""
-    found = {k: v for k, v in flatten_dict(dict(params), sep="/").items() if k.endswith(TABLE)}
+    """Returns the table of a model with performances."""
+    found = {k: v for k, v in flatten_dict(dict(params), sep="/").items() if k.endswith(PERFORMANCE_TABLE)}
     if not found:
         raise ValueError("the parameters have no table of performances")
     return np.asarray(found[min(found, key=len)])  # not that of a part, as a note timbre network has
 
 
 def table_digest(params: Params) -> str:
-    """Tells the table of one checkpoint from that of another; of its values in float16, as released."""
+    """Returns a digest of the table, by which checkpoints differ: of its values in float16, as released."""
     return hashlib.sha256(np.ascontiguousarray(table_of(params), np.float16).tobytes()).hexdigest()[:16]
 
 

@@ -68,7 +68,7 @@ class SourceSpectrogram(ConditionsBase):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What records must have."""
+        """Returns what records must have."""
         return (SOURCE,)
 
     def of_record(self, excerpt: Excerpt) -> Example:
@@ -95,7 +95,7 @@ class SpectrogramPiece:
 
     @property
     def frames(self) -> int:
-        """Frames of the spectrogram."""
+        """Returns the number of frames of the spectrogram."""
         return self.source.frames
 
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:
@@ -115,7 +115,7 @@ class StyleSpectrogram(ConditionsBase):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What records must have."""
+        """Returns what records must have."""
         return (STYLE,)
 
     def check(self, classes: Mapping[str, Sequence[str]], folder: str) -> Mapping[str, Sequence[str]]:

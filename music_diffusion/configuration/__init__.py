@@ -1,1 +1,1 @@
-"""What a gin configuration amounts to: what is read, with which values, and where they come from."""
+"""Effect of a gin configuration: what is read, with which values, and where they come from."""

@@ -1,4 +1,4 @@
-"""Where each binding was written: the file and line, or the override."""
+"""Origins of bindings: the file and line where each was written, or the override."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from music_diffusion.gin_setup import Key
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a binding stands."""
+    """Place where a binding stands."""
 
     source: str  # a gin file, below the gin root if it lies there; or '--gin.NAME'
-    line: int | None = None  # of its first line, from 1; None for an override
+    line: int | None = None  # number of the binding's first line, from 1; None for an override
     included: bool = False  # whether another file includes that file
 
     def __str__(self) -> str:
-        """For people: 'runs/train.gin:5'."""
+        """Returns the place for people: 'runs/train.gin:5'."""
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
@@ -35,9 +35,9 @@ class Written:
 
 
 def written(gin_files: Sequence[str], overrides: Sequence[str] = ()) -> list[Written]:
-    """All bindings of files and overrides in gin's order; of those with the same key the last counts.
+    """Returns all bindings of files and overrides in gin's order; of those with one key the last counts.
 
-    What `gin_setup.parse` has read before, without errors.
+    `gin_setup.parse` must have read them before, without errors.
     """
     found = [w for file in gin_files for w in _of_file(str(file), included=False)]
     for override in overrides:
@@ -60,7 +60,7 @@ def _of_file(file: str, *, included: bool) -> Iterator[Written]:
 
 
 def _of_statements(text: Any, origin: Origin) -> Iterator[Written]:
-    """Bindings of a gin text or opened file, those of included files in their place."""
+    """Yields the bindings of a gin text or opened file, those of included files in their place."""
     from gin import config, config_parser
 
     for statement in config_parser.ConfigParser(text, config.ParserDelegate()):
@@ -75,7 +75,7 @@ def _of_statements(text: Any, origin: Origin) -> Iterator[Written]:
 
 
 def _shown(path: str) -> str:
-    """A path below the gin root as recipes name it."""
+    """Returns a path below the gin root as recipes name it."""
     resolved = pathlib.Path(path).resolve()
     root = gin_setup.gin_root()
     return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else path

@@ -1,7 +1,7 @@
-"""`train --print_config`: all that a run would read, and where each value comes from.
+"""Printing for `train --print_config`: all that a run would read, and where each value comes from.
 
-What is printed is a gin file with comments. In place of the files and overrides that it was made
-from it gives the same run.
+The output is a gin file with comments. Used in place of the files and overrides that it was made
+from, it gives the same run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def run(gin_files: Sequence[str], bindings: Sequence[str], *, json: bool = False
 
 
 def parameter_count(model: Any) -> int:
-    """Of all parts of a model, what is only trained with it included."""
+    """Counts the parameters of all parts of a model, those that only training needs included."""
     import jax
 
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), model.feature_shapes))
@@ -79,7 +79,7 @@ def parameter_count(model: Any) -> int:
 
 
 def effective(gin_files: Sequence[str], overrides: Sequence[str]) -> Effective:
-    """What `train` reads of the configuration that was parsed last, from these files."""
+    """Returns what `train` reads of the configuration that was parsed last, from these files."""
     found = reads(ROOT, GIVEN)
     history: dict[Key, list[Written]] = {}
     for binding in written(gin_files, overrides):
@@ -113,7 +113,7 @@ def _compact(override: str) -> str:
 
 
 def _macros(value: Any, history: dict[Key, list[Written]]) -> Iterator[tuple[str, str, str]]:
-    """The macros in a value, and those in theirs."""
+    """Yields the macros in a value, and those in their values."""
     import gin
 
     for reference in gin.config.iterate_references({"": value}):
@@ -125,7 +125,7 @@ def _macros(value: Any, history: dict[Key, list[Written]]) -> Iterator[tuple[str
 
 
 def _default(key: Key, value: Any) -> Line:
-    """The line of a default; functions by their name."""
+    """Makes the line of a default; functions by their name."""
     import gin
 
     try:
@@ -137,7 +137,7 @@ def _default(key: Key, value: Any) -> Line:
 
 
 def text(config: Effective) -> Iterator[str]:
-    """Lines of a gin file."""
+    """Yields the lines of a gin file."""
     yield from _remark(" ".join(config.command))
     for name, lines in config.groups.items():
         yield from ("", f"# {name}")
@@ -154,7 +154,7 @@ def text(config: Effective) -> Iterator[str]:
 
 
 def _statement(line: Line) -> str:
-    """A binding, on several lines if it is long: gin goes on where brackets are open."""
+    """Writes a binding, on several lines if it is long: gin goes on where brackets are open."""
     statement = f"{line.name} = {line.value}"
     if len(statement) <= WIDTH or line.value[0] not in "([{":
         return statement

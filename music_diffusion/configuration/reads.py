@@ -1,4 +1,4 @@
-"""What a configurable reads of gin's configuration when it is called, without calling it.
+"""Finds what a configurable reads of gin's configuration when it is called, without calling it.
 
 gin reads a binding when the configurable that it is of is called, and what is called follows from
 the references: `train.model = @TaggerModel()` calls TaggerModel. So the bindings that reach
@@ -20,7 +20,7 @@ from music_diffusion.gin_setup import Key
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reads:
-    """Values have gin's references in them, unresolved."""
+    """Bindings and defaults that are read; values have gin's references in them, unresolved."""
 
     signatures: Mapping[str, tuple[str, ...]]  # what is called, in this order, and its parameters
     bound: Mapping[Key, Any]
@@ -29,7 +29,7 @@ class Reads:
 
 
 def reads(root: str, given: Collection[str] = ()) -> Reads:
-    """What a call of `root` ('train') reads.
+    """Returns what a call of `root` ('train') reads.
 
     Args:
       root: a configurable, with its scope if it is called in one.
@@ -76,12 +76,12 @@ def reads(root: str, given: Collection[str] = ()) -> Reads:
 
 
 def unread(found: Reads) -> dict[Key, Any]:
-    """Bindings that are not among those read."""
+    """Returns the bindings that are not among those read."""
     return {key: value for key, value in gin_setup.bindings().items() if key not in found.bound}
 
 
 def check(found: Reads, overrides: Collection[str]) -> dict[Key, Any]:
-    """Bindings that nothing reads.
+    """Returns the bindings that nothing reads.
 
     Args:
       found: what is read.
@@ -98,7 +98,7 @@ def check(found: Reads, overrides: Collection[str]) -> dict[Key, Any]:
 
 
 def build(root: str, given: Collection[str] = ()) -> dict[str, Any]:
-    """What `root` would be called with beside what its caller gives: models, sources of data …
+    """Makes the arguments of `root` beside those that its caller gives: models, sources of data …
 
     Raises UserError, one line, where something is missing or does not fit.
     """
@@ -109,7 +109,7 @@ def build(root: str, given: Collection[str] = ()) -> dict[str, Any]:
         raise UserError(f"no gin file binds {', '.join(missing)}, which this run needs")
     try:
         return gin.get_bindings(root)
-    except (UserError, *gin_setup.GIN_ERRORS) as error:  # gin adds lines that tell where
+    except (UserError, *gin_setup.GIN_ERRORS) as error:  # gin adds lines that say where
         raise UserError(str(error).strip().splitlines()[0]) from error
 
 

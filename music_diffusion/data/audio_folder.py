@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int16
@@ -20,8 +20,9 @@ from jaxtyping import Float, Int16
 from music_diffusion.audio.io import AudioReader, StreamResampler
 from music_diffusion.data.audio_records import FULL_SCALE, KIND, AudioRecord, to_int16
 from music_diffusion.data.items import SPLITS
-from music_diffusion.data.shards import Account, Member, ShardPlan, share, write_shards
+from music_diffusion.data.shards import Account, ShardMember, ShardPlan, share, write_shards
 from music_diffusion.errors import UserError
+from music_diffusion.types import StepProgress
 
 EXTENSIONS = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc",
                         ".au", ".caf", ".w64", ".rf64"})
@@ -59,7 +60,7 @@ class AudioFolderPlan:
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class AudioFile:
+class SourceAudio:
     """A file below the source folder."""
 
     path: str  # relative, with '/'
@@ -67,7 +68,7 @@ class AudioFile:
     modified: int  # nanoseconds
 
 
-def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
+def find_audio(folder: str) -> tuple[list[SourceAudio], list[list[str]]]:
     """Finds the audio files below a folder, links followed, by path; and what is skipped, with reasons.
 
     Raises:
@@ -93,7 +94,7 @@ def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
                     skipped.append([relative, "a link to nowhere"])
                     continue
                 facts = path.stat()
-                found.append(AudioFile(relative, facts.st_size, facts.st_mtime_ns))
+                found.append(SourceAudio(relative, facts.st_size, facts.st_mtime_ns))
     if not found:
         reason = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise UserError(f"{folder}: no audio files there{reason}; "
@@ -101,7 +102,7 @@ def find_audio(folder: str) -> tuple[list[AudioFile], list[list[str]]]:
     return sorted(found), sorted(skipped)
 
 
-def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, list[AudioFile]]:
+def split_files(files: Iterable[SourceAudio], plan: AudioFolderPlan) -> dict[str, list[SourceAudio]]:
     """Returns every file's split: that of a folder above it (the outermost counts), else by hash.
 
     Where neither gives a file for validation, that of the lowest hash goes there.
@@ -109,7 +110,7 @@ def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, 
     Raises:
       UserError: training or validation gets no file.
     """
-    result: dict[str, list[AudioFile]] = {s: [] for s in SPLITS}
+    result: dict[str, list[SourceAudio]] = {s: [] for s in SPLITS}
     free = []  # by hash
     for file in files:
         named = [p.lower() for p in file.path.split("/")[:-1] if p.lower() in SPLITS]
@@ -131,7 +132,7 @@ def split_files(files: Iterable[AudioFile], plan: AudioFolderPlan) -> dict[str, 
 
 
 def prepare_audio_folder(plan: AudioFolderPlan, destination: str,
-                         progress: Callable[[int, int], None] = lambda i, n: None) -> dict:
+                         progress: StepProgress = lambda i, n: None) -> dict:
     """Writes shards and manifest; returns the manifest. Finished shards are kept.
 
     Raises:
@@ -141,7 +142,7 @@ def prepare_audio_folder(plan: AudioFolderPlan, destination: str,
     if pathlib.Path(destination).resolve() == pathlib.Path(plan.source).resolve():
         raise UserError(f"{destination}: give another folder than that of the audio")
     files, skipped = find_audio(plan.source)
-    members = [Member(name=file.path, split=split, state=(file.size, file.modified))
+    members = [ShardMember(name=file.path, split=split, state=(file.size, file.modified))
                for split, of_split in split_files(files, plan).items() for file in of_split]
     return write_shards(_shard_plan(plan), members, destination, skipped=skipped, progress=progress)
 
@@ -185,7 +186,7 @@ def _stored(piece: Float[np.ndarray, "S C"]) -> Int16[np.ndarray, "S C"]:
     return piece[:, :1] if np.array_equal(piece[:, 0], piece[:, -1]) else piece
 
 
-def _messages(plan: AudioFolderPlan, member: Member, account: Account) -> Iterator[bytes]:
+def _messages(plan: AudioFolderPlan, member: ShardMember, account: Account) -> Iterator[bytes]:
     """Yields the pieces of one file that are not silent."""
     path = f"{plan.source}/{member.name}"
     threshold = FULL_SCALE * 10 ** (plan.silence_db / 20)

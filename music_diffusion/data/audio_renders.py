@@ -16,18 +16,19 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data.augment import Augmentation
 from music_diffusion.data.parallel import run_tasks
-from music_diffusion.data.sets.soundfont_excerpts import Excerpt, RenderedSound
+from music_diffusion.data.sets.soundfont_excerpts import RenderedSound, ScoreExcerpt
 from music_diffusion.data.sets.soundfont_renders import SoundFontRenders
 from music_diffusion.data.sets.soundfont_scores import find_scores
 from music_diffusion.data.sounds import read_sound
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.types import StepProgress
 
 TABLE, OPTIONS = "renders.csv", "renders.json"
 COLUMNS = ("file", "split", "source", "soundfont", "rt60", "wet_db", "shelf_hertz",
@@ -86,7 +87,7 @@ class AudioRenderPlan:
 
 
 def render_audio(plan: AudioRenderPlan, folder: str,
-                 progress: Callable[[int, int], None] = lambda i, n: None) -> None:
+                 progress: StepProgress = lambda i, n: None) -> None:
     """Writes what is missing in the folder, and its table.
 
     Raises:
@@ -108,12 +109,12 @@ def render_audio(plan: AudioRenderPlan, folder: str,
         writer.writerows(row_of(e) for e in _present(out, plan))
 
 
-def file_of(excerpt: Excerpt) -> str:
+def file_of(excerpt: ScoreExcerpt) -> str:
     """Returns the path of an excerpt's audio in the folder."""
     return f"{excerpt.name}.flac"
 
 
-def row_of(excerpt: Excerpt) -> dict[str, str]:
+def row_of(excerpt: ScoreExcerpt) -> dict[str, str]:
     """Returns an excerpt's row of the table; a cell is empty where it has no room, shelf or source."""
     recording = excerpt.recording
     room, shelf = recording.room, recording.shelf
@@ -126,7 +127,7 @@ def row_of(excerpt: Excerpt) -> dict[str, str]:
         str(int(excerpt.solo))), strict=True))
 
 
-def render_file(folder: str, sample_rate: int, midi: bool, excerpt: Excerpt) -> None:
+def render_file(folder: str, sample_rate: int, midi: bool, excerpt: ScoreExcerpt) -> None:
     """Writes one file, and its notes if they are wanted."""
     path = pathlib.Path(folder) / file_of(excerpt)
     if midi:  # first: a file counts as finished when its audio is there
@@ -155,7 +156,7 @@ def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
     note.write_text(json.dumps(identity, indent=1) + "\n")
 
 
-def _present(out: pathlib.Path, plan: AudioRenderPlan) -> Iterator[Excerpt]:
+def _present(out: pathlib.Path, plan: AudioRenderPlan) -> Iterator[ScoreExcerpt]:
     """Yields the excerpts of all files of the folder, those of longer runs too."""
     for split, sources in plan.renders.scores().items():
         for path in sorted((out / split).glob("*.flac")):

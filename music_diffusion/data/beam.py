@@ -21,6 +21,7 @@ from typing import Any
 
 from music_diffusion.data.parallel import Runner
 from music_diffusion.errors import UserError
+from music_diffusion.types import StepProgress
 
 # Before the message of a UserError, in letters that no runner changes, wherever it puts them.
 MARK = "music-diffusion-error:"
@@ -46,11 +47,11 @@ def beam_runner(runner: str, options: Sequence[str] = ()) -> Runner:
 
 
 def _run(runner: str, options: Sequence[str], task: Callable[[Any], Any], items: Sequence[Any],
-         workers: int, progress: Callable[[int, int], None]) -> list[Any]:
+         workers: int, progress: StepProgress) -> list[Any]:
     """Runs tasks; see `data.parallel.Runner`. `task` has `finished`, which reads an item's result again."""
     finished = getattr(task, "finished", None)
     if finished is None:
-        raise TypeError(f"{task}: a pipeline brings back no results, so a task must tell them again")
+        raise TypeError(f"{task}: a pipeline brings back no results, so a task must find them again")
     left = [item for item in items if finished(item) is None]
     if left:
         _pipeline(runner, options, task, left)
@@ -90,7 +91,7 @@ def _pipeline(runner: str, options: Sequence[str], task: Callable[[Any], Any], i
 
 
 def _packed(items: Sequence[Any]) -> list[bytes]:
-    """Returns items as small bytes: the pipeline's description holds them, and may have some MB."""
+    """Packs items small: the pipeline's description holds them, which runners limit to some MB."""
     return [zlib.compress(pickle.dumps(item)) for item in items]
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from music_diffusion.audio.encode_stream import MelStream
 from music_diffusion.data import records
 from music_diffusion.data.items import DataSet, Item, Sound
 from music_diffusion.data.parallel import Runner, run_tasks
-from music_diffusion.data.shards import Account, Member, ShardPlan, write_shards
+from music_diffusion.data.shards import Account, ShardMember, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.types import StepProgress
 
 HEARD_BEFORE = 2.0  # seconds; notes that ended less than this before a record are kept in it
 
@@ -57,7 +58,7 @@ class BuildPlan:
 
 
 def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
-          progress: Callable[[int, int], None] = lambda i, n: None, run: Runner = run_tasks) -> dict:
+          progress: StepProgress = lambda i, n: None, run: Runner = run_tasks) -> dict:
     """Writes shards and manifest; returns the manifest. Finished shards are kept.
 
     Args:
@@ -80,7 +81,7 @@ def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
         options={"data_set": name, "reader": dict(data_set.identity())} | plan.options(),
         seed=plan.seed, suffix=plan.suffix, refuse=plan.refuse, workers=plan.workers)
     splits = assign_splits(listing.items, plan.seed, plan.validation)
-    members = [Member(name=item.name, split=split, state=_state(item), content=item, shard=item.shard)
+    members = [ShardMember(name=item.name, split=split, state=_state(item), content=item, shard=item.shard)
                for item, split in zip(listing.items, splits, strict=True)]
     members.sort(key=lambda member: member.name)  # however the reader comes across them
     return write_shards(shard_plan, members, destination, skipped=listing.skipped,
@@ -122,7 +123,7 @@ def _notes(item: Item) -> Notes:
     return notes
 
 
-def _messages(plan: BuildPlan, member: Member, account: Account) -> Iterator[bytes]:
+def _messages(plan: BuildPlan, member: ShardMember, account: Account) -> Iterator[bytes]:
     """Yields the records of one item, in order."""
     item: Item = member.content
     notes = _notes(item)

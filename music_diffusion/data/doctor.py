@@ -31,6 +31,7 @@ from music_diffusion.data.items import DataSet, Item
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.types import StepProgress
 
 LoadPresence = Callable[[], Presence]
 
@@ -68,7 +69,7 @@ class Diagnosis:
 
 
 def examine(data_set: DataSet, *, codec: MelCodec, presence: LoadPresence | None = None,
-            workers: int = 1, progress: Callable[[int, int], None] = lambda done, total: None,
+            workers: int = 1, progress: StepProgress = lambda done, total: None,
             run: Runner = run_tasks) -> Diagnosis:
     """Examines all items of a data set.
 

@@ -75,13 +75,13 @@ class Examples:
     def _facts(self) -> list[ShardFacts] | None:
         """Returns what the builder wrote about the shards; None where another one made them."""
         facts = [read_facts(path) for path in self._paths]
-        told = [f for f in facts if f is not None]
-        if len(told) < len(facts):
+        known = [f for f in facts if f is not None]
+        if len(known) < len(facts):
             return None
-        if sum(len(f.lengths) for f in told) != len(self._messages):
+        if sum(len(f.lengths) for f in known) != len(self._messages):
             raise UserError(f"{self.folder}: shards and their .json files do not fit each other; run "
                             "the same `music-diffusion prepare` again")
-        return told
+        return known
 
     @functools.cached_property
     def lengths(self) -> Int[np.ndarray, " R"]:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from music_diffusion.data.soundfont import SoundFontRenderer, check_library
 from music_diffusion.files import atomic_write
 from music_diffusion.notes.frames import DRUMS, FrameGrid
 from music_diffusion.notes.notes import Notes
+from music_diffusion.types import StepProgress
 
 FILE = "note_rows.npy"
 ROW_DTYPE = np.dtype([("program", "u1"), ("pitch", "u1"), ("velocity", "u1"),
@@ -89,7 +89,7 @@ class NoteRowPlan:
 
 
 def write_note_rows(plan: NoteRowPlan, folder: str,
-                    progress: Callable[[int, int], None] = lambda i, n: None) -> None:
+                    progress: StepProgress = lambda i, n: None) -> None:
     """Writes `note_rows.npy`, unless it is there. What an interrupted run finished is kept.
 
     Raises:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from music_diffusion.audio.io import AudioWriter
 from music_diffusion.data.items import Item
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.types import StepProgress
 
 
 def write_pairs(items: Sequence[Item], audio_folder: str, notes_folder: str, sample_rate: int,
-                max_seconds: float, progress: Callable[[int, int], None] = lambda i, n: None) -> list[str]:
+                max_seconds: float, progress: StepProgress = lambda i, n: None) -> list[str]:
     """Writes every item as NAME.flac and NAME.mid; returns the names.
 
     Args:

@@ -9,15 +9,16 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from music_diffusion.errors import UserError
+from music_diffusion.types import StepProgress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # (task, items, workers, progress) → the results in order, as `run_tasks`.
-Runner = Callable[[Callable[[Any], Any], Sequence[Any], int, Callable[[int, int], None]], list[Any]]
+Runner = Callable[[Callable[[Any], Any], Sequence[Any], int, StepProgress], list[Any]]
 
 
 def run_tasks(task: Callable[[Item], Result], items: Sequence[Item], workers: int,
-              progress: Callable[[int, int], None]) -> list[Result]:
+              progress: StepProgress) -> list[Result]:
     """Returns `task` of every item, in order; one worker is this process.
 
     An exception of a task ends the run; tasks that have not begun are dropped.

@@ -16,15 +16,15 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
 from music_diffusion.tables import read_table
 
-Told = Mapping[str, Mapping[str, str]]  # of performances: their rows of a table
+Rows = Mapping[str, Mapping[str, str]]  # name → row of a table
 
 
-def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tuple[Performance, ...]:
+def performances_of(folder: str | os.PathLike, rows: Rows | None = None) -> tuple[Performance, ...]:
     """Returns the performances of a folder's training records, in the manifest's order.
 
     Args:
       folder: of `data.build`.
-      told: facts about performances that records do not hold: columns source or soundfont, and room.
+      rows: facts about performances that records do not hold: columns source or soundfont, and room.
 
     Raises:
       UserError: the folder cannot be read, or its records have no performances.
@@ -32,7 +32,7 @@ def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tupl
     manifest = records.read_manifest(folder)
     names = manifest.get("classes", {}).get("performance", ())
     if not names:
-        raise UserError(f"{folder}: its records have no performance; prepare a data set that tells it "
+        raise UserError(f"{folder}: its records have no performance; prepare a data set that names it "
                         "(see `prepare sets`)")
     hop = manifest["codec"]["hop"] / manifest["codec"]["sample_rate"]
     found = [records.Record.from_bytes(message, path.suffix)
@@ -48,7 +48,7 @@ def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tupl
         sounding[name] += np.bincount(kind, notes.end - notes.start, DRUM_CLASS + 1)
     result = []
     for name in names:
-        row = (told or {}).get(name, {})
+        row = (rows or {}).get(name, {})
         heard = [k for k in np.argsort(-sounding[name], kind="stable") if sounding[name][k] > 0]
         result.append(Performance(
             name=name, source=row.get("source") or row.get("soundfont") or "", room=row.get("room") or "",
@@ -57,18 +57,18 @@ def performances_of(folder: str | os.PathLike, told: Told | None = None) -> tupl
     return tuple(result)
 
 
-def add_performances(folder: str | os.PathLike, path: str | os.PathLike, told: Told | None = None,
+def add_performances(folder: str | os.PathLike, path: str | os.PathLike, rows: Rows | None = None,
                      default: str | None = None) -> Performances:
     """Returns the list in a file, if it is there, with those of a folder after it.
 
     Args:
-      folder, told: see `performances_of`.
+      folder, rows: see `performances_of`.
       path: of the file, which is not written.
       default: name of the one that is taken where none is asked for; None: the list's, or its first.
     """
     before = read_performances(path) if pathlib.Path(path).exists() else None
     known = {} if before is None else {p.name: p for p in before.performances}
-    known |= {p.name: p for p in performances_of(folder, told)}  # those known already in their place
+    known |= {p.name: p for p in performances_of(folder, rows)}  # those known already in their place
     listed = tuple(known.values())
     first = listed[0].name if before is None else before.default
     return Performances(performances=listed, default=default or first)

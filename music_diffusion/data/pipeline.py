@@ -34,12 +34,12 @@ class RecordSource:
     eval_batch_count: int = 8  # batches of the validation split that `eval_batches` gives
 
     def examples(self, split: str) -> Examples:
-        """Random access to the examples of a split."""
+        """Returns the examples of a split, at random access."""
         return Examples(folder=self.folder, split=split, codec=self.codec, frames=self.frames,
                         conditions=self.conditions)
 
     def dataset(self, split: str, seed: int) -> grain.MapDataset:
-        """Endless examples of a split, for mixing and batching."""
+        """Returns endless examples of a split, for mixing and batching."""
         examples = self.examples(split)
         len(examples)  # finds what is wrong with the folder before the first batch
         order = examples.crops(seed) if self.shuffle else examples.grid()
@@ -51,7 +51,7 @@ class RecordSource:
         return shard_batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """Segments from all over the validation split, the same every time.
+        """Yields segments from all over the validation split, the same every time.
 
         At least one batch: a split of fewer segments gives some of them again.
         """
@@ -89,7 +89,7 @@ class MixtureSource:
         return shard_batches(self.dataset("train", seed), batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """Whole batches of one source after the other, the same every time."""
+        """Yields whole batches of one source after the other, the same every time."""
         parts = [s.eval_batches(batch_size) for s in self.sources]
         rounds = (b for batches in itertools.zip_longest(*parts) for b in batches if b is not None)
         return itertools.islice(rounds, self.eval_batch_count)
@@ -104,7 +104,7 @@ class NoteRowSource:
     block: int = 512  # consecutive rows that are drawn or held out together
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """All rows, and which of them are held out. Raises UserError where they cannot be read."""
+        """Reads all rows, and which of them are held out. Raises UserError where they cannot be read."""
         path = f"{self.folder}/note_rows.npy"
         try:
             rows = np.load(path, mmap_mode="r")
@@ -117,7 +117,7 @@ class NoteRowSource:
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
-        """Endless batches of random rows."""
+        """Yields endless batches of random rows."""
         rows, held = self.rows()
         drawn = _DrawnRows(rows, np.flatnonzero(~held), batch_size * shard_count,
                            shard_rows(batch_size, shard_index, shard_count))
@@ -125,7 +125,7 @@ class NoteRowSource:
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """Held-out rows."""
+        """Yields held-out rows, the same every time."""
         rows, held = self.rows()
         index = np.random.default_rng(0).permutation(np.flatnonzero(held))
         for i in range(min(8, len(index) // batch_size)):
@@ -153,7 +153,7 @@ class PerformedNoteSource:
     folders: Sequence[str]  # each holds note_rows.npy
     names: Sequence[Sequence[str]]  # of the performances, for each folder
     performances: str  # the file that numbers them (`conditions.performances`)
-    performance_count: int | None = None  # so many a model has rows for: the names must be as many
+    performance_count: int | None = None  # rows of the model's table: there must be as many names
     group: int = 512  # rows of an example
     none_share: float = 0.5  # of the first folder's examples, as no performance: what is played without one
     holdout: int = 50  # see `NoteRowSource`
@@ -176,13 +176,13 @@ class PerformedNoteSource:
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
-        """Endless batches of [B, group] rows, `mel` [B, group, F], `performance` [B, R] weights."""
+        """Yields endless batches of [B, group] rows, `mel` [B, group, F], `performance` [B, R] weights."""
         drawn = _DrawnGroups(self._sets(), self.group, self.none_share)
         return shard_batches(grain.MapDataset.range(1 << 40).seed(seed).random_map(drawn), batch_size,
                              shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """Held-out rows of every folder, as its first performance; a batch each."""
+        """Yields a batch of held-out rows of every folder, as its first performance."""
         for i, performed in enumerate(self._sets()):
             index = np.flatnonzero(performed.held)
             drawn = np.random.default_rng(i).integers(len(index), size=(batch_size, self.group))
@@ -192,7 +192,7 @@ class PerformedNoteSource:
 
 @dataclasses.dataclass(frozen=True)
 class _PerformedRows:
-    """Rows, which of them are held out, the numbers of their performances among so many."""
+    """A folder's rows, which of them are held out, and the numbers of their performances among so many."""
 
     rows: np.ndarray
     held: np.ndarray
@@ -200,7 +200,7 @@ class _PerformedRows:
     count: int
 
     def weights(self, place: int | None) -> np.ndarray:
-        """Of the table's rows; None: no performance."""
+        """Returns weights of the table's rows, all 0 for None: no performance."""
         chosen = -1 if place is None else self.numbers[place]
         return (np.arange(self.count) == chosen).astype(np.float32)
 

@@ -32,19 +32,19 @@ from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.paths import restored
 from music_diffusion.tables import read_table
 
-Row = dict[str, str]  # of the table
+TableRow = dict[str, str]  # column → cell of the table of renders
 # Notes, seconds at which the crop begins among them, its seconds, its row → what is learned of it.
-Features = Callable[[Notes, float, float, Row], Example]
+Features = Callable[[Notes, float, float, TableRow], Example]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscriptionTargets:
-    """What `models.transcriber` learns: see `notes.activations.draw_activations`."""
+    """Targets of `models.transcriber`; see `notes.activations.draw_activations`."""
 
     frame_seconds: float = 0.025
 
-    def __call__(self, notes: Notes, start: float, seconds: float, row: Row) -> Example:
-        """`onset`, `frame`, `velocity` [T, 88], `classes` [T, 88, 5] packed, `drums` [T, 61]."""
+    def __call__(self, notes: Notes, start: float, seconds: float, row: TableRow) -> Example:
+        """Returns `onset`, `frame`, `velocity` [T, 88], `classes` [T, 88, 5] packed, `drums` [T, 61]."""
         frames = int(seconds / self.frame_seconds + 1e-6)
         drawn = draw_activations(notes, start, frames, self.frame_seconds)
         return {name: getattr(drawn, name)
@@ -53,14 +53,14 @@ class TranscriptionTargets:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TagTargets:
-    """What `models.tagger` learns of a clip: who plays, on which SoundFont, in which room."""
+    """Targets of `models.tagger` for a clip: who plays, on which SoundFont, in which room."""
 
     fonts: tuple[str, ...]  # file names; -1 for others
     rooms: tuple[float, ...] = (0.45, 0.95)  # seconds of RT60 that part small, medium and large
     heard: float = 0.1  # seconds that the notes of an instrument must sound, in all
 
-    def __call__(self, notes: Notes, start: float, seconds: float, row: Row) -> Example:
-        """`instruments` [35] 0 or 1, `font` and `room` (0: dry) int32 []."""
+    def __call__(self, notes: Notes, start: float, seconds: float, row: TableRow) -> Example:
+        """Returns `instruments` [35] 0 or 1, `font` and `room` (0: dry) int32 []."""
         kind = np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
         begin, end = notes.start - start, notes.end - start
         sounding = np.clip(end, 0, seconds) - np.clip(begin, 0, seconds)
@@ -76,12 +76,12 @@ class TagTargets:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Varied:
-    """How a crop is varied while training; shares are probabilities."""
+    """Variation of a crop while training; shares are probabilities."""
 
     detune_cents: float = 40.0  # the greatest, up or down: played faster or slower
     gain_db: tuple[float, float] = (-20.0, 6.0)  # never above full scale
     noise: float = 0.5  # share of crops with noise
-    noise_db: tuple[float, float] = (-60.0, -15.0)  # its power, relative to the crop's
+    noise_db: tuple[float, float] = (-60.0, -15.0)  # power of the noise, relative to the crop's
     tilt: float = 2.0  # noise power falls with frequency by a power in 0..tilt
     # Share of crops in a further room, up to a church: its sound goes on under the next notes.
     # `TagTargets` do not hear of it: their room is that of the file.
@@ -101,11 +101,11 @@ class Varied:
                             f"{self.wet_db=} (lowest, highest)")
 
     def speed(self, rng: np.random.Generator) -> float:
-        """By which factor the crop is played faster."""
+        """Draws the factor by which the crop is played faster."""
         return float(2 ** (rng.uniform(-self.detune_cents, self.detune_cents) / 1200))
 
     def draw_room(self, rng: np.random.Generator) -> Room | None:
-        """None for crops that stay where they are."""
+        """Draws a room; None for crops that stay where they are."""
         if not rng.random() < self.room:
             return None
         room = draw_room(rng)
@@ -114,7 +114,7 @@ class Varied:
 
     def __call__(self, samples: Float[np.ndarray, " S"], rng: np.random.Generator
                  ) -> Float[np.ndarray, " S"]:
-        """Level, sign and noise."""
+        """Varies level and sign, and adds noise."""
         gain = 10 ** (rng.uniform(*self.gain_db) / 20)
         peak = float(np.abs(samples).max(initial=0.0))
         samples = samples * np.float32(rng.choice([-1, 1]) * min(gain, 1 / max(peak, 1e-9)))
@@ -125,7 +125,7 @@ class Varied:
         return samples
 
     def _noise(self, size: int, rng: np.random.Generator) -> Float[np.ndarray, " S"]:
-        """Of power 1."""
+        """Draws noise of power 1."""
         spectrum = np.fft.rfft(rng.standard_normal(size))
         bins = np.maximum(np.arange(len(spectrum)), size / 800)  # flat below 20 Hz at 16 kHz
         noise = np.fft.irfft(spectrum * bins ** (-0.5 * rng.uniform(0, self.tilt)), size)
@@ -134,7 +134,7 @@ class Varied:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordingSource:
-    """Random crops of renders with what is to be learned of them."""
+    """Random crops of renders with their targets."""
 
     folder: str  # written by `data.audio_renders` with midi
     features: Features
@@ -148,8 +148,8 @@ class RecordingSource:
             raise UserError(f"RecordingSource needs {self.samples=} and {self.eval_batch_count=} of at "
                             "least 1")
 
-    def rows(self, split: str) -> list[Row]:
-        """The table's rows of a split. Raises UserError if the folder is no such folder."""
+    def rows(self, split: str) -> list[TableRow]:
+        """Reads the table's rows of a split. Raises UserError if the folder is no such folder."""
         table = pathlib.Path(self.folder) / TABLE
         make = "make it with `music-diffusion render --midi`"
         if not table.is_file():
@@ -173,12 +173,12 @@ class RecordingSource:
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
-        """Endless batches of `audio` [B, S] and the features; resumable (get_state / set_state)."""
+        """Yields endless batches of `audio` [B, S] and the features; resumable (get_state / set_state)."""
         data = self._dataset("train", seed, self.varied)
         return shard_batches(data, batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """The same crops every time, as they were recorded."""
+        """Yields the same crops every time, as they were recorded."""
         data = self._dataset("validation", 0, None).batch(batch_size)
         for i in range(self.eval_batch_count):
             yield data[i]
@@ -195,7 +195,7 @@ class _Crop(grain.transforms.RandomMap):
     def __init__(self, source: RecordingSource, varied: Varied | None):
         self._source, self._varied = source, varied
 
-    def random_map(self, row: Row, rng: np.random.Generator) -> Example:
+    def random_map(self, row: TableRow, rng: np.random.Generator) -> Example:
         s = self._source
         path = pathlib.Path(s.folder) / row["file"]
         speed = self._varied.speed(rng) if self._varied else 1.0

@@ -37,7 +37,7 @@ TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """One piece of an item."""
+    """A piece of an item as it is stored."""
 
     mel: np.ndarray  # [T, F] float16, nat
     notes: Notes  # in the item's seconds; those of before that are still heard too
@@ -51,7 +51,7 @@ class Record:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of LABELS
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """By name, as they are stored."""
+        """Returns the arrays by name, as they are stored."""
         half = {k: getattr(self, k) for k in ("mel", "maps", "source", "stems")}
         arrays = {k: np.ascontiguousarray(v, np.float16) for k, v in half.items() if v is not None}
         arrays |= {f: np.ascontiguousarray(getattr(self.notes, f)) for f in NOTE_FIELDS}
@@ -62,24 +62,24 @@ class Record:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """The inverse of `arrays`."""
+        """Makes a record of such arrays; the inverse of `arrays`."""
         facts = json.loads(arrays["facts"].tobytes()) if "facts" in arrays else {}
         notes = Notes(*(arrays[f] for f in NOTE_FIELDS))
         return cls(mel=arrays["mel"], notes=notes, start=facts.pop("start", 0.0), labels=facts,
                    **{k: arrays.get(k) for k in ("maps", "source", "stems", "stem_programs")})
 
     def to_bytes(self, suffix: str = ARRAY_RECORD) -> bytes:
-        """A message for a shard of that suffix."""
+        """Returns the record as a message for a shard of that suffix."""
         return pack(self.arrays(), suffix)
 
     @classmethod
     def from_bytes(cls, message: bytes, suffix: str = ARRAY_RECORD) -> Self:
-        """The inverse of `to_bytes`."""
+        """Reads a message; the inverse of `to_bytes`."""
         return cls.from_arrays(unpack(message, suffix))
 
 
 def pack(arrays: Mapping[str, np.ndarray], suffix: str) -> bytes:
-    """Named arrays as a message of a shard with that suffix."""
+    """Returns named arrays as a message of a shard with that suffix."""
     if suffix == ARRAY_RECORD:
         return save(dict(arrays))
     from music_diffusion.data.tf_example import serialize
@@ -94,7 +94,7 @@ def pack(arrays: Mapping[str, np.ndarray], suffix: str) -> bytes:
 
 
 def unpack(message: bytes, suffix: str) -> dict[str, np.ndarray]:
-    """The inverse of `pack`, read-only. Raises ValueError or KeyError for a damaged message."""
+    """Reads a message of `pack`, read-only. Raises ValueError or KeyError for a damaged one."""
     if suffix == ARRAY_RECORD:
         return _views(message)
     from music_diffusion.data.tf_example import parse
@@ -106,7 +106,7 @@ def unpack(message: bytes, suffix: str) -> dict[str, np.ndarray]:
 
 
 def _views(message: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors message where they lie: a crop needs an eighth of a record."""
+    """Returns views of a safetensors message, uncopied: a crop needs an eighth of a record."""
     size = int.from_bytes(message[:8], "little")
     header = json.loads(message[8:8 + size])
     arrays = {}
@@ -149,7 +149,7 @@ def _write_array_records(path: pathlib.Path, messages: Iterable[bytes]) -> int:
 
 
 def read_shard(path: str | os.PathLike) -> Iterator[bytes]:
-    """The messages of one shard, in order. Raises UserError where it is damaged."""
+    """Yields the messages of one shard, in order. Raises UserError where it is damaged."""
     messages = open_shards([str(path)])
     yield from (messages[i] for i in range(len(messages)))
 
@@ -200,7 +200,7 @@ def _damaged(path: str, error: Exception, where: str = "") -> UserError:
 
 
 def open_shards(paths: Sequence[str]) -> Sequence[bytes]:
-    """The messages of shards of one suffix, one shard after the other, by number.
+    """Opens the messages of shards of one suffix, one shard after the other, by number.
 
     Raises UserError, also on access, where a shard is damaged.
     """
@@ -239,7 +239,7 @@ def read_manifest(folder: str | os.PathLike, codec: MelCodec | None = None) -> d
 
 
 def find_shards(folder: str | os.PathLike, split: str = "*") -> list[pathlib.Path]:
-    """The shards of a split, or of all, in order; none if there are none."""
+    """Finds the shards of a split, or of all, in order; none if there are none."""
     return sorted(p for suffix in (ARRAY_RECORD, TF_RECORD)
                   for p in pathlib.Path(folder).glob(f"{split}-*{suffix}"))
 

@@ -1,4 +1,4 @@
-"""Recordings of performances as plain files: what a performance is compared with, and what it plays.
+"""Recordings of performances as plain files, to compare a performance with, and pieces for it to play.
 
     DST/train/NAME.flac, NAME.mid     the references of every performance
     DST/test/NAME.flac, NAME.mid      pieces that are rendered
@@ -12,7 +12,7 @@ import csv
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from music_diffusion.data.items import SPLITS, Item, Listing
 from music_diffusion.data.pairs import write_pairs
@@ -20,13 +20,14 @@ from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.files import atomic_write
+from music_diffusion.types import StepProgress
 
 TABLE = "performances.csv"
-Chosen = tuple[Item, float]  # and the seconds of its start that are written
+CutItem = tuple[Item, float]  # an item and the seconds of its start that are written
 
 
-def choose_references(items: Sequence[Item], split: str, minutes: float, seed: int = 0) -> list[Chosen]:
-    """Items of a split, at most so many minutes of each performance, in the order of a draw.
+def choose_references(items: Sequence[Item], split: str, minutes: float, seed: int = 0) -> list[CutItem]:
+    """Draws items of a split, at most so many minutes of each performance.
 
     Items without a performance count as one together. The last item may be cut.
 
@@ -46,7 +47,7 @@ def choose_references(items: Sequence[Item], split: str, minutes: float, seed: i
 
 def write_references(listing: Listing, destination: str, *, splits: Sequence[str] = ("train", "test"),
                      minutes: float = 10.0, sample_rate: int = 16000, seed: int = 0, workers: int = 1,
-                     progress: Callable[[int, int], None] = lambda i, n: None) -> dict[str, int]:
+                     progress: StepProgress = lambda i, n: None) -> dict[str, int]:
     """Writes audio, notes and the table; audio that is there is kept.
 
     Args:
@@ -57,10 +58,10 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
       sample_rate: Hz.
       seed: of the choice.
       workers: processes.
-      progress: told (files, of).
+      progress: takes (finished files, files in all).
 
     Returns:
-      Files of each split.
+      The number of files of each split.
 
     Raises:
       UserError: a split that there is not or that has no item, an item that cannot be read, or two
@@ -68,7 +69,7 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
     """
     if minutes <= 0:
         raise UserError(f"minutes={minutes:g} must be above 0")
-    chosen: dict[str, list[Chosen]] = {}
+    chosen: dict[str, list[CutItem]] = {}
     for split in splits:
         if split not in SPLITS:
             raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -85,7 +86,7 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
 
 
 def _name(item: Item) -> str:
-    """As `write_pairs` calls its files."""
+    """Returns the name that `write_pairs` gives an item's files."""
     return item.name.replace("/", "_")
 
 

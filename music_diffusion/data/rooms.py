@@ -23,7 +23,7 @@ SIXTY_DB = math.log(1000.0)  # nat of amplitude
 
 def convolve(samples: Float[np.ndarray, "S"], response: Float[np.ndarray, "N"]
              ) -> Float[np.ndarray, "S"]:
-    """The first S samples of the linear convolution, float32.
+    """Returns the first S samples of the linear convolution, float32.
 
     In blocks of some times the response's length (overlap-add), which stay in a processor's
     cache, and in single precision: its error, 3e-7 of the peak, is that of float32 samples.
@@ -65,7 +65,7 @@ class Room:
             raise UserError(f"a room needs {self.reflections=} >= 1 and {self.early=} in 0..1")
 
     def impulse_response(self, sample_rate: int) -> Float[np.ndarray, "N"]:
-        """From the direct sound (1 at sample 0) until the tail has lost 60 dB; float32."""
+        """Returns the response from the direct sound (1 at sample 0) to the tail at -60 dB; float32."""
         if self.wet_db is None:
             return np.ones(1, np.float32)
         rng = np.random.default_rng(self.seed)
@@ -80,13 +80,13 @@ class Room:
 
     def __call__(self, samples: Float[np.ndarray, "S"], sample_rate: int
                  ) -> Float[np.ndarray, "S"]:
-        """The samples as heard in the room; as they are where it is dry."""
+        """Returns the samples as heard in the room; as they are where it is dry."""
         if self.wet_db is None:
             return samples
         return convolve(samples, self.impulse_response(sample_rate))
 
     def _tail(self, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-        """White noise whose octaves decay each at its rate; the octaves sum to the whole."""
+        """Returns white noise whose octaves decay each at its rate; the octaves sum to the whole."""
         length = max(2, round(self.rt60 * sample_rate))
         time = np.arange(length) / sample_rate
         spectrum = np.fft.rfft(rng.normal(size=length))
@@ -100,7 +100,7 @@ class Room:
         return tail
 
     def _early(self, sample_rate: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """Single echoes: one at once, the others within EARLY_SECONDS, weaker with time."""
+        """Returns single echoes: one at once, the others within EARLY_SECONDS, weaker with time."""
         delay = np.append(0.0, rng.uniform(0, EARLY_SECONDS, self.reflections - 1))
         at = np.minimum(np.round(delay * sample_rate).astype(int), length - 1)
         echoes = np.zeros(length)
@@ -122,7 +122,7 @@ class Shelf:
     high_db: float = 0.0  # gain far above
 
     def impulse_response(self, sample_rate: int) -> Float[np.ndarray, "N"]:
-        """Until it has decayed by 120 dB; float32."""
+        """Returns the response until it has decayed by 120 dB; float32."""
         if not 0 < self.hertz < sample_rate / 2:
             raise UserError(f"a shelf at {self.hertz} Hz needs a sample rate above "
                             f"{2 * self.hertz} Hz, and not {sample_rate}")
@@ -136,12 +136,12 @@ class Shelf:
 
     def __call__(self, samples: Float[np.ndarray, "S"], sample_rate: int
                  ) -> Float[np.ndarray, "S"]:
-        """The filtered samples."""
+        """Returns the filtered samples."""
         return convolve(samples, self.impulse_response(sample_rate))
 
 
 def in_turn(effects: Iterable[Room | Shelf], sample_rate: int) -> Float[np.ndarray, "N"]:
-    """The impulse response of effects one after another, so that one convolution applies all."""
+    """Returns the impulse response of effects one after another, so that one convolution applies all."""
     whole = np.ones(1, np.float32)
     for effect in effects:
         response = effect.impulse_response(sample_rate)
@@ -150,7 +150,7 @@ def in_turn(effects: Iterable[Room | Shelf], sample_rate: int) -> Float[np.ndarr
 
 
 def draw_room(rng: np.random.Generator) -> Room:
-    """From a dry booth to a hall."""
+    """Draws a room, from a dry booth to a hall."""
     return Room(
         rt60=float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))),
         pre_delay=float(rng.uniform(0.001, 0.03)), wet_db=float(rng.uniform(-18.0, -2.0)),
@@ -159,12 +159,12 @@ def draw_room(rng: np.random.Generator) -> Room:
 
 
 def draw_shelf(rng: np.random.Generator) -> Shelf:
-    """A tilt of up to 8 dB around a frequency that tone controls have."""
+    """Draws a tilt of up to 8 dB around a frequency that tone controls have."""
     tilt = rng.uniform(-8.0, 8.0)
     return Shelf(hertz=float(np.exp(rng.uniform(np.log(250.0), np.log(3000.0)))),
                  low_db=float(-tilt / 2), high_db=float(tilt / 2))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
-    """Scaled to energy 1."""
+    """Returns a response scaled to energy 1."""
     return x / np.sqrt(np.sum(np.square(x)))

@@ -1,4 +1,4 @@
-"""Which rows of every batch a shard of a training stream holds.
+"""Shards of a training stream: the rows of every batch that each of them holds.
 
 A shard is what one process reads. The k-th batches of all shards, one after the other, are the
 k-th batch of the stream with a single shard: the number of processes changes nothing, and a state
@@ -13,7 +13,7 @@ READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # batches
 
 
 def shard_rows(batch_size: int, shard_index: int, shard_count: int) -> slice:
-    """The shard's `batch_size` rows in a batch of all shards.
+    """Returns the shard's `batch_size` rows in a batch of all shards.
 
     Raises:
       ValueError: there is no such shard.
@@ -25,7 +25,7 @@ def shard_rows(batch_size: int, shard_index: int, shard_count: int) -> slice:
 
 def shard_batches(data: grain.MapDataset, batch_size: int, shard_index: int, shard_count: int
                   ) -> grain.DatasetIterator:
-    """Batches of `batch_size` examples of one shard, read ahead.
+    """Yields batches of `batch_size` examples of one shard, read ahead.
 
     Args:
       data: examples at random access, as a rule without end. Those of other shards are never made.

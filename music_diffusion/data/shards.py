@@ -23,11 +23,12 @@ from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.files import PART, replacing
+from music_diffusion.types import StepProgress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
-    """What messages are made of, such as a file. Picklable."""
+class ShardMember:
+    """Member of a shard: content that messages are made of, such as a file. Picklable."""
 
     name: str  # unique
     split: str  # of SPLITS
@@ -36,40 +37,40 @@ class Member:
     shard: int | None = None  # its shard's number; None: by a hash of the name
 
     def identity(self) -> list:
-        """As a list that JSON gives back."""
+        """Returns name and state as JSON gives them back."""
         return json.loads(json.dumps([self.name, *self.state]))
 
 
 class Account:
-    """What the maker of messages counts of a shard."""
+    """Counts that the maker of messages keeps of a shard."""
 
     def __init__(self) -> None:
         self.totals: dict[str, float] = collections.defaultdict(float)  # such as seconds
-        self.lengths: list[int] = []  # of every record, in frames, if it tells
-        self.styles: list[str | None] = []  # of every record, if it tells
+        self.lengths: list[int] = []  # of every record, in frames, if it has a length
+        self.styles: list[str | None] = []  # of every record, if it has a style
         self.labels: dict[str, set[str]] = collections.defaultdict(set)
 
 
-Maker = Callable[[Member, Account], Iterator[bytes]]
+Maker = Callable[[ShardMember, Account], Iterator[bytes]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardFacts:
-    """What one shard holds, kept beside it."""
+    """Facts of one shard, kept beside it."""
 
-    members: list[list]  # `Member.identity` of each
+    members: list[list]  # `ShardMember.identity` of each
     records: int
     totals: dict[str, float]
     lengths: list[int]
     labels: dict[str, list[str]]
     skipped: list[list[str]]  # member, reason
     checksum: str | None  # SHA-256 of the shard; None where it has no record and is not there
-    styles: list[str | None] = dataclasses.field(default_factory=list)  # of every record, if told
+    styles: list[str | None] = dataclasses.field(default_factory=list)  # of every record, if known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """How members become shards."""
+    """Plan by which members become shards."""
 
     kind: str  # of the records, so that a folder is not taken for one of another kind
     options: Mapping[str, Any]  # what the records depend on, for JSON
@@ -81,9 +82,9 @@ class ShardPlan:
     workers: int = 2  # processes
 
 
-def write_shards(plan: ShardPlan, members: Sequence[Member], destination: str, *,
+def write_shards(plan: ShardPlan, members: Sequence[ShardMember], destination: str, *,
                  skipped: Sequence[Sequence[str]] = (), more: Mapping[str, Any] | None = None,
-                 progress: Callable[[int, int], None] = lambda i, n: None,
+                 progress: StepProgress = lambda i, n: None,
                  run: Runner = run_tasks) -> dict:
     """Writes what is missing, and the manifest, which it returns.
 
@@ -92,7 +93,7 @@ def write_shards(plan: ShardPlan, members: Sequence[Member], destination: str, *
       destination: folder.
       skipped: what was left out beforehand, with reasons, for the manifest.
       more: further facts for the manifest.
-      progress: told (finished shards, shards in all).
+      progress: takes (finished shards, shards in all).
       run: runs tasks, here over processes or elsewhere (`data.beam`).
 
     Raises:
@@ -147,18 +148,18 @@ class WriteShard:
     plan: ShardPlan
     destination: str  # folder
 
-    def _path(self, task: tuple[str, Sequence[Member]]) -> pathlib.Path:
+    def _path(self, task: tuple[str, Sequence[ShardMember]]) -> pathlib.Path:
         return pathlib.Path(self.destination, task[0] + self.plan.suffix)
 
-    def finished(self, task: tuple[str, Sequence[Member]]) -> ShardFacts | None:
-        """The facts, if the shard is there and of the same members."""
+    def finished(self, task: tuple[str, Sequence[ShardMember]]) -> ShardFacts | None:
+        """Returns the facts, if the shard is there and of the same members."""
         path = self._path(task)
         facts = read_facts(path)
         same = facts is not None and facts.members == [m.identity() for m in task[1]]
         return facts if facts and same and (path.exists() or not facts.records) else None
 
-    def __call__(self, task: tuple[str, Sequence[Member]]) -> ShardFacts:
-        """Does nothing where it is finished. Raises UserError where it cannot be written."""
+    def __call__(self, task: tuple[str, Sequence[ShardMember]]) -> ShardFacts:
+        """Writes the shard, unless it is finished. Raises UserError where it cannot be written."""
         facts = self.finished(task)
         if facts is not None:
             return facts
@@ -181,7 +182,7 @@ class WriteShard:
         return facts
 
 
-def _messages(plan: ShardPlan, members: Sequence[Member], account: Account,
+def _messages(plan: ShardPlan, members: Sequence[ShardMember], account: Account,
               skipped: list[list[str]]) -> Iterator[bytes]:
     for member in members:
         before = account.totals["seconds"]
@@ -199,13 +200,13 @@ def _messages(plan: ShardPlan, members: Sequence[Member], account: Account,
 
 
 def checksum(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def verify(folder: str | os.PathLike) -> list[str]:
-    """The names of shards that are missing, changed since they were written, or not of the folder.
+    """Returns the names of shards that are missing, changed since they were written, or not of the folder.
 
     Reads them all, at the speed of the disk. Raises UserError where the folder
     is not one of shards, or unfinished.
@@ -225,12 +226,12 @@ def verify(folder: str | os.PathLike) -> list[str]:
 
 
 def facts_path(shard: pathlib.Path) -> pathlib.Path:
-    """Where the facts of a shard lie: beside it."""
+    """Returns the path of a shard's facts, beside it."""
     return shard.with_suffix(".json")
 
 
 def read_facts(shard: str | os.PathLike) -> ShardFacts | None:
-    """The facts of a shard; None where there are none, or damaged ones."""
+    """Reads the facts of a shard; None where there are none, or damaged ones."""
     try:
         return ShardFacts(**json.loads(facts_path(pathlib.Path(shard)).read_text()))
     except (OSError, ValueError, TypeError):
@@ -238,12 +239,12 @@ def read_facts(shard: str | os.PathLike) -> ShardFacts | None:
 
 
 def write_facts(shard: str | os.PathLike, facts: ShardFacts) -> None:
-    """Lays them beside the shard."""
+    """Writes the facts beside the shard."""
     _write_json(facts_path(pathlib.Path(shard)), dataclasses.asdict(facts))
 
 
-def _shards(plan: ShardPlan, members: Sequence[Member]) -> dict[tuple[str, int], list[Member]]:
-    result: dict[tuple[str, int], list[Member]] = collections.defaultdict(list)
+def _shards(plan: ShardPlan, members: Sequence[ShardMember]) -> dict[tuple[str, int], list[ShardMember]]:
+    result: dict[tuple[str, int], list[ShardMember]] = collections.defaultdict(list)
     for member in members:
         number = member.shard
         if number is None:
@@ -272,7 +273,7 @@ def _write_json(path: pathlib.Path, content: dict) -> None:
         part.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _manifest(plan: ShardPlan, members: Sequence[Member],
+def _manifest(plan: ShardPlan, members: Sequence[ShardMember],
               facts: dict[tuple[str, int], ShardFacts], skipped: Sequence[Sequence[str]]) -> dict:
     def of(split: str) -> list[ShardFacts]:
         return [f for (s, _), f in facts.items() if s == split]

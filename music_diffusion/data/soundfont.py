@@ -59,7 +59,7 @@ class SoundFontRenderer:
 
     @property
     def rate(self) -> int:
-        """Hz, of FluidSynth: what the font holds folds down to above the wanted band."""
+        """Returns FluidSynth's rate in Hz: what the font holds folds down to above the wanted band."""
         wanted = max(self.oversample, math.ceil(FONT_BAND / self.sample_rate + 0.5))
         return self.sample_rate * min(wanted, HIGHEST_RATE // self.sample_rate)
 
@@ -121,7 +121,7 @@ def _library():
 
 @functools.cache
 def _calls() -> types.SimpleNamespace:
-    """FluidSynth's functions that pyfluidsynth lacks, or wraps with more work than a note takes."""
+    """Returns FluidSynth's functions that pyfluidsynth lacks, or wraps with more work than a note takes."""
     library = _library()._fl
     pointer, number = ctypes.c_void_p, ctypes.c_int
     signatures: dict[str, tuple[Any, ...]] = {  # result and arguments
@@ -140,7 +140,7 @@ def _calls() -> types.SimpleNamespace:
 
 
 def _play(font: _Font, notes: Notes, blocks: int, whole: bool = True) -> Float[np.ndarray, "S"]:
-    """The mean of both channels at the font's rate, of so many blocks.
+    """Plays so many blocks; returns the mean of both channels at the font's rate.
 
     whole: as many blocks more as it takes until all notes have ended.
     """
@@ -202,7 +202,7 @@ def _drive(synth: int, notes: Notes, channel_of: dict[tuple[bool, int], int], ra
 
 
 def _channels(notes: Notes) -> dict[tuple[bool, int], int]:
-    """One channel per program; all drums share theirs."""
+    """Gives every program a channel; all drums share theirs."""
     melodic = (c for c in range(CHANNELS) if c != DRUM_CHANNEL)
     result = {(False, p): next(melodic) for p in np.unique(notes.program[~notes.is_drum]).tolist()}
     result.update({(True, p): DRUM_CHANNEL for p in np.unique(notes.program[notes.is_drum]).tolist()})

@@ -47,7 +47,7 @@ class EmbeddedAudio:
     path: str  # of the file around it
     name: str  # of the audio in it, for messages
     load: Callable[[], bytes]  # picklable; the bytes of a WAV, FLAC … file
-    start: float = 0.0  # as of AudioFile
+    start: float = 0.0  # as in AudioFile
     end: float | None = None
 
     @property
@@ -97,7 +97,7 @@ class Mixture:
 
 
 def read_sound(sound: Sound, sample_rate: int) -> Float[np.ndarray, " S"]:
-    """All samples at once.
+    """Reads all samples at once.
 
     Raises:
       UserError: a file of the sound is missing, unreadable or damaged.
@@ -106,7 +106,7 @@ def read_sound(sound: Sound, sample_rate: int) -> Float[np.ndarray, " S"]:
 
 
 def cut(blocks: Blocks, sample_rate: int, start: float, end: float | None) -> Blocks:
-    """The stretch [start, end) in seconds of a stream of samples. Raises UserError if start < 0."""
+    """Yields the stretch [start, end) in seconds of a stream of samples. Raises UserError if start < 0."""
     if start < 0:
         raise UserError(f"audio from {start:g} s on: a stretch begins at 0 s or later")
     skip = round(start * sample_rate)
@@ -136,7 +136,7 @@ def _mono(reader: AudioReader, sample_rate: int) -> Blocks:
 
 
 def _equal_blocks(blocks: Blocks) -> Blocks:
-    """The same samples in blocks of BLOCK, the last one shorter."""
+    """Yields the same samples in blocks of BLOCK, the last one shorter."""
     held = np.zeros(0, np.float32)
     for block in blocks:
         held = np.concatenate([held, block])

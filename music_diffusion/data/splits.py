@@ -1,4 +1,4 @@
-"""Who trains and who is held out: a hash decides, so that new items do not move old ones."""
+"""Splits of items by hashes, so that new items do not move old ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from music_diffusion.errors import UserError
 
 
 def share(seed: int, purpose: str, name: str) -> float:
-    """A number in [0, 1) that depends on seed, purpose and name alone."""
+    """Returns a number in [0, 1) that depends on seed, purpose and name alone."""
     digest = hashlib.sha256(f"{seed}:{purpose}:{name}".encode("utf-8", "surrogateescape"))
     return int.from_bytes(digest.digest()[:6]) / 2 ** 48
 
 
 def assign_splits(items: Sequence[Item], seed: int, validation: float) -> list[str]:
-    """Every item's split: its own, else by a hash of its piece (or name).
+    """Returns every item's split: its own, else by a hash of its piece (or name).
 
     All items of a piece without a split share one: that of the others of the
     piece, if these have the same. Where nothing gives an item for validation,
@@ -55,7 +55,7 @@ def assign_splits(items: Sequence[Item], seed: int, validation: float) -> list[s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """A data set all of whose items have a split, for what must know them (`data.sets.transposed`)."""
+    """A data set all of whose items have a split; `data.sets.transposed` must know them."""
 
     data_set: DataSet
     validation: float = 0.05  # as of `assign_splits`

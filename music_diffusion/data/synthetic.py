@@ -61,20 +61,20 @@ class SyntheticSource:
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> grain.DatasetIterator:
-        """Endless shuffled batches; resumable through get_state / set_state."""
+        """Yields endless shuffled batches; resumable through get_state / set_state."""
         data = grain.MapDataset.range(TRAIN_SEGMENTS).seed(seed).shuffle().repeat()
         data = data.map(lambda i: self.segment(int(i)))
         return shard_batches(data, batch_size, shard_index, shard_count)
 
     def eval_batches(self, batch_size: int) -> Iterator[Example]:
-        """Segments outside the training split, the same every time."""
+        """Yields segments outside the training split, the same every time."""
         for first in range(self.eval_batch_count):
             indices = TRAIN_SEGMENTS + first * batch_size + np.arange(batch_size)
             examples = [self.segment(int(i)) for i in indices]
             yield {k: np.stack([e[k] for e in examples]) for k in examples[0]}
 
     def _mel(self, notes: Notes, time: np.ndarray) -> np.ndarray:
-        """[T, F] nat: each note's eight harmonics with amplitude k^-1, fading exponentially."""
+        """Returns [T, F] nat: each note's eight harmonics with amplitude k^-1, fading exponentially."""
         bins = np.arange(self.codec.fft // 2 + 1)
         power = np.zeros((len(time), len(bins)))
         for note_start, note_end, pitch in zip(notes.start, notes.end, notes.pitch, strict=True):

@@ -78,7 +78,7 @@ def parse(data: bytes, only: Collection[str] | None = None) -> dict[str, list]:
 
 
 def parse_floats(data: bytes, name: str) -> Float[np.ndarray, " n"]:
-    """One feature of many floats, such as audio, as a float32 array.
+    """Reads one feature of many floats, such as audio, as a float32 array.
 
     Raises:
       ValueError: the bytes are no Example, or have no such feature of floats.
@@ -93,7 +93,7 @@ def parse_floats(data: bytes, name: str) -> Float[np.ndarray, " n"]:
 
 
 def _features(data: bytes) -> dict[str, Any]:
-    """name → protobuf's list of values; None for a feature that is not set."""
+    """Returns name → protobuf's list of values; None for a feature that is not set."""
     features = {}
     for entry in parse_message(_example_class(), data).features.feature:
         kind = next((k for k in _KINDS.values() if entry.value.HasField(k)), None)

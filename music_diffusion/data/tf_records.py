@@ -60,7 +60,7 @@ class TFRecords(Sequence[bytes]):
     that this can be pickled, and shared by threads.
 
     Raises RecordError where a file is cut short or damaged: on opening if the
-    headers tell, else on reading; UserError if google-crc32c is not installed.
+    headers show it, else on reading; UserError if google-crc32c is not installed.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike]):
@@ -85,7 +85,7 @@ class TFRecords(Sequence[bytes]):
 
 
 def record_offsets(path: str | os.PathLike) -> Int[np.ndarray, " n"]:
-    """The bytes before each record of a file, from the headers alone.
+    """Returns the bytes before each record of a file, from the headers alone.
 
     Raises:
       RecordError: the file is missing, cut short, or a header is damaged.
@@ -95,7 +95,7 @@ def record_offsets(path: str | os.PathLike) -> Int[np.ndarray, " n"]:
 
 
 def read_record(path: str | os.PathLike, number: int, offset: int) -> bytes:
-    """One message.
+    """Reads one message.
 
     Args:
       path: a TFRecord file.

@@ -1,4 +1,4 @@
-"""Results on disk, by what they were made of; an interrupted evaluation goes on where it was."""
+"""Cache of results on disk, by what they were made of; an interrupted evaluation goes on where it was."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def digest(*parts: Any) -> str:
-    """A key of values that JSON can hold: the first 32 hex digits of their SHA-256."""
+    """Returns a key of values that JSON can hold: the first 32 hex digits of their SHA-256."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def file_digest(path: str | os.PathLike) -> str:
-    """Of a file's content."""
+    """Returns the digest of a file's content."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()[:32]
 
 
 def array_digest(arrays: Arrays) -> str:
-    """Of names, types, shapes and values."""
+    """Returns the digest of arrays: their names, types, shapes and values."""
     total = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         total.update(f"{name} {array.dtype.str} {array.shape} ".encode())
@@ -50,7 +50,7 @@ class Cache:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def arrays(self, kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
-        """What `make` returned for this key, now or earlier."""
+        """Returns what `make` returned for this key, now or earlier."""
         path = self._folder / f"{kind}-{key}.safetensors"
         found = _read_arrays(path)
         if found is None:
@@ -59,7 +59,7 @@ class Cache:
         return found
 
     def values(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Likewise for a dict of what JSON holds; NaN comes back as NaN at the top level."""
+        """Returns such a dict of what JSON holds; NaN comes back as NaN at the top level."""
         path = self._folder / f"{kind}-{key}.json"
         found = _read_values(path)
         if found is None:
@@ -76,10 +76,10 @@ def _read_arrays(path: pathlib.Path) -> Arrays | None:
     try:
         with safe_open(path, framework="numpy") as f:
             arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
-            told = (f.metadata() or {}).get("digest")
+            kept = (f.metadata() or {}).get("digest")
     except (SafetensorError, OSError, ValueError):
         return None
-    return arrays if told == array_digest(arrays) else None
+    return arrays if kept == array_digest(arrays) else None
 
 
 def _read_values(path: pathlib.Path) -> dict[str, Any] | None:
@@ -87,9 +87,9 @@ def _read_values(path: pathlib.Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_bytes())
-        values, told = content["values"], content["digest"]
+        values, kept = content["values"], content["digest"]
     except (ValueError, KeyError, TypeError, OSError):
         return None
-    if told != digest(values):
+    if kept != digest(values):
         return None
     return {k: math.nan if v is None else v for k, v in values.items()}

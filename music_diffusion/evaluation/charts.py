@@ -1,4 +1,4 @@
-"""The geometry of the report's pictures; the template draws them as SVG in the colours of the page.
+"""Geometry of the report's pictures; the template draws them as SVG in the colours of the page.
 
 Coordinates are in units of the picture, y downwards. No picture is an argument to
 another: each holds all that is drawn.
@@ -41,7 +41,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Strip:
-    """One score of all files as dots on a line, with mean, floor and ceiling."""
+    """Dots on a line, one for each file's score, with mean, floor and ceiling."""
 
     label: str
     better: str
@@ -74,7 +74,7 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roll:
-    """Notes that were asked for against those heard."""
+    """Piano roll of the notes that were asked for against those heard."""
 
     height: float
     boxes: list[Box]
@@ -93,7 +93,7 @@ class Spectrogram:
 
 
 def number(value: float) -> str:
-    """A figure for people: about three digits; a dash where there is none."""
+    """Returns a figure for people: about three digits; a dash where there is none."""
     if math.isnan(value):
         return "–"
     size = abs(value)
@@ -105,7 +105,7 @@ def number(value: float) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers in [low, high], at most `most` steps apart."""
+    """Returns round numbers in [low, high], at most `most` steps apart."""
     span = high - low
     if not span > 0:
         return [low]
@@ -117,7 +117,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def strip(label: str, better: str, files: Sequence[tuple[str, float]],
           marks: Sequence[tuple[str, float]]) -> Strip:
-    """Of (file, score) pairs without NaN, at least one; marks are (name, value) pairs."""
+    """Returns the strip of (file, score) pairs without NaN, at least one; marks are (name, value) pairs."""
     ranked = sorted(files, key=lambda f: f[1])
     chosen = np.unique(np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_POINTS)).round().astype(int))
     values = [v for _, v in ranked] + [v for _, v in marks]
@@ -143,7 +143,7 @@ def strip(label: str, better: str, files: Sequence[tuple[str, float]],
 
 
 def _spread(xs: Sequence[float], gap: float = 9.0, rows: int = 5) -> list[float]:
-    """Rows -1..1 for ascending xs, so that few dots cover each other."""
+    """Returns rows -1..1 for ascending xs, so that few dots cover each other."""
     order = sorted(range(rows), key=lambda r: abs(r - rows // 2))
     last = [-math.inf] * rows
     result = []
@@ -155,7 +155,7 @@ def _spread(xs: Sequence[float], gap: float = 9.0, rows: int = 5) -> list[float]
 
 
 def roll(asked: Notes, heard: Notes, start: float, seconds: float) -> Roll | None:
-    """Of an excerpt; None without notes. A note is heard where its pitch begins within 50 ms of it."""
+    """Returns an excerpt's roll; None without notes. A note is heard if its pitch begins within 50 ms."""
     hits, extra = match_for_display(asked, heard)
     rows = [(asked, np.where(hits, "hit", "miss")), (heard, np.where(extra, "extra", ""))]
     shown = [(n[i:i + 1], str(kind[i])) for n, kind in rows for i in range(len(n))
@@ -189,7 +189,7 @@ def roll(asked: Notes, heard: Notes, start: float, seconds: float) -> Roll | Non
 
 
 def match_for_display(asked: Notes, heard: Notes) -> tuple[np.ndarray, np.ndarray]:
-    """Which notes asked for are heard, and which heard ones are extra; both bool.
+    """Returns which notes asked for are heard, and which heard ones are extra; both bool.
 
     As in the scores, unisons are one note. Among notes of one pitch in order of
     onset, matching the earliest first finds as many pairs as there can be.
@@ -210,7 +210,7 @@ def match_for_display(asked: Notes, heard: Notes) -> tuple[np.ndarray, np.ndarra
 
 
 def _unisons(notes: Notes, at: np.ndarray) -> list[np.ndarray]:
-    """Indices of notes of one pitch, in order, by the note that they merge into."""
+    """Returns the indices of notes of one pitch, in order, by the note that they merge into."""
     groups: list[list[int]] = []
     for i in at.tolist():
         if groups and round(notes.start[i] - notes.start[groups[-1][0]], DECIMALS) <= ONSET_TOLERANCE:
@@ -221,14 +221,14 @@ def _unisons(notes: Notes, at: np.ndarray) -> list[np.ndarray]:
 
 
 def time_ticks(start: float, seconds: float) -> list[Tick]:
-    """Seconds of the file, as x."""
+    """Returns places on the x axis for round seconds of the file."""
     return [Tick(at=round(WIDTH * (t - start) / seconds, 1), text=f"{t:g} s")
             for t in nice_ticks(start, start + seconds, 10)]
 
 
 def spectrograms(sounds: Sequence[tuple[str, np.ndarray]], codec: MelCodec, start: float
                  ) -> list[Spectrogram]:
-    """Log-mel pictures of excerpts [S] with one scale of colours and one of time."""
+    """Returns log-mel pictures of excerpts [S] with one scale of colours and one of time."""
     mels = [codec.encode(samples) for _, samples in sounds]
     frames = max(len(mel) for mel in mels)
     top = max(float(np.quantile(mel, 0.999)) for mel in mels)
@@ -254,7 +254,7 @@ def _frequency_ticks(codec: MelCodec) -> list[Tick]:
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """[H, W] uint8 in the colours of matplotlib's magma, as a data URI of an indexed PNG."""
+    """Returns [H, W] uint8 in the colours of matplotlib's magma, as a data URI of an indexed PNG."""
     from matplotlib import colormaps
 
     palette = (255 * colormaps["magma"](np.arange(256))[:, :3]).round().astype(np.uint8)

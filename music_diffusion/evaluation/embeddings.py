@@ -1,4 +1,4 @@
-"""Embeddings of audio: what a Fréchet distance compares, from networks that are handed in.
+"""Embeddings of audio, which a Fréchet distance compares, from networks that are handed in.
 
 Every embedder cuts audio into the windows of its network. A window gives one
 embedding; what is left after the last whole window is dropped, and audio shorter
@@ -34,51 +34,51 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """'tagger', 'vggish', 'vggish_hub' or 'trill'."""
+        """Returns 'tagger', 'vggish', 'vggish_hub' or 'trill'."""
         ...
 
     @property
     def settings(self) -> str:
-        """One line: layer, rate, normalisation, and which weights."""
+        """Returns one line: layer, rate, normalisation, and which weights."""
         ...
 
     @property
     def stand_in(self) -> bool:
-        """Whether it is the project's own network: its figures are not those of the papers."""
+        """Returns whether it is the project's own network, whose figures are not those of the papers."""
         ...
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the samples it wants."""
+        """Returns the sample rate that it wants, Hz."""
         ...
 
     @property
     def dim(self) -> int:
-        """D of its embeddings."""
+        """Returns D of its embeddings."""
         ...
 
     def __call__(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n D"]:
-        """float32, n >= 1. Raises UserError: not one-dimensional, or not finite."""
+        """Returns embeddings, float32, n >= 1. Raises UserError: not one-dimensional, or not finite."""
         ...
 
 
 @runtime_checkable
 class Tagger(Protocol):
-    """What `TaggerEmbedder` needs of the project's tagging model."""
+    """The abilities of the project's tagging model that `TaggerEmbedder` needs."""
 
     @property
     def front(self) -> VGGishMel:
-        """Its front end, whose patches are its windows."""
+        """Returns its front end, whose patches are its windows."""
         ...
 
     def embed(self, params: Params, audio: Float[Array, "B S"]) -> Float[Array, "B n D"]:
-        """The embeddings of every whole patch."""
+        """Returns the embeddings of every whole patch."""
         ...
 
 
 def window_blocks(samples: Float[np.ndarray, " S"], *, window: int, hop: int, most: int
                   ) -> Iterator[tuple[Float[np.ndarray, " S"], int]]:
-    """Yields the samples of the next n windows, and n <= most; together all whole windows.
+    """Yields the samples of the next n windows, and n <= most; together these are all whole windows.
 
     Args:
       samples: mono audio; shorter than a window, it is padded with zeros to one.
@@ -97,12 +97,12 @@ def window_blocks(samples: Float[np.ndarray, " S"], *, window: int, hop: int, mo
 
 
 def compiled_size(n: int, most: int) -> int:
-    """The next power of two, at most `most`: few sizes are compiled, and little is wasted."""
+    """Returns the next power of two, at most `most`: few sizes are compiled, and little is wasted."""
     return min(most, 1 << (n - 1).bit_length())
 
 
 def weights_digest(params: Params) -> str:
-    """Eight hex digits that tell weights apart."""
+    """Returns eight hex digits by which weights differ."""
     return array_digest({name: np.asarray(value)
                          for name, value in flatten_dict(dict(params), sep="/").items()})[:8]
 
@@ -213,6 +213,6 @@ class TaggerEmbedder:
 
 
 def _rate(mel: VGGishMel) -> str:
-    """Of windows, in words."""
+    """Describes length and rate of windows in words."""
     return (f"{mel.patch_samples / mel.sample_rate:.3f} s every "
             f"{mel.patch_hop_samples / mel.sample_rate:.2f} s at {mel.sample_rate} Hz")

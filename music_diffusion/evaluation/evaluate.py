@@ -11,30 +11,31 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.examples import make_examples
 from music_diffusion.evaluation.pairing import Problem, pair_files
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.evaluation.report import write_report
+from music_diffusion.evaluation.report import check_page, write_report
 from music_diffusion.evaluation.scoring import FileResult, Work, score_item, unrelated_notes
 from music_diffusion.evaluation.summary import summarize
 from music_diffusion.evaluation.tools import ToolLoader, fingerprints, tools_of
+from music_diffusion.types import Progress, StepProgress
 
 CACHE = "cache"
 SCORING_SHARE = 0.9  # of the progress; the rest is intervals and pictures
-# A task, its items, processes, told (done, all) → results in order; `data.parallel.run_tasks` is one.
-RunTasks = Callable[[Callable[[Any], Any], Sequence[Any], int, Callable[[int, int], None]], list[Any]]
+# (task, items, workers, progress) → results in order; `data.parallel.run_tasks` is one.
+RunTasks = Callable[[Callable[[Any], Any], Sequence[Any], int, StepProgress], list[Any]]
 
 
 def in_order(task: Callable[[Any], Any], items: Sequence[Any], workers: int,
-             told: Callable[[int, int], None]) -> list[Any]:
-    """One after the other, in this process."""
+             progress: StepProgress) -> list[Any]:
+    """Runs a task on items one after the other, in this process."""
     del workers
     results = []
     for item in items:
         results.append(task(item))
-        told(len(results), len(items))
+        progress(len(results), len(items))
     return results
 
 
 def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks: RunTasks = in_order,
-             progress: Callable[[float], None] = lambda share: None,
+             progress: Progress = lambda share: None,
              speed: dict[str, Any] | None = None, problems: Sequence[Problem] = (), cache: str | None = None
              ) -> dict[str, Any]:
     """Scores everything and writes report.html, report.json and scores.csv.
@@ -47,7 +48,7 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
       output: folder of the report, made if missing.
       loader: of embedders, transcriber and inverter, in every process.
       run_tasks: runs one task on many items.
-      progress: told the share that is done.
+      progress: takes the share that is done.
       speed: of rendering, see `summary.summarize`.
       problems: that are known already; they are reported with the others.
       cache: folder of what several evaluations have in common; None: one in `output`.
@@ -58,6 +59,7 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
     Raises:
       UserError: see `pair_files` and `summarize`, and a tool that cannot be loaded.
     """
+    check_page()
     pairing = pair_files(plan)
     folder = pathlib.Path(output)
     if folder.exists() and not folder.is_dir():
@@ -73,7 +75,8 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
         lambda done, count: progress(SCORING_SHARE * done / count))
     summary = summarize(plan, tools, results, [*problems, *pairing.problems], speed)
     labels = {f.key: f.label for f in summary.figures}
-    examples = make_examples(plan, tools, results, labels)
+    examples, failed = make_examples(plan, tools, results, labels)
+    summary.warnings.extend(failed)
     content = write_report(folder, plan, tools, results, summary, examples, speed)
     progress(1.0)
     return content

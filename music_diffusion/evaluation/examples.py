@@ -18,6 +18,7 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, FileResult
 from music_diffusion.evaluation.sounds import read_start
 from music_diffusion.evaluation.tools import Resynthesis, Tools
+from music_diffusion.paths import shown
 
 MOST_SECONDS, ALL_SECONDS = 20.0, 60.0  # of one example, and of all (the report stays below 10 MB)
 LEAD = 0.25  # seconds before the first sound
@@ -32,7 +33,7 @@ class Player:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
+class ReportExample:
     title: str  # e.g. best
     name: str  # of the file
     score: str  # label and value of what it was chosen by
@@ -44,7 +45,7 @@ class Example:
 
 
 def choose(results: Sequence[FileResult], count: int) -> list[tuple[str, FileResult, str]]:
-    """Best, worst and evenly between, by note F1, else by the distance of pairs.
+    """Chooses the best, the worst and files evenly between, by note F1, else by the distance of pairs.
 
     Returns:
       (title, result, name of the score), the best first; without pairs and notes
@@ -75,23 +76,34 @@ def _title(rank: int, count: int) -> str:
 
 
 def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
-                  labels: dict[str, str]) -> list[Example]:
-    """Excerpts with players, spectrograms and the piano roll of asked and heard notes.
+                  labels: dict[str, str]) -> tuple[list[ReportExample], list[str]]:
+    """Makes excerpts with players, spectrograms and the piano roll of asked and heard notes.
+
+    They come after all the work: one that cannot be made is left out, not the report with it.
 
     Args:
       plan: how many, and how far files count.
       tools: whose inverter makes the reference's third player.
       results: of all files.
       labels: of scores.
+
+    Returns:
+      The examples, and a line about each that could not be made.
     """
     chosen = choose(results, plan.examples)
     length = min(MOST_SECONDS, ALL_SECONDS / max(1, len(chosen)))
-    return [_example(plan, tools.resynthesis, title, result, score, labels, length)
-            for title, result, score in chosen]
+    made, failed = [], []
+    for title, result, score in chosen:
+        try:
+            made.append(_example(plan, tools.resynthesis, title, result, score, labels, length))
+        except Exception as e:  # of any library that draws or encodes; it is reported
+            reason = " ".join(f"{type(e).__name__}: {e}".split())
+            failed.append(f"The example {shown(result.item.name)} is left out: {shown(reason)}.")
+    return made, failed
 
 
 def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, result: FileResult,
-             score: str, labels: dict[str, str], length: float) -> Example:
+             score: str, labels: dict[str, str], length: float) -> ReportExample:
     waves = {side: read_start(path, 60 * plan.max_minutes)[0] for side in (GENERATED, REFERENCE)
              if (path := getattr(result.item, side)) is not None and side in result.facts
              and result.facts[side].seconds >= plan.min_seconds}
@@ -106,7 +118,7 @@ def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, 
     present = {label: wave for label, wave in sounds.items() if wave is not None}
     codec = MelCodec()
     seconds = max(wave.duration for wave in present.values())
-    return Example(
+    return ReportExample(
         title=title, name=result.item.name, start=start, seconds=seconds,
         score=f"{labels.get(score, score)} {result.scores[score]:.3f}" if score else "",
         players=[Player(label=label, uri=mp3_uri(wave)) for label, wave in present.items()],
@@ -117,7 +129,7 @@ def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, 
 
 
 def _first_sound(wave: Waveform | None, length: float) -> float:
-    """Where an excerpt should begin, in seconds: 0 if all of it fits."""
+    """Returns where an excerpt should begin, in seconds: 0 if all of the file fits."""
     if wave is None or wave.duration <= length:
         return 0.0
     level = np.abs(wave.samples)
@@ -126,7 +138,7 @@ def _first_sound(wave: Waveform | None, length: float) -> float:
 
 
 def mp3_uri(wave: Waveform) -> str:
-    """Mono audio as a data URI that every browser plays."""
+    """Returns mono audio as a data URI that every browser plays."""
     rate = next((r for r in MP3_RATES if r <= wave.sample_rate), MP3_RATES[-1])
     file = io.BytesIO()
     soundfile.write(file, wave.mono().resample(rate).samples.clip(-1, 1), rate, format="MP3",

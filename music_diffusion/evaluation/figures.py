@@ -1,4 +1,4 @@
-"""The rows of the headline table, each with what is needed to judge it."""
+"""Rows of the headline table, each with what is needed to judge it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ NOTE_LABELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bound:
-    """What to compare a figure with."""
+    """A value to compare a figure with."""
 
     value: float
     of: str  # whose value it is
@@ -65,7 +65,7 @@ class Bound:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number of the headline table."""
+    """A number of the headline table."""
 
     key: str  # e.g. fad:tagger, onset_f1
     label: str
@@ -76,7 +76,7 @@ class Figure:
     low: float = math.nan  # interval
     high: float = math.nan
     median: float = math.nan  # over files
-    pooled: float = math.nan  # of all notes together
+    pooled: float = math.nan  # score of all notes together
     floors: tuple[Bound, ...] = ()
     ceilings: tuple[Bound, ...] = ()
     files: int = 0  # that it is from
@@ -87,17 +87,17 @@ class Figure:
 
 
 def tool_label(name: str, stand_in: bool) -> str:
-    """How figures call a network."""
+    """Returns the name of a network in figures."""
     return f"{name} ({STAND_IN})" if stand_in else name
 
 
 def bounds(*pairs: tuple[float, str]) -> tuple[Bound, ...]:
-    """Those that are known."""
+    """Returns a bound for each pair (value, of what) whose value is known."""
     return tuple(Bound(value=value, of=of) for value, of in pairs if not math.isnan(value))
 
 
 def amount_fields(amounts: Amounts) -> dict[str, Any]:
-    """How much audio a figure of all files is from."""
+    """Returns how much audio a figure of all files is from."""
     made, real = amounts[GENERATED], amounts[REFERENCE]
     return dict(files=int(made["files"]), minutes=made["minutes"],
                 reference_files=int(real["files"]), reference_minutes=real["minutes"])
@@ -109,7 +109,7 @@ def _clips(results: Sequence[FileResult], embedder: str, side: str) -> list[np.n
 
 def set_figures(plan: EvaluationPlan, name: str, label: str, results: Sequence[FileResult],
                 amounts: Amounts) -> list[Figure]:
-    """Distances of the sets in one embedding; none if a side is empty."""
+    """Returns distances of the sets in one embedding; none if a side is empty."""
     made, real, inverted = (_clips(results, name, side) for side in (GENERATED, REFERENCE, INVERTED))
     if not made or not real:
         return []
@@ -131,7 +131,7 @@ def set_figures(plan: EvaluationPlan, name: str, label: str, results: Sequence[F
 
 
 def file_figures(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult]) -> list[Figure]:
-    """Means of what is compared file by file."""
+    """Returns means of what is compared file by file."""
     rows = []
     for embedder in tools.embedders:
         key = f"reconstruction_{embedder.name}"
@@ -151,13 +151,14 @@ def file_figures(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResul
 
 def _mean_figure(plan: EvaluationPlan, results: Sequence[FileResult], key: str, label: str, what: str,
                  better: str, section: str) -> Figure:
-    """Over the files that have the score; floor and ceiling are of the same files."""
+    """Returns the mean over the files that have the score; floor and ceiling are of the same files."""
     found = [r for r in results if not math.isnan(r.scores.get(key, math.nan))]
     values = np.array([r.scores[key] for r in found])
     low, high = math.nan, math.nan
     if len(values) > 1 and plan.draws >= 2:
         interval = bootstrap_interval(lambda x: float(x.mean()), list(values[:, None, None]),
-                                      draws=plan.draws, level=plan.level, seed=plan.seed)
+                                      draws=plan.draws, level=plan.level, seed=plan.seed,
+                                      bounds=limits(key))
         low, high = interval.low, interval.high
     return Figure(
         key=key, label=label, what=what, better=better, section=section,
@@ -169,13 +170,20 @@ def _mean_figure(plan: EvaluationPlan, results: Sequence[FileResult], key: str, 
                         (_mean(found, f"{INVERTED}:{key}"), f"reference through {plan.inverter}")))
 
 
+def limits(key: str) -> tuple[float, float]:
+    """The least and the greatest value that a score of a file can have."""
+    if key in NOTE_LABELS or key == "pitch_jaccard_distance":
+        return 0.0, 1.0
+    return (-math.inf if key == "level_difference_db" else 0.0), math.inf
+
+
 def _mean(results: Sequence[FileResult], key: str) -> float:
     values = [r.scores[key] for r in results if not math.isnan(r.scores.get(key, math.nan))]
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def note_figures(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult]) -> list[Figure]:
-    """Means over files of what the transcriber hears of the notes; `pooled` counts notes, not files."""
+    """Returns means over files of what the transcriber hears of the notes; `pooled` counts notes."""
     if tools.transcriber is None:
         return []
     own = tool_label(tools.transcriber_name, tools.transcriber_stand_in)
@@ -188,7 +196,7 @@ def note_figures(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResul
 
 
 def speed_figure(speed: dict[str, Any]) -> Figure:
-    """Of the model that rendered the generated files."""
+    """Returns the realtime factor of the model that rendered the generated files."""
     return Figure(key="realtime_factor", label="Realtime factor", better="higher", section="Speed",
                   what=f"seconds of audio per second, {speed['model']}, without loading and compiling",
                   value=speed["realtime_factor"], files=speed["files"],

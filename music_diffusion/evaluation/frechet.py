@@ -44,7 +44,7 @@ class Gaussian:
 
     @functools.cached_property
     def root(self) -> Float[np.ndarray, "r D"]:
-        """`factor`, or one from the eigenvalues of the covariance; r <= D is its rank."""
+        """Returns `factor`, or one from the eigenvalues of the covariance; r <= D is its rank."""
         if self.factor is not None:
             return self.factor
         values, vectors = np.linalg.eigh(self.cov)
@@ -58,7 +58,7 @@ class Gaussian:
 
 
 def fit_gaussian(x: Float[np.ndarray, "n D"], name: str = "the embeddings") -> Gaussian:
-    """Mean and unbiased covariance (division by n - 1) of embeddings [n, D], n >= 2.
+    """Returns mean and unbiased covariance (division by n - 1) of embeddings [n, D], n >= 2.
 
     Args:
       x: embeddings.
@@ -81,7 +81,7 @@ def fit_gaussian(x: Float[np.ndarray, "n D"], name: str = "the embeddings") -> G
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Equation (1): the squared Fréchet (2-Wasserstein) distance of two Gaussians, >= 0.
+    """Returns equation (1), the squared Fréchet (2-Wasserstein) distance of two Gaussians, >= 0.
 
     Its error is about 1e-15 of the traces, at worst 1e-7 of them for covariances without a factor
     that have eigenvalues near the rounding of the largest.
@@ -98,7 +98,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 def frechet_audio_distance(generated: Float[np.ndarray, "n D"],
                            reference: Float[np.ndarray, "m D"]) -> float:
-    """FAD of two sets of embeddings; n, m >= 2.
+    """Returns the FAD of two sets of embeddings; n, m >= 2.
 
     It is too large by about c / n + c' / m (see `fad_infinity`), so values are comparable only at
     equal numbers of embeddings; with n or m below D it is mostly that bias.
@@ -121,12 +121,12 @@ class FadInfinity:
 def fad_infinity(generated: Float[np.ndarray, "n D"], reference: Float[np.ndarray, "m D"], *,
                  points: int = 15, smallest: int | None = None, draws: int = 4, seed: int = 0
                  ) -> FadInfinity:
-    """FAD∞: what FAD would be with infinitely many generated embeddings.
+    """Returns FAD∞, which FAD would be with infinitely many generated embeddings.
 
     FAD of n samples is too large by about c / n. So it is measured on random subsets of evenly
     spaced sizes, a line in 1 / n is fitted by least squares, and its intercept taken: Gui et al.
     2024 (arXiv:2311.01616), after Chong and Forsyth 2020 (arXiv:1911.07023). Subsets are drawn
-    without replacement: repeated embeddings would tell how FAD grows when drawing from these n,
+    without replacement: repeated embeddings would show how FAD grows when drawing from these n,
     and the line would end at FAD itself. The bias from the finite reference stays. With fewer than
     about 4 D embeddings the intercept is unreliable, mostly too low.
 
@@ -164,7 +164,7 @@ def fad_infinity(generated: Float[np.ndarray, "n D"], reference: Float[np.ndarra
 
 
 def fit_line(x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]) -> tuple[float, float, float]:
-    """Intercept, slope and R² of the least-squares line; R² is NaN for constant y."""
+    """Returns intercept, slope and R² of the least-squares line; R² is NaN for constant y."""
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
     scatter = float(dy @ dy)
@@ -173,7 +173,7 @@ def fit_line(x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]) -> tuple[fl
 
 
 def check_embeddings(x: np.ndarray, name: str = "the embeddings", *, at_least: int = 1) -> np.ndarray:
-    """The embeddings as an array of real numbers; UserError unless [n >= at_least, D >= 1], finite.
+    """Returns embeddings as an array of real numbers; UserError unless [n >= at_least, D >= 1], finite.
 
     Args:
       x: what should be embeddings.

@@ -35,7 +35,7 @@ class Groups:
     matched_top3: float
     matched_distance: float  # mean over them of the squared distance of means to their own group's
     files: int  # that have two embeddings, as FAD needs at least
-    short_files: int  # of them, that have fewer than dimensions
+    short_files: int  # those of `files` that have fewer embeddings than dimensions
     dimensions: int
     reference_groups: int
     nearest: dict[str, str]  # generated group → the reference group nearest to it
@@ -43,7 +43,7 @@ class Groups:
 
 def compare_groups(name: str, label: str, results: Sequence[FileResult]
                    ) -> tuple[Groups | None, list[Problem]]:
-    """Groups of generated files against those of the reference, in one embedding.
+    """Compares groups of generated files with those of the reference, in one embedding.
 
     Args:
       name, label: of the embedding.
@@ -95,7 +95,7 @@ class MatchedItem:
 
 
 def matched_items(name: str, results: Sequence[FileResult]) -> list[MatchedItem]:
-    """Generated files whose piece is among the reference files of their own group and of others.
+    """Finds generated files whose piece is among the reference files of their own group and of others.
 
     Files are of one piece if they have one name, whatever their folders. What a file plays has far
     more to do with its embedding than who plays it; here all play the same.
@@ -144,7 +144,7 @@ def _grouped(results: Sequence[FileResult], name: str, side: str) -> dict[str, l
 
 def group_figures(groups: Groups, name: str, label: str, amounts: Amounts
                    ) -> list[Figure]:
-    """Distances, then nearest groups: of all files of a group together, of single files by FAD, and of
+    """Returns distances, then nearest groups: of a group's files together, of single files by FAD, and of
     single files by their mean embeddings."""
     amount = amount_fields(amounts)
     short = "" if not groups.short_files else (

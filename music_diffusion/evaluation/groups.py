@@ -99,16 +99,16 @@ def item_scores(items: Sequence[tuple[str, Float[np.ndarray, "n D"]]],
 
 def item_accuracy(items: Sequence[tuple[str, Float[np.ndarray, "n D"]]],
                   reference: Mapping[str, Float[np.ndarray, "m D"]]) -> tuple[float, float]:
-    """Top-1 and top-3 accuracy of `item_scores`."""
+    """Returns the top-1 and the top-3 accuracy of `item_scores`."""
     scores = item_scores(items, reference)
     return scores.top1, scores.top3
 
 
 def mean_accuracy(items: Sequence[tuple[str, Float[np.ndarray, "n D"]]],
                   reference: Mapping[str, Float[np.ndarray, "m D"]]) -> tuple[float, float]:
-    """Top-1 and top-3 accuracy by the distance of mean embeddings alone, |μ_item - μ_group|².
+    """Returns the top-1 and the top-3 accuracy by the distance of mean embeddings, |μ_item - μ_group|².
 
-    For files with few embeddings, n >= 1: their covariance, and so their FAD, is mostly bias, which
+    It serves files with few embeddings, n >= 1: their covariance, and so their FAD, is mostly bias, which
     prefers groups that vary little. Ties and errors as in `group_scores`.
     """
     columns = _fit_reference([group for group, _ in items], reference)
@@ -122,7 +122,7 @@ def mean_accuracy(items: Sequence[tuple[str, Float[np.ndarray, "n D"]]],
 
 
 def _fit_reference(needed: Sequence[str], reference: Mapping[str, np.ndarray]) -> dict[str, Gaussian]:
-    """A Gaussian for every reference group, by name, ascending."""
+    """Fits a Gaussian to every reference group, by name, ascending."""
     if not needed:
         raise UserError("no generated groups; name the group of at least one generated file")
     for name in needed:
@@ -138,7 +138,7 @@ def _distances(rows: Sequence[Gaussian], columns: Mapping[str, Gaussian]
 
 
 def _accuracy(distances: Float[np.ndarray, "R C"], own: Sequence[int], top: int) -> float:
-    """Share of rows whose own column is among the `top` smallest; NaN where all columns are."""
+    """Returns the share of rows whose own column is among the `top` smallest; NaN where all columns are."""
     if distances.shape[1] <= top:
         return math.nan
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :top]

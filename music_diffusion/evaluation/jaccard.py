@@ -1,4 +1,4 @@
-"""How far the pitches heard in generated music are from those asked for: a Jaccard distance.
+"""Jaccard distance of the pitches heard in generated music from those asked for.
 
 The content measure of DiffTransfer (Comanducci et al., 2023, eq. 5), which is
 that of "Self-supervised VQ-VAE for One-shot Music Style Transfer" (Cífka et
@@ -25,7 +25,7 @@ from music_diffusion.notes.notes import Notes
 
 
 def pitch_jaccard_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Mean Jaccard distance of the pitch sets of frames.
+    """Returns the mean Jaccard distance of the pitch sets of frames.
 
     Args:
       reference: [T, P] bool, the pitches that should sound in each frame.
@@ -51,7 +51,7 @@ def pitch_jaccard_distance(reference: np.ndarray, estimate: np.ndarray) -> float
 
 def note_jaccard_distance(reference: Notes, estimate: Notes, *, seconds: float | None = None,
                           frame_seconds: float = 0.01) -> float:
-    """`pitch_jaccard_distance` of the pitches that notes sound at the centres of frames.
+    """Returns `pitch_jaccard_distance` of the pitches that notes sound at the centres of frames.
 
     Args:
       reference: notes that should sound; drums are left out on both sides.

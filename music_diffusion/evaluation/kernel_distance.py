@@ -31,7 +31,7 @@ BINS = 4096  # of a histogram of distances
 
 def kernel_audio_distance(generated: Float[np.ndarray, "n D"], reference: Float[np.ndarray, "m D"],
                           *, bandwidth: float | None = None) -> float:
-    """Equation (1), without a factor; n, m >= 2.
+    """Returns equation (1), without a factor; n, m >= 2.
 
     Its expectation is 0 for equal distributions and positive otherwise, at every n and m, so it
     can be below 0. It is at most 2.
@@ -68,9 +68,9 @@ def kernel_audio_distance(generated: Float[np.ndarray, "n D"], reference: Float[
 
 
 def median_distance(x: Float[np.ndarray, "n D"]) -> float:
-    """Median Euclidean distance of two embeddings [n, D], n >= 2: of all n (n - 1) / 2 pairs.
+    """Returns the median Euclidean distance of all n (n - 1) / 2 pairs of embeddings [n, D], n >= 2.
 
-    Of an even number of pairs the lower of the two in the middle.
+    With an even number of pairs it is the lower of the two in the middle.
     """
     x = check_embeddings(x, at_least=2)
     centred = x - x.mean(axis=0, dtype=np.float64)
@@ -88,14 +88,14 @@ def _kernel_sum(squared: np.ndarray) -> float:
 
 
 def _squared_across(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
-    """All |x_i - y_j|², block by block."""
+    """Yields all |x_i - y_j|², block by block."""
     for i in range(0, len(x), BLOCK):
         for j in range(0, len(y), BLOCK):
             yield _squared(x[i:i + BLOCK], y[j:j + BLOCK])
 
 
 def _squared_within(x: np.ndarray) -> Iterator[np.ndarray]:
-    """|x_i - x_j|² of all i < j, block by block."""
+    """Yields |x_i - x_j|² of all i < j, block by block."""
     for i in range(0, len(x), BLOCK):
         block = x[i:i + BLOCK]
         yield _squared(block, block)[np.triu_indices(len(block), 1)]
@@ -103,7 +103,7 @@ def _squared_within(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _squared(x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, "n m"]:
-    """|x_i - y_j|², not below 0 by rounding."""
+    """Returns |x_i - y_j|², not below 0 by rounding."""
     squared = -2 * (x @ y.T)
     squared += np.square(x).sum(axis=1)[:, np.newaxis]
     squared += np.square(y).sum(axis=1)[np.newaxis, :]
@@ -111,9 +111,9 @@ def _squared(x: np.ndarray, y: np.ndarray) -> Float[np.ndarray, "n m"]:
 
 
 def _kth(blocks: Callable[[], Iterator[np.ndarray]], k: int, highest: float) -> float:
-    """The k-th smallest (from 0) of values in [0, highest] that come in blocks, as often as asked.
+    """Returns the k-th smallest (from 0) of values in [0, highest] that come in blocks, as often as asked.
 
-    A histogram tells in which of its bins that is, a finer one of that bin in which part of it,
+    A histogram shows in which of its bins that is, a finer one of that bin in which part of it,
     and so on until the values of one bin can be sorted, or are equal but for rounding.
     """
     low, high = 0.0, highest

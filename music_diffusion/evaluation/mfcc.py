@@ -1,4 +1,4 @@
-"""Cepstral statistics as an embedding: what instruments, rooms and microphones do to a spectrum.
+"""Cepstral statistics as an embedding: they show what instruments, rooms and microphones do to a spectrum.
 
 Means and deviations of mel-frequency cepstral coefficients over short windows are the classical
 description of timbre, known to recognise productions better than pieces (the "album effect"; Mandel
@@ -29,23 +29,23 @@ class MFCCEmbedder:
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Returns the sample rate in Hz."""
         return self._codec.sample_rate
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Returns D of its embeddings."""
         return 2 * COEFFICIENTS
 
     @property
     def settings(self) -> str:
-        """One line."""
+        """Returns one line about coefficients and windows."""
         c = self._codec
         return (f"means and deviations of {COEFFICIENTS} MFCCs (from the first) over "
                 f"{WINDOW * c.hop / c.sample_rate:.2f} s, of {c.mels} mel bins at {c.sample_rate} Hz")
 
     def __call__(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n D"]:
-        """See `embeddings.Embedder`."""
+        """Returns embeddings; see `embeddings.Embedder`."""
         from scipy.fft import dct
 
         check_mono(samples)

@@ -1,4 +1,4 @@
-"""Which files belong together, and what is wrong with them.
+"""Finds which files belong together, and what is wrong with them.
 
 A generated file, its reference and its notes share their path below the folder
 without the suffix (`a/song.wav`, `a/song.flac`, `a/song.mid`), or else their bare
@@ -54,7 +54,7 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
+class ItemFiles:
     """Files that belong together; at least one of the two recordings is there."""
 
     name: str  # `name_key` of the path below the folder, without suffix
@@ -72,12 +72,12 @@ class Item:
 class Pairing:
     """All files, and what was found while looking for them."""
 
-    items: list[Item]
+    items: list[ItemFiles]
     problems: list[Problem]
 
 
 def find_files(root: str, suffixes: frozenset[str], what: str) -> tuple[dict[str, str], list[Problem]]:
-    """Files below a folder by their path without suffix, in order; hidden ones are left out.
+    """Finds files below a folder by their path without suffix, in order; hidden ones are left out.
 
     Paths are compared by `name_key`, and the keys are such. A single file instead of a folder is
     found as itself.
@@ -111,7 +111,7 @@ def find_files(root: str, suffixes: frozenset[str], what: str) -> tuple[dict[str
 
 
 def match_names(a: dict[str, str], b: dict[str, str]) -> dict[str, str]:
-    """Keys of a → keys of b: equal ones, then bare names that are single on both sides.
+    """Matches keys of a with keys of b: equal ones, then bare names that are single on both sides.
 
     One file each side belong together whatever their names.
     """
@@ -153,7 +153,7 @@ class GroupTable:
                          if times[parts[-1]] == 1}
 
     def of(self, path: str | None) -> str | None:
-        """The group of a file; of rows that fit, the most exact."""
+        """Returns the group of a file, by the most exact of the rows that fit."""
         if path is None:
             return None
         parts = _ending(os.path.abspath(path))
@@ -183,10 +183,10 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
     reference, more = find_files(plan.reference, AUDIO, "audio")
     problems += more
     matches = match_names(generated, reference)
-    items = [Item(name=key, generated=path, reference=reference.get(matches.get(key, "")))
+    items = [ItemFiles(name=key, generated=path, reference=reference.get(matches.get(key, "")))
              for key, path in generated.items()]
     used = set(matches.values())
-    items += [Item(name=key, reference=path) for key, path in reference.items() if key not in used]
+    items += [ItemFiles(name=key, reference=path) for key, path in reference.items() if key not in used]
     if matches:
         problems += [_missing_pair(item) for item in items if not item.paired]
     else:
@@ -210,15 +210,15 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
     return Pairing(items=sorted(items, key=lambda item: item.name), problems=problems)
 
 
-def _missing_pair(item: Item) -> Problem:
+def _missing_pair(item: ItemFiles) -> Problem:
     other = "reference" if item.generated else "generated file"
     return Problem(kind="missing_pair", file=item.generated or item.reference or "",
                    what=f"no {other} of this name",
                    advice="it counts in the set metrics (Fréchet and kernel distances) alone")
 
 
-def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]]:
-    """Several items may have the same notes: one score, played by many."""
+def _with_notes(items: list[ItemFiles], root: str) -> tuple[list[ItemFiles], list[Problem]]:
+    """Gives items their notes; several may have the same: one score, played by many."""
     notes, problems = find_files(root, NOTES, "MIDI")
     stems = _by_stem(notes)
     used, result = set(), []
@@ -243,7 +243,7 @@ def _with_notes(items: list[Item], root: str) -> tuple[list[Item], list[Problem]
 
 
 def _longest_ending(name: str, known: Container[str]) -> str | None:
-    """a/b/c, else b/c, as far as it is known; a bare name is left to those who count its bearers."""
+    """Returns a/b/c, else b/c, if it is known; a bare name is left to those who count its bearers."""
     while name not in known:
         name = name.partition("/")[2]
         if "/" not in name:
@@ -251,8 +251,8 @@ def _longest_ending(name: str, known: Container[str]) -> str | None:
     return name
 
 
-def _with_groups(items: list[Item], table: GroupTable, plan: EvaluationPlan
-                 ) -> tuple[list[Item], list[Problem]]:
+def _with_groups(items: list[ItemFiles], table: GroupTable, plan: EvaluationPlan
+                 ) -> tuple[list[ItemFiles], list[Problem]]:
     items = [dataclasses.replace(item, group=table.of(item.generated) or table.of(item.reference))
              for item in items]
     problems = [Problem(kind="no_group", file=item.generated or item.reference or "",

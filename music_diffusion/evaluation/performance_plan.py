@@ -1,4 +1,4 @@
-"""Who plays what in an evaluation of performances (Maman et al. 2024, section 4.1)."""
+"""Draws who plays what in an evaluation of performances (Maman et al. 2024, section 4.1)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from music_diffusion.conditions.performances import Performance
 
 def draw_performances(pieces: Mapping[str, Collection[str]], performances: Sequence[Performance],
                       count: int, seed: int = 0) -> dict[str, tuple[str, ...]]:
-    """For each piece the names of different performances, at random.
+    """Draws for each piece the names of different performances.
 
     A piece's draw depends on its name, the seed and those that can play it alone, so that other pieces
     and another order of the list change nothing.
 
     Args:
       pieces: the instruments of each, as `Performance.instruments` names them.
-      performances: of which is drawn; one plays a piece if it is heard with all its instruments, or
+      performances: to draw from; one plays a piece if it is heard with all its instruments, or
         if its instruments are not known.
       count: of performances for a piece; fewer where fewer can play it.
       seed: of the draw.
 
     Returns:
-      For each piece, in the order of the draw; () where none can play it.
+      The names for each piece, in the order of the draw; () where none can play it.
     """
     drawn = {}
     for piece, instruments in pieces.items():

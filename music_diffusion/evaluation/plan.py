@@ -1,4 +1,4 @@
-"""All settings of an evaluation in one place, so that gin can bind them."""
+"""Settings of an evaluation in one place, so that gin can bind them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from music_diffusion.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """What is compared with what, by which tools.
+    """Plan of an evaluation: what is compared with what, by which tools.
 
     Files belong together by name (see `evaluation.pairing`). Without names in
     common only the set metrics are computed.
@@ -71,7 +71,7 @@ class EvaluationPlan:
 
 def row_if_given(*, plan: Callable[..., EvaluationPlan], generated: str | None = None,
                  model: str | None = None) -> EvaluationPlan | None:
-    """A row that a table has only where its audio or its model is given; audio goes first."""
+    """Returns a row that a table has only where its audio or its model is given; audio goes first."""
     if generated is None and model is None:
         return None
     return plan(generated=generated, model=model if generated is None else None)

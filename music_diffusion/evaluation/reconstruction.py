@@ -11,7 +11,7 @@ from music_diffusion.evaluation.frechet import check_embeddings
 
 def reconstruction_distance(generated: Float[np.ndarray, "n D"],
                             reference: Float[np.ndarray, "n D"]) -> float:
-    """The mean over frames t of |generated_t - reference_t|, in float64.
+    """Returns the mean over frames t of |generated_t - reference_t|, in float64.
 
     Hawthorne et al. 2022 (arXiv:2206.05408, section 5.1): the norm of the difference of the
     embeddings of both signals, "averaged over time frames". So the Frobenius norm is that of one

@@ -21,7 +21,7 @@ from typing import Any
 import music_diffusion
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.charts import WIDTH, Bar, Strip, number, strip
-from music_diffusion.evaluation.examples import Example
+from music_diffusion.evaluation.examples import ReportExample
 from music_diffusion.evaluation.figures import SECTIONS, Figure
 from music_diffusion.evaluation.pairing import KINDS, Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
@@ -29,6 +29,7 @@ from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, UNRELATED, 
 from music_diffusion.evaluation.summary import FEW_MINUTES, Summary, main_scores
 from music_diffusion.evaluation.tools import Tools
 from music_diffusion.files import write_text
+from music_diffusion.paths import shown
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 HTML, JSON, CSV = "report.html", "report.json", "scores.csv"
@@ -38,24 +39,32 @@ PACKAGES = ("numpy", "scipy", "jax", "flax", "soxr", "mir_eval", "tensorflow")
 
 
 def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
-                 results: Sequence[FileResult], summary: Summary, examples: Sequence[Example],
+                 results: Sequence[FileResult], summary: Summary, examples: Sequence[ReportExample],
                  speed: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Writes the three files; each appears when it is complete.
+    """Writes the three files, the page last; each appears when it is complete.
+
+    Names that are not UTF-8 stand in JSON and CSV so that they are found again (`paths.encoded`),
+    and in the page as people read them (`paths.shown`).
 
     Returns:
       What is in report.json.
     """
     folder = pathlib.Path(output)
     content = report_content(plan, tools, results, summary, speed)
+    write_text(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     write_text(folder / CSV, _scores_csv(results))
     write_text(folder / HTML, render_html(plan, results, summary, examples, content))
-    write_text(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     return content
+
+
+def check_page() -> None:
+    """Finds before the work whether the page can be made. Raises UserError without jinja2."""
+    _environment()
 
 
 def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult], summary: Summary,
                    speed: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All numbers, files, problems and settings as JSON holds them; NaN is null."""
+    """Returns all numbers, files, problems and settings as JSON holds them; NaN is null."""
     names = {"transcriber": tools.transcriber_name if tools.transcriber is not None else None,
              "transcriber_stand_in": tools.transcriber_stand_in if tools.transcriber is not None else None,
              "inverter": tools.resynthesis.name if tools.resynthesis is not None else None,
@@ -77,7 +86,7 @@ def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileRes
 
 
 def plain(value: Any) -> Any:
-    """Tuples become lists, numbers that are not finite become None."""
+    """Returns a value as JSON holds it: tuples become lists, numbers that are not finite None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -98,7 +107,7 @@ def _versions() -> dict[str, str]:
 
 
 def _scores_csv(results: Sequence[FileResult]) -> str:
-    """A row a file; scores of other sides than the generated one begin with the side."""
+    """Returns CSV of a row a file; scores of other sides than the generated one begin with the side."""
     names = main_scores(results)
     names += sorted({name for r in results for name in r.scores} - set(names))
     out = io.StringIO()
@@ -116,17 +125,9 @@ def _scores_csv(results: Sequence[FileResult]) -> str:
 
 
 def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Summary,
-                examples: Sequence[Example], content: dict[str, Any]) -> str:
-    """The page, from TEMPLATE."""
-    try:
-        import jinja2
-    except ImportError as e:
-        raise UserError("the report needs jinja2; install it with: "
-                        "pip install 'music-diffusion[evaluate]'") from e
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
-    environment.filters["number"] = number
-    template = environment.from_string(TEMPLATE.read_text("utf-8"))
+                examples: Sequence[ReportExample], content: dict[str, Any]) -> str:
+    """Makes the page from TEMPLATE."""
+    template = _environment().from_string(TEMPLATE.read_text("utf-8"))
     labels = {f.key: f.label for f in summary.figures}
     scores = main_scores(results)
     return template.render(
@@ -138,8 +139,22 @@ def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Su
         most_problems=MOST_PROBLEMS, nan=math.nan)
 
 
+def _environment() -> Any:
+    """Of jinja2; whatever it prints can be written."""
+    try:
+        import jinja2
+    except ImportError as e:
+        raise UserError("the report needs jinja2; install it with: "
+                        "pip install 'music-diffusion[evaluate]'") from e
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: shown(value) if type(value) is str else value)
+    environment.filters["number"] = number
+    return environment
+
+
 def _strips(results: Sequence[FileResult], figures: Sequence[Figure]) -> list[Strip]:
-    """One for every score of at least two files."""
+    """Returns a strip for every score of at least two files."""
     found = []
     for figure in figures:
         files = [(r.item.name, r.scores[figure.key]) for r in results

@@ -1,4 +1,4 @@
-"""Everything about one file: embeddings, transcriptions, and its scores as floats.
+"""Scores of one file: its embeddings, transcriptions, and scores as floats.
 
 The tools (embedding networks, a transcriber, an inverter) are handed in. What they
 compute is kept in a cache under the content of the files, the settings and what the
@@ -22,9 +22,9 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import Arrays, Cache, digest, file_digest
 from music_diffusion.evaluation.embeddings import Embedder
 from music_diffusion.evaluation.jaccard import pitch_jaccard_distance
-from music_diffusion.evaluation.pairing import Item, Problem
+from music_diffusion.evaluation.pairing import ItemFiles, Problem
 from music_diffusion.evaluation.reconstruction import reconstruction_distance
-from music_diffusion.evaluation.sounds import Facts, Sound, problems_of, read_start, usable
+from music_diffusion.evaluation.sounds import AudioFacts, LazySound, problems_of, read_start, usable
 from music_diffusion.evaluation.spectral import fine_spectral_distance, log_mel_distance
 from music_diffusion.evaluation.tools import INVERTER, TRANSCRIBER, ToolLoader, Tools, tools_of
 from music_diffusion.evaluation.transcription import NoteCounts, NoteScores, note_scores
@@ -41,7 +41,7 @@ DRUMS = "Drums"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a process needs to score an item; it travels between processes."""
+    """All that a process needs to score an item; it travels between processes."""
 
     cache: str  # folder
     loader: ToolLoader
@@ -54,9 +54,9 @@ class Work:
 class FileResult:
     """All that is known of an item. A side is missing where it cannot be used."""
 
-    item: Item
+    item: ItemFiles
     problems: list[Problem]
-    facts: dict[str, Facts]  # by side
+    facts: dict[str, AudioFacts]  # by side
     embeddings: dict[str, dict[str, np.ndarray]]  # by embedder and side, [n, D] float32
     scores: dict[str, float]  # e.g. onset_f1, inverted:onset_f1; NaN where there is none
     counts: dict[str, dict[str, NoteCounts]]  # by side or UNRELATED, and kind of match
@@ -75,7 +75,7 @@ class _Transcript:
 
 
 class Scorer:
-    """Scores of one item after the other."""
+    """Scores one item after the other."""
 
     def __init__(self, work: Work):
         self._work, self._cache = work, Cache(work.cache)
@@ -86,8 +86,8 @@ class Scorer:
     def _tools(self) -> Tools:
         return tools_of(self._work.loader)
 
-    def score(self, item: Item, unrelated: str | None = None) -> FileResult:
-        """Everything about an item; what cannot be read becomes a problem.
+    def score(self, item: ItemFiles, unrelated: str | None = None) -> FileResult:
+        """Finds everything about an item; what cannot be read becomes a problem.
 
         Args:
           item: the files.
@@ -125,7 +125,7 @@ class Scorer:
             counts=counts, instruments=instruments, notes=notes,
             heard={side: transcript.notes for side, transcript in heard.items()})
 
-    def _open(self, item: Item) -> tuple[dict[str, Facts], dict[str, Sound], list[Problem]]:
+    def _open(self, item: ItemFiles) -> tuple[dict[str, AudioFacts], dict[str, LazySound], list[Problem]]:
         facts, sounds, problems = {}, {}, []
         for side in (GENERATED, REFERENCE):
             path = getattr(item, side)
@@ -135,26 +135,26 @@ class Scorer:
                 key = digest(file_digest(path), self._work.max_seconds)
                 known = self._cache.values("facts", digest(self._version, key), functools.partial(
                     _facts, path, self._work.max_seconds))
-                facts[side] = Facts(**known)
-                sounds[side] = Sound(key, functools.partial(_load, path, self._work.max_seconds))
+                facts[side] = AudioFacts(**known)
+                sounds[side] = LazySound(key, functools.partial(_load, path, self._work.max_seconds))
             except (UserError, OSError) as e:
                 reason = str(e).removeprefix(f"{path}: ")
                 problems.append(Problem(kind="unreadable", file=path, what=reason,
                                         advice="it is left out"))
         return facts, sounds, problems
 
-    def _inverted(self, reference: Sound) -> Sound:
+    def _inverted(self, reference: LazySound) -> LazySound:
         tool = self._tools.resynthesis
         assert tool is not None
-        return Sound(digest(reference.key, self._prints[INVERTER]), lambda: Waveform(
+        return LazySound(digest(reference.key, self._prints[INVERTER]), lambda: Waveform(
             np.asarray(tool.run(reference.at(tool.sample_rate)), np.float32), tool.sample_rate))
 
-    def _embed(self, embedder: Embedder, sound: Sound) -> np.ndarray:
+    def _embed(self, embedder: Embedder, sound: LazySound) -> np.ndarray:
         key = digest(self._version, self._prints[embedder.name], sound.key)
         return self._cache.arrays("embedding", key, lambda: {
             "embedding": np.asarray(embedder(sound.at(embedder.sample_rate)), np.float32)})["embedding"]
 
-    def _transcribe(self, sound: Sound) -> _Transcript:
+    def _transcribe(self, sound: LazySound) -> _Transcript:
         def make() -> Arrays:
             tool = self._tools.transcriber
             assert tool is not None
@@ -168,15 +168,15 @@ class Scorer:
         active = np.unpackbits(found["active"], axis=1, count=int(found["pitches"][0])).astype(bool)
         return _Transcript(key=key, active=active, notes=Notes(*(found[name] for name in NOTE_FIELDS)))
 
-    def _distances(self, a: Sound, b: Sound) -> dict[str, float]:
+    def _distances(self, a: LazySound, b: LazySound) -> dict[str, float]:
         return self._cache.values("distances", digest(self._version, a.key, b.key),
                                   lambda: spectral_scores(a, b))
 
     def _jaccard(self, reference: _Transcript, estimate: _Transcript) -> float:
         return pitch_jaccard_distance(reference.active, estimate.active)
 
-    def _notes(self, item: Item, seconds: float) -> tuple[Notes | None, list[Problem]]:
-        """The notes that begin in the audio; None where there are none to compare with."""
+    def _notes(self, item: ItemFiles, seconds: float) -> tuple[Notes | None, list[Problem]]:
+        """Returns the notes that begin in the audio; None where there are none to compare with."""
         if item.notes is None or not seconds:
             return None, []
         try:
@@ -198,9 +198,9 @@ class Scorer:
                 advice="they do not count; check that audio and notes are the same excerpt")]
         return within, []
 
-    def _note_counts(self, item: Item, unrelated: str | None, notes: Notes | None,
+    def _note_counts(self, item: ItemFiles, unrelated: str | None, notes: Notes | None,
                      heard: dict[str, _Transcript], seconds: float, scores: dict[str, float]):
-        """Counts by side and by instrument; adds their scores to `scores`."""
+        """Returns counts by side and by instrument; adds their scores to `scores`."""
         counts: dict[str, dict[str, NoteCounts]] = {}
         instruments: dict[str, dict[str, NoteCounts]] = {}
         if notes is None or not heard:
@@ -221,13 +221,13 @@ class Scorer:
         return counts, instruments
 
 
-def score_item(work: Work, task: tuple[Item, str | None]) -> FileResult:
-    """`Scorer.score` as a task for another process."""
+def score_item(work: Work, task: tuple[ItemFiles, str | None]) -> FileResult:
+    """Runs `Scorer.score` as a task for another process."""
     return Scorer(work).score(*task)
 
 
-def unrelated_notes(items: Sequence[Item]) -> list[str | None]:
-    """For each item the notes of the next item in the circle that has others; None if none has."""
+def unrelated_notes(items: Sequence[ItemFiles]) -> list[str | None]:
+    """Returns for each item the notes of the next item in the circle that has others; None if none has."""
     paths = [item.notes for item in items]
     content = {path: file_digest(path) for path in paths if path is not None}
     readable = functools.cache(_readable)
@@ -248,13 +248,13 @@ def _readable(path: str) -> bool:
 
 
 def cut_notes(notes: Notes, seconds: float) -> Notes:
-    """The notes that begin before `seconds`; those that go on end there."""
+    """Returns the notes that begin before `seconds`; those that go on end there."""
     notes = notes[notes.start < seconds]
     return dataclasses.replace(notes, end=np.minimum(notes.end, seconds))
 
 
-def spectral_scores(a: Sound, b: Sound) -> dict[str, float]:
-    """Distances of spectra in nat as far as both recordings go, and the difference of levels in dB."""
+def spectral_scores(a: LazySound, b: LazySound) -> dict[str, float]:
+    """Returns distances of spectra in nat as far as both recordings go, and of levels in dB."""
     codec = MelCodec()
     x, y = a.at(codec.sample_rate), b.at(codec.sample_rate)
     size = min(len(x), len(y))
@@ -279,12 +279,12 @@ def _reconstruction(generated: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _named(side: str, values: dict[str, float]) -> dict[str, float]:
-    """Scores of the generated side have bare names, others begin with the side."""
+    """Names scores: those of the generated side have bare names, others begin with the side."""
     return values if side == GENERATED else {f"{side}:{name}": v for name, v in values.items()}
 
 
 def _flat_counts(asked: Notes, heard: Notes) -> dict[str, Any]:
-    """Counts over all notes and by instrument, as JSON holds them."""
+    """Returns counts over all notes and by instrument, as JSON holds them."""
     everything = note_scores(asked, heard)
     classes, heard_classes = _classes(asked), _classes(heard)
     instruments = {}
@@ -310,10 +310,10 @@ def _note_values(counts: dict[str, NoteCounts]) -> dict[str, float]:
 
 
 def _classes(notes: Notes) -> np.ndarray:
-    """Slakh classes [N], DRUM_CLASS for drums."""
+    """Returns Slakh classes [N], DRUM_CLASS for drums."""
     return np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
 
 
 def class_name(kind: int) -> str:
-    """Of a Slakh class or the drums."""
+    """Returns the name of a Slakh class or the drums."""
     return DRUMS if kind == DRUM_CLASS else SLAKH_CLASSES[kind].name

@@ -1,4 +1,4 @@
-"""Does one hear where the segments of a long piece meet?
+"""Test of seams: does one hear where the segments of a long piece meet?
 
 A piece is made of segments that overlap by O frames (Maman et al. 2024, section 3.3). At the joins two
 things could give them away: the spectrogram changes more from frame to frame than it does elsewhere,
@@ -9,7 +9,7 @@ and the level steps,
 
     step = |L(after) - L(before)|, L = 10 lg (mean over frames of Σ_f exp(2 m[t, f])), in dB.      (2)
 
-What is usual elsewhere is told by the middles of the segments of the same piece. Notes that begin
+The middles of the segments of the same piece show what is usual elsewhere. Notes that begin
 change the spectrogram anyway, so each join is compared with places in which about as many begin. A
 random place for each join, of all pieces together, is one draw of a mean; `p` is the share of draws
 whose mean is at least that at the joins (with the joins themselves as one of the draws).
@@ -52,7 +52,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeamTest:
-    """One statistic at the joins, beside the same in the middles of segments."""
+    """A statistic at the joins, beside the same in the middles of segments."""
 
     joins: int  # that were tested
     at_joins: float  # mean
@@ -64,25 +64,25 @@ class SeamTest:
 
     @property
     def ratio(self) -> float:
-        """At the joins over elsewhere; 1 is no seam."""
+        """Returns the mean at the joins over that elsewhere; 1 is no seam."""
         return self.at_joins / self.elsewhere if self.elsewhere else np.inf * np.sign(self.at_joins)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seams:
-    """Both statistics."""
+    """Both statistics of the pieces of one model."""
 
     change: SeamTest  # (1), nat
     level: SeamTest  # (2), dB
 
 
 def mel_change(mel: Float[np.ndarray, "T F"]) -> Float[np.ndarray, " T-1"]:
-    """Equation (1): from each frame to the next, nat."""
+    """Returns equation (1), the change from each frame to the next, nat."""
     return np.abs(np.diff(np.asarray(mel, np.float64), axis=0)).mean(axis=1)
 
 
 def level_db(mel: Float[np.ndarray, "T F"]) -> float:
-    """Of some frames together: RMS over time of the magnitudes' sum of squares, dB."""
+    """Returns the level of some frames together: RMS over time of the magnitudes' sum of squares, dB."""
     return float(10 * np.log10(np.exp(2 * np.asarray(mel, np.float64)).sum(axis=1).mean()))
 
 
@@ -106,12 +106,12 @@ def seams(pieces: Sequence[Piece], *, along: bool = True, draws: int = 2000, see
 
 
 def _change(change: Float[np.ndarray, " T-1"], first: int, length: int) -> float:
-    """Mean from the frame before `first` to the one after the overlap."""
+    """Returns the mean change from the frame before `first` to the one after the overlap."""
     return float(change[first - 1:first + length].mean())
 
 
 def _step(energy: Float[np.ndarray, " T"], first: int, length: int) -> float:
-    """Equation (2) of the energies of frames, from before `first` to after the overlap."""
+    """Returns equation (2) of the energies of frames, from before `first` to after the overlap."""
     last = first + length
     before, after = energy[first - LEVEL_FRAMES:first], energy[last:last + LEVEL_FRAMES]
     return float(abs(10 * np.log10(after.mean() / before.mean())))
@@ -148,7 +148,7 @@ def _test(pieces: Sequence[Piece], along: bool, reach: int, score: Score, draws:
 
 
 def _places(piece: Piece, length: int, reach: int) -> Int[np.ndarray, " P"]:
-    """Where a join of that length could be without touching a real one."""
+    """Returns where a join of that length could be without touching a real one."""
     at = np.arange(reach, len(piece.mel) - reach - length + 1)
     free = np.ones(len(at), bool)
     for join in piece.joins:  # [at - reach, at + length + reach) and the overlap lie apart
@@ -158,6 +158,6 @@ def _places(piece: Piece, length: int, reach: int) -> Int[np.ndarray, " P"]:
 
 def _onsets(onsets: Int[np.ndarray, " N"], length: int, at: Int[np.ndarray, " P"]
             ) -> Int[np.ndarray, " P"]:
-    """How many notes begin where they matter for a join at each place."""
+    """Returns how many notes begin where they matter for a join at each place."""
     first = np.searchsorted(onsets, at - 1 - ONSET_REACH)
     return np.searchsorted(onsets, at + length + ONSET_REACH, side="right") - first

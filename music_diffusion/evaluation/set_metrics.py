@@ -32,7 +32,7 @@ INFINITY_SHARE = 4  # FAD∞ costs 15 FADs, so its interval has so many times fe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetMetric:
-    """One distance of a set from the reference; NaN where there is too little to compute it."""
+    """A distance of a set from the reference; NaN where there is too little to compute it."""
 
     value: float
     low: float  # interval over the generated files
@@ -43,15 +43,15 @@ class SetMetric:
 
 
 def fad(generated: Clips, reference: Clips, inverted: Clips, plan: EvaluationPlan) -> SetMetric:
-    """Fréchet audio distance."""
+    """Returns the Fréchet audio distance."""
     target = fit_gaussian(np.concatenate(reference), "the reference")
     value = frechet_distance(fit_gaussian(np.concatenate(generated), "the generated"), target)
-    low, high = _interval(lambda x: quick_frechet(x, target), generated, plan, plan.draws)
+    low, high = _interval(lambda x: quick_frechet(x, target), generated, plan, plan.draws, (0.0, math.inf))
     return _bounded(value, low, high, frechet_audio_distance, reference, inverted, plan)
 
 
 def fad_infinite(generated: Clips, reference: Clips, inverted: Clips, plan: EvaluationPlan) -> SetMetric:
-    """Fréchet audio distance extrapolated to infinitely many generated embeddings."""
+    """Returns the Fréchet audio distance extrapolated to infinitely many generated embeddings."""
     def distance(a: np.ndarray, b: np.ndarray) -> FadInfinity:
         return fad_infinity(a, b, seed=plan.seed)
 
@@ -62,7 +62,7 @@ def fad_infinite(generated: Clips, reference: Clips, inverted: Clips, plan: Eval
     rng = np.random.default_rng(plan.seed)
 
     def drawn(x: np.ndarray) -> float:
-        """As `fad_infinity`, at as many sizes."""
+        """Returns the same extrapolation as `fad_infinity`, at as many sizes."""
         order = rng.permutation(len(x))
         sizes = np.maximum(2, (shares * len(x)).round().astype(int))
         if sizes[0] == sizes[-1]:  # too few for a line
@@ -74,7 +74,7 @@ def fad_infinite(generated: Clips, reference: Clips, inverted: Clips, plan: Eval
 
 
 def quick_frechet(x: np.ndarray, target: Gaussian) -> float:
-    """`frechet_distance` of a set's Gaussian, by eigenvalues alone: to about 1e-6 of the traces.
+    """Returns `frechet_distance` of a set's Gaussian, by eigenvalues alone: to about 1e-6 of the traces.
 
     With the target's root R the trace of the root of a product is that of (R Σ Rᵀ)^½.
     """
@@ -89,7 +89,7 @@ def quick_frechet(x: np.ndarray, target: Gaussian) -> float:
 
 def _bounded(value: float, low: float, high: float, between: Callable[[np.ndarray, np.ndarray], float],
              reference: Clips, inverted: Clips, plan: EvaluationPlan) -> SetMetric:
-    """With floor and ceiling of the distance `between` two sets."""
+    """Returns a metric with floor and ceiling of the distance `between` two sets."""
     def half(indices: np.ndarray) -> np.ndarray:
         return np.concatenate([reference[i] for i in indices])
 
@@ -102,7 +102,7 @@ def _bounded(value: float, low: float, high: float, between: Callable[[np.ndarra
 
 
 def _or_nan(number: Callable[[], float]) -> float:
-    """NaN, an empty cell in the report, where there is too little audio beside the value's own."""
+    """Returns a bound; NaN, an empty cell in the report, where there is too little audio for it."""
     try:
         return number()
     except UserError:
@@ -110,18 +110,19 @@ def _or_nan(number: Callable[[], float]) -> float:
 
 
 def _interval(statistic: Callable[[np.ndarray], float], clips: Clips, plan: EvaluationPlan,
-              draws: int) -> tuple[float, float]:
+              draws: int, bounds: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:
     if draws < 2 or len(clips) < 2:
         return math.nan, math.nan
     try:
-        found = bootstrap_interval(statistic, clips, draws=draws, level=plan.level, seed=plan.seed)
+        found = bootstrap_interval(statistic, clips, draws=draws, level=plan.level, seed=plan.seed,
+                                   bounds=bounds)
     except UserError:  # some draw has too few embeddings
         return math.nan, math.nan
     return found.low, found.high
 
 
 def _halves(clips: Clips, plan: EvaluationPlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices of two halves of the files, `plan.splits` times; none of fewer than four files."""
+    """Yields indices of two halves of the files, `plan.splits` times; none of fewer than four files."""
     rng = np.random.default_rng(plan.seed)
     for _ in range(plan.splits if len(clips) >= 4 else 0):
         order = rng.permutation(len(clips))
@@ -129,7 +130,7 @@ def _halves(clips: Clips, plan: EvaluationPlan) -> Iterator[tuple[np.ndarray, np
 
 
 def kad(generated: Clips, reference: Clips, inverted: Clips, plan: EvaluationPlan) -> SetMetric:
-    """Kernel audio distance; its bandwidth is the reference's, everywhere."""
+    """Returns the kernel audio distance; its bandwidth is the reference's, everywhere."""
     target = np.concatenate(reference)
     bandwidth = median_distance(target)
     if not bandwidth:
@@ -163,7 +164,7 @@ def kad(generated: Clips, reference: Clips, inverted: Clips, plan: EvaluationPla
 
 
 def kernel_sums(x: Clips, y: Clips, bandwidth: float) -> np.ndarray:
-    """Sums of exp(-|u - v|² / (2 σ²)) over u of a file of x and v of a file of y, [Fx, Fy]."""
+    """Returns sums of exp(-|u - v|² / (2 σ²)) over u of a file of x and v of a file of y, [Fx, Fy]."""
     mean = np.concatenate(y).mean(axis=0, dtype=np.float64)
     columns = (np.concatenate(y) - mean) / bandwidth
     starts = np.cumsum([0, *(len(c) for c in y)])[:-1]
@@ -179,7 +180,7 @@ def kernel_sums(x: Clips, y: Clips, bandwidth: float) -> np.ndarray:
 
 def _from_sums(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, size_x: np.ndarray, size_y: np.ndarray,
                times_x: np.ndarray, times_y: np.ndarray) -> float:
-    """KAD of sets that hold every file so many times; see `kernel_distance`, equation (1)."""
+    """Returns the KAD of sets that hold every file so many times; see `kernel_distance`, equation (1)."""
     n, m = times_x @ size_x, times_y @ size_y
     within_x = (times_x @ xx @ times_x - n) / (n * (n - 1))  # without each embedding and itself
     within_y = (times_y @ yy @ times_y - m) / (m * (m - 1))
@@ -192,7 +193,7 @@ METRICS: dict[str, Callable[[Clips, Clips, Clips, EvaluationPlan], SetMetric]] =
 
 def set_metrics(generated: Clips, reference: Clips, inverted: Clips, plan: EvaluationPlan
                 ) -> dict[str, SetMetric]:
-    """All of METRICS; what cannot be computed is NaN, with the reason."""
+    """Computes all of METRICS; what cannot be computed is NaN, with the reason."""
     found = {}
     for name, metric in METRICS.items():
         try:

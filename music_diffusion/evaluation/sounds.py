@@ -11,15 +11,15 @@ import numpy as np
 from music_diffusion.audio.io import AudioReader
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
-from music_diffusion.evaluation.pairing import Item, Problem
+from music_diffusion.evaluation.pairing import ItemFiles, Problem
 
 SILENCE = 1e-4  # peak amplitude, -80 dBFS; below it a recording is silent
 LENGTH_SHARE, LENGTH_SECONDS = 0.1, 1.0  # the lengths of a pair may differ by less than either
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of a recording without hearing it."""
+class AudioFacts:
+    """Facts about a recording that are known without hearing it."""
 
     seconds: float  # of the part that counts
     sample_rate: int  # Hz, of the file
@@ -32,8 +32,8 @@ class Facts:
         return self.peak < SILENCE
 
 
-def read_start(path: str, seconds: float) -> tuple[Waveform, Facts]:
-    """At most the first `seconds` of a file, mixed to mono.
+def read_start(path: str, seconds: float) -> tuple[Waveform, AudioFacts]:
+    """Reads at most the first `seconds` of a file, mixed to mono.
 
     Raises:
       UserError: missing, not audio, damaged, or without a sample.
@@ -49,12 +49,12 @@ def read_start(path: str, seconds: float) -> tuple[Waveform, Facts]:
             raise UserError(f"{path}: has no samples")
         samples = np.concatenate(parts)[:limit]
         wave = Waveform(samples, reader.sample_rate)
-        return wave, Facts(
+        return wave, AudioFacts(
             seconds=wave.duration, sample_rate=reader.sample_rate, channels=reader.channels,
             peak=float(np.abs(samples).max(initial=0.0)), cut=count > limit)
 
 
-class Sound:
+class LazySound:
     """Samples that are decoded and resampled when they are first asked for."""
 
     def __init__(self, key: str, load: Callable[[], Waveform]):
@@ -64,7 +64,7 @@ class Sound:
         self._source: Waveform | None = None
 
     def at(self, sample_rate: int) -> np.ndarray:
-        """Samples [S] in mono."""
+        """Returns samples [S] in mono."""
         if sample_rate not in self._waves:
             if self._source is None:
                 self._source = self._load().mono()
@@ -72,8 +72,8 @@ class Sound:
         return self._waves[sample_rate].samples
 
 
-def problems_of(item: Item, facts: dict[str, Facts], min_seconds: float) -> list[Problem]:
-    """What the facts of an item's sides tell; see `usable`."""
+def problems_of(item: ItemFiles, facts: dict[str, AudioFacts], min_seconds: float) -> list[Problem]:
+    """Returns the problems that the facts of an item's sides show; see `usable`."""
     problems = []
     for side, found in facts.items():
         path = getattr(item, side)
@@ -95,7 +95,7 @@ def problems_of(item: Item, facts: dict[str, Facts], min_seconds: float) -> list
     return problems
 
 
-def _of_pair(item: Item, a: Facts, b: Facts) -> list[Problem]:
+def _of_pair(item: ItemFiles, a: AudioFacts, b: AudioFacts) -> list[Problem]:
     path, problems = item.generated or "", []
     if a.sample_rate != b.sample_rate:
         problems.append(Problem(
@@ -111,6 +111,6 @@ def _of_pair(item: Item, a: Facts, b: Facts) -> list[Problem]:
     return problems
 
 
-def usable(side: str, facts: Facts, min_seconds: float) -> bool:
-    """Whether a recording is scored. A silent generated one is: silence is a result, and a bad one."""
+def usable(side: str, facts: AudioFacts, min_seconds: float) -> bool:
+    """Returns whether a recording is scored. A silent generated one is: silence is a bad result."""
     return facts.seconds >= min_seconds and not (side == "reference" and facts.silent)

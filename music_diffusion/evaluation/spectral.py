@@ -1,4 +1,4 @@
-"""How far a waveform is from another: spectra, and the times of attacks. Arrays in, floats out.
+"""Distances of two waveforms: spectra, and the times of attacks. Arrays in, floats out.
 
 None of it hears phase or timbre as a listener does: two signals with equal
 distances here may sound very different. See `attack_offsets` for timing.
@@ -53,7 +53,7 @@ class FineSpectralDistance:
 
     def __init__(self, sample_rate: float = 16000, *, window: float = 0.016, hop: float = 0.004,
                  floor: float = 1e-4):
-        """By default a periodic Hann window of 256 and a hop of 64 samples at 16 kHz.
+        """Sets the windows: by default periodic Hann windows of 256, a hop of 64 samples at 16 kHz.
 
         Args:
           sample_rate: Hz.
@@ -98,7 +98,7 @@ class FineSpectralDistance:
 
 
 def log_mel_distance(codec: MelCodec, a: np.ndarray, b: np.ndarray) -> float:
-    """Mean |Δ log-mel| in nat of two signals [S] at the codec's rate."""
+    """Returns the mean |Δ log-mel| in nat of two signals [S] at the codec's rate."""
     distance = LogMelDistance(codec)
     distance.push(a, b)
     return distance.finish()
@@ -106,7 +106,7 @@ def log_mel_distance(codec: MelCodec, a: np.ndarray, b: np.ndarray) -> float:
 
 def fine_spectral_distance(a: np.ndarray, b: np.ndarray, sample_rate: float = 16000, *,
                            window: float = 0.016, hop: float = 0.004, floor: float = 1e-4) -> float:
-    """Mean |Δ log magnitude| in nat of two signals [S]; see `FineSpectralDistance`."""
+    """Returns the mean |Δ log magnitude| in nat of two signals [S]; see `FineSpectralDistance`."""
     distance = FineSpectralDistance(sample_rate, window=window, hop=hop, floor=floor)
     distance.push(a, b)
     return distance.finish()
@@ -123,7 +123,7 @@ def check_pair(a: np.ndarray, b: np.ndarray) -> None:
 def attack_times(samples: np.ndarray, sample_rate: float, *, width: float = 0.005,
                  rise: float = 0.5, spacing: float = 0.03, quiet_db: float = -40.0
                  ) -> Float[np.ndarray, " N"]:
-    """Times of attacks: where the energy rises most steeply.
+    """Returns the times of attacks, where the energy rises most steeply.
 
     The energy e(t) is the squared signal smoothed by a Gaussian. An attack is a
     local maximum of e'(t), computed at every sample and refined by a parabola. A
@@ -165,7 +165,7 @@ def attack_times(samples: np.ndarray, sample_rate: float, *, width: float = 0.00
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackOffsets:
-    """How the attacks of a signal lie against those of a reference."""
+    """Offsets of the attacks of a signal from those of a reference."""
 
     attacks: int  # of the reference
     matched: float  # share of them that have one of the signal's (0..1); NaN without attacks
@@ -179,7 +179,7 @@ class AttackOffsets:
 
 def match_attacks(reference: Float[np.ndarray, " N"], times: Float[np.ndarray, " M"],
                   tolerance: float) -> Float[np.ndarray, " K"]:
-    """Offsets (times - reference) of attacks that are each other's nearest, and near enough.
+    """Returns offsets (times - reference) of attacks that are each other's nearest, and near enough.
 
     Args:
       reference, times: seconds, ascending.
@@ -194,7 +194,7 @@ def match_attacks(reference: Float[np.ndarray, " N"], times: Float[np.ndarray, "
 
 
 def _nearest(values: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """For each query the index of the nearest of the ascending values."""
+    """Returns for each query the index of the nearest of the ascending values."""
     right = np.searchsorted(values, queries).clip(1, max(1, len(values) - 1))
     left = right - 1
     right = np.minimum(right, len(values) - 1)

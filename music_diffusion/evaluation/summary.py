@@ -1,4 +1,4 @@
-"""From the results of single files to the figures of a whole evaluation.
+"""Figures of a whole evaluation, from the results of single files.
 
 Every figure carries what is needed to judge it: an interval over files, what
 would be reached without a model (floor, ceiling), and how much audio it is from.
@@ -40,7 +40,7 @@ FEW_MINUTES = 10.0  # of audio on a side; with less the report warns
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of a score over files."""
+    """Statistics of a score over files."""
 
     mean: float
     median: float
@@ -49,7 +49,7 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstrumentRow:
-    """How well one class of instruments is heard."""
+    """Scores of one class of instruments: how well it is heard."""
 
     name: str
     files: int
@@ -61,7 +61,7 @@ class InstrumentRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All figures."""
+    """All figures of an evaluation."""
 
     figures: list[Figure]
     instruments: list[InstrumentRow]
@@ -74,7 +74,7 @@ class Summary:
 
 def summarize(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
               problems: Iterable[Problem], speed: dict[str, Any] | None = None) -> Summary:
-    """Figures of all results.
+    """Returns the figures of all results.
 
     Args:
       plan: settings.
@@ -114,7 +114,7 @@ def summarize(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
 
 
 def _check_anything(results: Sequence[FileResult], problems: Sequence[Problem]) -> None:
-    """Set metrics need both sides somewhere, notes the generated one."""
+    """Raises UserError if nothing is scored: sets need both sides somewhere, notes the generated one."""
     noted = any(GENERATED in r.counts for r in results)
     for side in (GENERATED, REFERENCE):
         if not any(side in _sides(r) for r in results) and not (side == REFERENCE and noted):
@@ -124,7 +124,7 @@ def _check_anything(results: Sequence[FileResult], problems: Sequence[Problem]) 
 
 
 def _sides(result: FileResult) -> set[str]:
-    """Those with embeddings."""
+    """Returns the sides with embeddings."""
     return set().union(*(by.keys() for by in result.embeddings.values()))
 
 
@@ -134,14 +134,14 @@ def _amount(seconds: Iterable[float]) -> dict[str, float]:
 
 
 def statistics(values: Iterable[float]) -> Statistics:
-    """Over those that are not NaN."""
+    """Returns the statistics of the values that are not NaN."""
     known = [v for v in values if not math.isnan(v)]
     return Statistics(mean=math.fsum(known) / len(known) if known else math.nan,
                       median=float(np.median(known)) if known else math.nan, files=len(known))
 
 
 def main_scores(results: Sequence[FileResult]) -> list[str]:
-    """Names of the scores of the generated side, in the order of the report."""
+    """Returns the names of the scores of the generated side, in the order of the report."""
     names = {name for r in results for name in r.scores if ":" not in name}
     order = [*sorted(n for n in names if n.startswith("reconstruction_")), *DISTANCES,
              "level_difference_db", *NOTE_LABELS]
@@ -150,7 +150,7 @@ def main_scores(results: Sequence[FileResult]) -> list[str]:
 
 def _table(results: Sequence[FileResult], keys_of: Callable[[FileResult], Iterable[str]]
            ) -> dict[str, dict[str, Statistics]]:
-    """Statistics of every score by some key of files."""
+    """Returns statistics of every score by some key of files."""
     names = main_scores(results)
     rows = collections.defaultdict(list)
     for r in results:
@@ -165,7 +165,7 @@ def _by_group(results: Sequence[FileResult]) -> dict[str, dict[str, Statistics]]
 
 
 def _instruments(results: Sequence[FileResult]) -> list[InstrumentRow]:
-    """The classes with the most notes first."""
+    """Returns a row for each class of instruments, that with the most notes first."""
     scores = _table(results, lambda r: r.instruments)
     total: dict[str, dict[str, NoteCounts]] = {}
     for r in results:

@@ -1,4 +1,4 @@
-"""Tables as papers print them: a row for each evaluation, a column for each figure."""
+"""Tables like those of papers: a row for each evaluation, a column for each figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Content = Mapping[str, Any]  # of a report.json
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """What a table holds, before it is filled; gin recipes bind it."""
+    """Rows and columns of a table before it is filled; gin recipes bind it."""
 
     title: str
     # Name of a row → what is evaluated for it. None is left out, and named among the warnings.
@@ -47,12 +47,12 @@ class Table:
 
     @property
     def plans(self) -> dict[str, EvaluationPlan]:
-        """The rows that are filled."""
+        """Returns the plans of the rows that are filled."""
         return {name: plan for name, plan in self.rows.items() if plan is not None}
 
 
 def evaluated(*, table: Table) -> Table:
-    """The configurable that a recipe of `evaluate` binds."""
+    """Returns the table that a recipe of `evaluate` binds."""
     return table
 
 
@@ -67,7 +67,7 @@ class FilledTable:
     warnings: tuple[str, ...]
 
     def markdown(self) -> str:
-        """For people; an arrow tells which direction is better."""
+        """Returns the table in Markdown, for people; an arrow shows which direction is better."""
         head = ["", *self.columns, "minutes"]
         lines = [f"# {self.title}", "", _line(head), _line(["---"] * len(head))]
         for name, values in self.rows.items():
@@ -78,7 +78,7 @@ class FilledTable:
         return "\n".join(lines).rstrip() + "\n"
 
     def csv(self) -> str:
-        """For spreadsheets."""
+        """Returns the table in CSV, for spreadsheets."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["row", *self.columns, "minutes"])
@@ -88,7 +88,7 @@ class FilledTable:
         return out.getvalue()
 
     def facts(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the table for JSON."""
         rows = {name: {c: None if math.isnan(v) else v for c, v in zip(self.columns, values, strict=True)}
                 for name, values in self.rows.items()}
         return {"title": self.title, "rows": rows, "minutes": self.minutes,
@@ -100,12 +100,12 @@ def _line(cells: list[str]) -> str:
 
 
 def row_folder(name: str) -> str:
-    """The folder of a row's report, inside that of the table."""
+    """Returns the folder of a row's report, inside that of the table."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "row"
 
 
 def fill(table: Table, contents: Mapping[str, Content]) -> FilledTable:
-    """The table of the rows' reports.
+    """Makes the table of the rows' reports.
 
     Args:
       table: what it holds.
@@ -127,11 +127,11 @@ def fill(table: Table, contents: Mapping[str, Content]) -> FilledTable:
     minutes = {name: content["amounts"]["generated"]["minutes"] for name, content in contents.items()}
     if table.ceilings:
         rows |= _ceilings(figures, keys)
-    told = [w for content in contents.values() for w in content["warnings"]]
-    told += [f"{name}: left out, as neither its model nor its audio is given" for name in table.left_out]
-    told += [f"{name}: {row[k]['label']}: {row[k]['note']}" for name, row in figures.items() for k in keys
+    said = [w for content in contents.values() for w in content["warnings"]]
+    said += [f"{name}: left out, as neither its model nor its audio is given" for name in table.left_out]
+    said += [f"{name}: {row[k]['label']}: {row[k]['note']}" for name, row in figures.items() for k in keys
              if k in row and row[k].get("note")]
-    warnings = dict.fromkeys(told)
+    warnings = dict.fromkeys(said)
     return FilledTable(title=table.title, rows=rows, minutes=minutes, warnings=tuple(warnings),
                        columns=tuple(_label(labels[k]) for k in keys))
 
@@ -147,7 +147,7 @@ def _label(figure: Mapping[str, Any]) -> str:
 
 
 def _ceilings(figures: Mapping[str, Mapping[str, Any]], keys: list[str]) -> dict[str, tuple[float, ...]]:
-    """Rows of the bounds above, by whose they are; of the first row that has each."""
+    """Returns rows of the bounds above, by whose they are, each from the first row that has it."""
     found: dict[str, dict[str, float]] = {}
     for row in figures.values():
         for key in keys:

@@ -1,4 +1,4 @@
-"""The published embeddings by TensorFlow itself: VGGish and TRILL from TensorFlow Hub, and VGGish's
+"""Published embeddings by TensorFlow itself: VGGish and TRILL from TensorFlow Hub, and VGGish's
 checkpoint. They need the extra `hub`.
 
 The settings are those of Hawthorne et al. 2022 (arXiv:2206.05408, section 5.1):
@@ -37,7 +37,7 @@ class _HubEmbedder:
     Args:
       handle: of the model.
       published: URL of the model that it should be.
-      mel: whose patches are its windows.
+      mel: a front end with the same windows: its patches.
       dim: D.
       call: of the model and a tensor of samples [S] → embeddings [n, D] or [1, n, D].
       layer: for `settings`.
@@ -120,7 +120,7 @@ class HubTRILL(_HubEmbedder):
 
 
 def read_slim_checkpoint(prefix: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The variables of the scope `vggish` in a TensorFlow checkpoint, by name.
+    """Reads the variables of the scope `vggish` in a TensorFlow checkpoint, by name.
 
     Args:
       prefix: of its files (PREFIX.index, PREFIX.data-…), or the file of the old format, as
@@ -145,7 +145,7 @@ def read_slim_checkpoint(prefix: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _identity(handle: str) -> str:
-    """Which weights: a URL as it is, a local folder with eight digits of its files."""
+    """Names the weights: a URL as it is, a local folder with eight digits of its files."""
     if "://" in handle:
         return handle
     folder = pathlib.Path(handle)

@@ -1,4 +1,4 @@
-"""What listens to recordings: embedding networks, a transcriber, an inverter. All are handed in."""
+"""Tools that listen to recordings: embedding networks, a transcriber, an inverter. All are handed in."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRANSCRIBER, INVERTER = "transcriber", "inverter"  # in `fingerprints`, beside t
 
 
 class Heard(Protocol):
-    """What a transcriber returns."""
+    """The notes that a transcriber hears, and its activations."""
 
     @property
     def notes(self) -> Notes: ...
 
     @property
     def frames(self) -> np.ndarray:
-        """[T, 88] float32, frame activations 0..1 of pitches 21..108."""
+        """Returns [T, 88] float32, frame activations 0..1 of pitches 21..108."""
         ...
 
     @property
@@ -38,11 +38,11 @@ class Transcriber(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """Hz that it wants."""
+        """Returns the sample rate that it wants, Hz."""
         ...
 
     def transcribe(self, samples: np.ndarray) -> Heard:
-        """Of mono samples [S]."""
+        """Returns what is heard in mono samples [S]."""
         ...
 
 
@@ -57,7 +57,7 @@ class Resynthesis:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What listens to the recordings."""
+    """Tools that listen to the recordings."""
 
     embedders: tuple[Embedder, ...]
     transcriber: Transcriber | None = None
@@ -76,12 +76,12 @@ ToolLoader = Callable[[], Tools]  # hashable and picklable; equal ones load the 
 
 @functools.lru_cache(maxsize=1)
 def tools_of(loader: ToolLoader) -> Tools:
-    """Loads them once a process."""
+    """Loads tools once a process."""
     return loader()
 
 
 def fingerprints(tools: Tools) -> dict[str, str]:
-    """What tells each tool from another: its settings, and what it does to a fixed sound.
+    """Returns what each tool differs by from others: its settings, and what it does to a fixed sound.
 
     Embedders say in their settings which weights they have.
     """
@@ -90,22 +90,22 @@ def fingerprints(tools: Tools) -> dict[str, str]:
         rate = tools.transcriber.sample_rate
         heard = tools.transcriber.transcribe(_probe(rate))
         found[TRANSCRIBER] = digest(tools.transcriber_name, rate, heard.frame_seconds,
-                                    len(heard.notes), _told(heard.frames))
+                                    len(heard.notes), _described(heard.frames))
     if tools.resynthesis is not None:
         rate = tools.resynthesis.sample_rate
         found[INVERTER] = digest(tools.resynthesis.name, rate,
-                                 _told(tools.resynthesis.run(_probe(rate))))
+                                 _described(tools.resynthesis.run(_probe(rate))))
     return found
 
 
 def _probe(rate: int) -> np.ndarray:
-    """A chord, and noise in its first half, [S] float32."""
+    """Returns the fixed sound: a chord, and noise in its first half, [S] float32."""
     time = np.arange(round(PROBE_SECONDS * rate)) / rate
     noise = np.random.default_rng(0).normal(size=len(time))
     tones = np.sin(2 * np.pi * np.array([220.0, 329.6, 523.3])[:, np.newaxis] * time).sum(axis=0)
     return (0.05 * noise * (time < PROBE_SECONDS / 2) + 0.1 * tones).astype(np.float32)
 
 
-def _told(values: np.ndarray) -> str:
-    """Few and rounded, so that the order in which another machine adds up does not matter."""
+def _described(values: np.ndarray) -> str:
+    """Describes values by few rounded figures, so that the order of summation does not matter."""
     return f"{values.mean(dtype=np.float64):.3g} {values.std(dtype=np.float64):.3g}"

@@ -1,4 +1,4 @@
-"""How much of the notes asked for is heard: note, instrument, frame and drum F1.
+"""Scores of how much of the notes asked for is heard: note, instrument, frame and drum F1.
 
 Notes are matched by mir_eval (Raffel et al., 2014), one estimated note to at
 most one reference note, by a maximum matching. It is an optional extra,
@@ -33,7 +33,7 @@ from music_diffusion.notes.activations import LOWEST_PITCH, NUM_PITCHES, pitch_r
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import GRANULARITIES
 
-ONSET_TOLERANCE = 0.05  # seconds; of offsets, the least
+ONSET_TOLERANCE = 0.05  # seconds; also the least tolerance of offsets
 OFFSET_RATIO = 0.2  # of the reference note's duration
 DECIMALS = 4  # of seconds, to which mir_eval rounds differences before it compares them
 CHUNK = 256  # notes that mir_eval gets at a time: it keeps square matrices of them
@@ -153,12 +153,12 @@ class NoteScores(FrameScores):
 
 
 def pooled_scores(pieces: Sequence[NoteScores]) -> dict[str, float]:
-    """Scores of all notes of all pieces (micro average): a long piece counts for more."""
+    """Returns scores of all notes of all pieces (micro average): a long piece counts for more."""
     return functools.reduce(operator.add, pieces, NoteScores()).values()
 
 
 def mean_scores(pieces: Sequence[NoteScores]) -> dict[str, float]:
-    """Means of the pieces' scores (macro average), each over the pieces where it is not NaN."""
+    """Returns means of the pieces' scores (macro average), each over the pieces where it is not NaN."""
     table = [piece.values() for piece in pieces]
     result = {}
     for name in NoteScores().values():
@@ -176,7 +176,7 @@ def note_scores(reference: Notes, estimate: Notes, *, granularity: str = "slakh_
       estimate: what a transcriber heard.
       granularity: what counts as the same instrument: program, slakh_class,
         family or flat. Programs 96..127 belong to the nearest Slakh class.
-      merge_unisons: on both sides, notes that a score cannot tell apart and
+      merge_unisons: on both sides, notes that are the same to a score and
         that begin within 50 ms of the first of them count as one, which lasts
         to the latest end. For scores that ignore instruments these are
         unisons of several instruments; for the others, of one instrument.
@@ -226,7 +226,7 @@ def frame_scores(reference: Notes, frames: np.ndarray, frame_seconds: float) -> 
 
 
 def _roll_scores(reference: np.ndarray, estimate: np.ndarray) -> FrameScores:
-    """Of rolls [T, 128] and [T', 128]."""
+    """Returns the scores of rolls [T, 128] and [T', 128]."""
     return FrameScores(frame=_roll_counts(reference, estimate),
                        chroma=_roll_counts(_chroma(reference), _chroma(estimate)))
 
@@ -239,7 +239,7 @@ def _roll_counts(reference: np.ndarray, estimate: np.ndarray) -> NoteCounts:
 
 
 def _chroma(roll: np.ndarray) -> np.ndarray:
-    """[T, 128] → [T, 12]: does the pitch class sound in some octave?"""
+    """Returns for [T, 128] pitches [T, 12] whether each pitch class sounds in some octave."""
     chroma = np.zeros((len(roll), 12), bool)
     for octave in range(0, 128, 12):
         part = roll[:, octave:octave + 12]
@@ -265,7 +265,7 @@ def _events(notes: Notes, key: np.ndarray, merge_unisons: bool) -> _Events:
 
 
 def _merged(events: _Events) -> _Events:
-    """Notes of one key that begin within 50 ms of the first of them become one."""
+    """Merges notes of one key that begin within 50 ms of the first of them."""
     first = []  # indices of the notes that stay
     previous_key, begin = -1, 0.0
     for i, (start, key) in enumerate(zip(events.start.tolist(), events.key.tolist(), strict=True)):
@@ -279,7 +279,7 @@ def _merged(events: _Events) -> _Events:
 
 
 def _match(reference: _Events, estimate: _Events, *, offsets: bool = False) -> NoteCounts:
-    """Size of the largest matching; both notes of a pair have one key and close onsets."""
+    """Returns the size of the largest matching; both notes of a pair have one key and close onsets."""
     match_notes = _mir_eval().match_notes
     matched = 0
     for ref, est in _chunks(reference, estimate):
@@ -294,7 +294,7 @@ def _match(reference: _Events, estimate: _Events, *, offsets: bool = False) -> N
 
 
 def _chunks(reference: _Events, estimate: _Events) -> Iterator[tuple[_Events, _Events]]:
-    """Parts between which nothing can match, of about CHUNK notes, both sides in each."""
+    """Yields parts between which nothing can match, of about CHUNK notes, both sides in each."""
     key = np.concatenate([reference.key, estimate.key])
     start = np.concatenate([reference.start, estimate.start])
     side = np.repeat([0, 1], [len(reference.key), len(estimate.key)])
@@ -315,7 +315,7 @@ def _chunks(reference: _Events, estimate: _Events) -> Iterator[tuple[_Events, _E
 
 
 def _intervals(events: _Events) -> np.ndarray:
-    """[N, 2] seconds; mir_eval refuses notes without duration, so they last a microsecond."""
+    """Returns [N, 2] seconds; mir_eval refuses notes without duration, so they last a microsecond."""
     return np.stack([events.start, np.maximum(events.end, events.start + 1e-6)], axis=1)
 
 

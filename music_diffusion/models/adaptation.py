@@ -1,4 +1,4 @@
-"""Learns one more performance, and nothing else: a model is left as it was for the others.
+"""Learning of one more performance, and nothing else: a model is left as it was for the others.
 
 A model with R performances of D features becomes one of R + 1 and D + 1. The new feature is 1 for the
 new performance and 0 for all others, so that the rows of FiLM's kernels which it meets are the new
@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.models.base import Metrics, Model, ModelBase, Variables
-from music_diffusion.models.performance import FILM, TABLE, widened
+from music_diffusion.models.performance import FILM, PERFORMANCE_TABLE, widened
 from music_diffusion.types import Batch, Params, StepProgress
 
 
@@ -40,16 +40,16 @@ class AdaptationModel(ModelBase):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of parameters that training leaves alone."""
+        """Returns patterns of parameters that training leaves alone."""
         return ("base/.*",)
 
     @property
     def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes that `init` needs."""
+        """Returns the shapes that `init` needs."""
         return self.model.feature_shapes
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         variables = self.model.init(rng, shapes)
         adapter = new_rows(variables["params"], self.begin_with)
         axes = {name: AxisMetadata(names=(None,) * value.ndim) for name, value in
@@ -59,26 +59,26 @@ class AdaptationModel(ModelBase):
                 "params_axes": {"base": variables["params_axes"], "adapter": unflatten_dict(marked)}}
 
     def adopt(self, params: Params, stored: Params) -> Params:
-        """The parameters of the model before it was grown, as the frozen ones; or those of a training."""
+        """Takes the parameters of the model before it was grown as frozen ones; or those of a training."""
         if set(stored) == {"base", "adapter"}:
             return stored
         base = widened(params["base"], stored)
         return {"base": base, "adapter": new_rows(base, self.begin_with)}
 
     def merged(self, params: Params) -> dict[str, Any]:
-        """The grown model's own parameters."""
+        """Returns the grown model's own parameters."""
         rows = flatten_dict(dict(params["adapter"]), sep="/")
         whole = flatten_dict(dict(params["base"]), sep="/")
         for name, row in rows.items():
             old = whole[name]
-            if name.endswith(TABLE):
+            if name.endswith(PERFORMANCE_TABLE):
                 row = jnp.append(row, jnp.ones((1,), row.dtype))
             whole[name] = jnp.concatenate([old[:-1], row[None].astype(old.dtype)])
         return unflatten_dict(whole, sep="/")
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """The model's own training loss."""
+        """Returns the model's own training loss."""
         return self.model.loss_fn(self.merged(params), batch, rng)
 
     def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
@@ -93,13 +93,13 @@ class AdaptationModel(ModelBase):
 
 
 def new_rows(params: Params, begin_with: int) -> dict[str, Any]:
-    """The adapter's first values: another performance's features, and FiLM that does nothing yet.
+    """Returns the adapter's first values: another performance's features, and FiLM that does nothing yet.
 
     Those kernels have a new row whose last input is the performance's last feature.
     """
     rows: dict[str, Any] = {}
     for name, value in flatten_dict(dict(params), sep="/").items():
-        if name.endswith(TABLE):
+        if name.endswith(PERFORMANCE_TABLE):
             rows[name] = jnp.asarray(value)[begin_with, :-1]
         elif name.endswith(FILM):
             rows[name] = jnp.zeros((np.shape(value)[1],), jnp.float32)
@@ -108,7 +108,7 @@ def new_rows(params: Params, begin_with: int) -> dict[str, Any]:
 
 def losses_of(model: Model, params: Params, batch: Batch, count: int, rng: PRNGKeyArray
               ) -> Float[np.ndarray, " R"]:
-    """Loss of a batch with each of `count` performances, with the same noise."""
+    """Returns the loss of a batch with each of `count` performances, with the same noise."""
     size = len(np.asarray(batch["targets"]))
 
     @jax.jit

@@ -21,14 +21,14 @@ Judge = Callable[[Params, jax.Array], Judgement]  # (its parameters, samples [B,
 
 
 def discriminator_hinge(real: Sequence[Array], fake: Sequence[Array]) -> Float[Array, ""]:
-    """Equation 1: mean over sub-discriminators of mean max(0, 1 − real) + mean max(0, 1 + fake)."""
+    """Returns equation 1: mean over sub-discriminators of mean max(0, 1 − real) + mean max(0, 1 + fake)."""
     terms = [jnp.mean(jax.nn.relu(1 - r)) + jnp.mean(jax.nn.relu(1 + f))
              for r, f in zip(real, fake, strict=True)]
     return sum(terms, jnp.zeros(())) / len(terms)
 
 
 def generator_hinge(fake: Sequence[Array]) -> Float[Array, ""]:
-    """Equation 2: mean over sub-discriminators of mean max(0, 1 − fake)."""
+    """Returns equation 2: mean over sub-discriminators of mean max(0, 1 − fake)."""
     terms = [jnp.mean(jax.nn.relu(1 - f)) for f in fake]
     return sum(terms, jnp.zeros(())) / len(terms)
 
@@ -36,9 +36,9 @@ def generator_hinge(fake: Sequence[Array]) -> Float[Array, ""]:
 def feature_matching(
     real: Sequence[Sequence[Array]], fake: Sequence[Sequence[Array]]
 ) -> Float[Array, ""]:
-    """Equation 3, relative: mean over all layers of mean |real − fake| / mean |real|.
+    """Returns equation 3, relative: mean over all layers of mean |real − fake| / mean |real|.
 
-    Divided as in EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3.4),
+    The division is that of EnCodec (Défossez et al. 2022, arXiv:2210.13438, section 3.4),
     so that no layer counts more for its scale, which is the discriminator's choice.
     """
     terms = [jnp.mean(jnp.abs(r - f)) / jnp.maximum(jnp.mean(jnp.abs(r)), 1e-6)
@@ -59,7 +59,7 @@ class AdversarialLosses(NamedTuple):
 def adversarial_losses(
     judge: Judge, params: Params, real: Float[Array, "B S"], fake: Float[Array, "B S"]
 ) -> AdversarialLosses:
-    """Both players' losses, for one backward pass of their sum.
+    """Returns both players' losses, for one backward pass of their sum.
 
     `adversarial` and `feature` have a gradient with respect to `fake` and none
     to `params`; `discriminator` the other way round. So the gradient of any

@@ -1,4 +1,4 @@
-"""What every member of the zoo is: a model that trains, evaluates and predicts.
+"""Protocols of the zoo's members: a model trains, evaluates and predicts.
 
 The four functions are those that `t5x.models.BaseModel` asks for, so that one
 object serves the built-in trainer and, through an adapter, T5X. What only some
@@ -105,17 +105,17 @@ class ModelBase:
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """None: all parameters are trained."""
+        """Returns none: all parameters are trained."""
         return ()
 
     @property
     def feature_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """None: parameters depend on the configuration alone."""
+        """Returns none: parameters depend on the configuration alone."""
         return {}
 
     @property
     def performances(self) -> PerformanceConfig | None:
-        """None: the model knows one sound."""
+        """Returns None: the model knows one sound."""
         return None
 
     def adopt(self, params: Params, stored: Params) -> Params:
@@ -134,7 +134,7 @@ class ModelBase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentLength:
-    """How many frames a generator makes at once, in frames of its space."""
+    """Number of frames that a generator makes at once, in frames of its space."""
 
     frames: int = 256  # where nothing else is asked for
     multiple: int | None = None  # other lengths are multiples of this; None: there are no others
@@ -199,17 +199,17 @@ class GeneratorBase(ModelBase):
 
     @property
     def segment(self) -> SegmentLength:
-        """Any length, usually 256 frames."""
+        """Returns that any length will do, usually 256 frames."""
         return SegmentLength(multiple=1)
 
     @property
     def joinings(self) -> tuple[str, ...]:
-        """Overlaps."""
+        """Returns overlap alone."""
         return (OVERLAP,)
 
     @property
     def sampling(self) -> Sampling:
-        """Nothing to choose."""
+        """Returns that there is nothing to choose."""
         return Sampling()
 
     def sampled_by(self, sampling: Sampling) -> Self:
@@ -223,7 +223,7 @@ class GeneratorBase(ModelBase):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a generator samples; None for what it does not have."""
+    """Settings of a generator's sampling; None for what it does not have."""
 
     steps: int | None = None  # sampling steps, from 1
     solver: Solver | None = None

@@ -1,4 +1,4 @@
-"""A loss that is computed at one of several lengths, whichever is long enough for the batch."""
+"""Loss that is computed at one of several lengths, whichever is long enough for the batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Loss = Callable[[Params, Any], tuple[Float[Array, ""], Metrics]]  # of parameter
 
 
 def bucket_of(longest: Int[Array, ""], lengths: Sequence[int]) -> Int[Array, ""]:
-    """Index of the least of the ascending `lengths` that is not below `longest`, else of the last."""
+    """Returns the index of the least of the ascending `lengths` not below `longest`, else of the last."""
     # A count rather than a search: it is the same program on every device of a mesh.
     return jnp.sum(longest > jnp.asarray(lengths[:-1], jnp.int32), dtype=jnp.int32)
 
@@ -25,9 +25,9 @@ def bucket_of(longest: Int[Array, ""], lengths: Sequence[int]) -> Int[Array, ""]
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def switch_loss(losses: tuple[Loss, ...], index: Int[Array, ""], params: Params, data: Any
                 ) -> tuple[Float[Array, ""], Metrics]:
-    """`losses[index](params, data)`, of which only that one is computed.
+    """Returns `losses[index](params, data)`; the others are not computed.
 
-    Differentiable by the parameters and by reverse mode only. The gradient is taken
+    It is differentiable by the parameters and by reverse mode only. The gradient is taken
     within the branch: taken from outside, every branch would hand over the
     activations of all of them.
     """

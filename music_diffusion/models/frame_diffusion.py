@@ -101,22 +101,22 @@ class FrameDiffusionModel(DiffusionBase):
 
     @property
     def network(self) -> ScoreDenoiser:
-        """The Linen module."""
+        """Returns the Linen module."""
         return ScoreDenoiser(self.config)
 
     @property
     def codec(self) -> MelCodec:
-        """The codec of the spectrograms."""
+        """Returns the codec of the spectrograms."""
         return self.config.codec
 
     @property
     def space(self) -> MelSpace:
-        """Scaled mel."""
+        """Returns the space, scaled mel."""
         return MelSpace(codec=self.codec)
 
     @property
     def segment(self) -> SegmentLength:
-        """Whatever the U-Net can halve."""
+        """Returns the lengths that the U-Net can halve."""
         return SegmentLength(multiple=self.config.unet.frame_multiple)
 
     @property
@@ -126,7 +126,7 @@ class FrameDiffusionModel(DiffusionBase):
 
     @property
     def conditions(self) -> NoteFrames:
-        """Notes on frames, as the network takes them."""
+        """Returns conditions on frames, as the network takes them."""
         dropped = self.config.timbre.performances is not None and self.performance_guidance != 1.0
         return NoteFrames(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
                           base_maps=dropped)
@@ -147,11 +147,11 @@ class FrameDiffusionModel(DiffusionBase):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of parameters that training leaves alone."""
+        """Returns patterns of parameters that training leaves alone."""
         return () if self.train_timbre else ("timbre/.*",)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone
         t = self.config.unet.frame_multiple
         slots = {f: jnp.zeros((1, t, 1), jnp.int32 if i < 3 else jnp.float32)
@@ -174,7 +174,7 @@ class FrameDiffusionModel(DiffusionBase):
     def note_maps(self, params: Params, batch: Batch,
                   performance: Float[Array, "B R"] | None = None,
                   keep_performance: Float[Array, " B"] | None = None) -> Float[Array, "B T 2 F"]:
-        """The batch's `maps`, or the maps of its slots.
+        """Returns the batch's `maps`, or the maps of its slots.
 
         Args:
           params, batch: as in `loss_fn`.
@@ -195,12 +195,12 @@ class FrameDiffusionModel(DiffusionBase):
                                   one_hot=self.train_timbre, method="note_maps")
 
     def adopt(self, params: Params, stored: Params) -> Params:
-        """Parameters of a model with fewer performances, or without, as this one's; see `widened`."""
+        """Returns parameters of a model with fewer performances, or none, as this one's; see `widened`."""
         return widened(params, stored)
 
     def condition(self, params: Params, batch: Batch, keep: Float[Array, " B"],
                   keep_performance: Float[Array, " B"] | None = None) -> Condition:
-        """What the denoiser needs of its conditions, once a segment.
+        """Computes what the denoiser needs of its conditions, once a segment.
 
         Args:
           params, batch: as in `loss_fn`; targets are not needed.
@@ -215,7 +215,7 @@ class FrameDiffusionModel(DiffusionBase):
             method="condition")
 
     def _tails(self, batch: Batch) -> Array | None:
-        """The batch's tails, if the network wants them."""
+        """Returns the batch's tails, if the network wants them."""
         if not self.config.tails:
             return None
         require_features(batch, ("tails",))
@@ -223,7 +223,7 @@ class FrameDiffusionModel(DiffusionBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Training loss, with dropout of the notes and of the performance."""
+        """Returns the training loss, with dropout of the notes and of the performance."""
         require_features(batch, ("targets",))
         rng_loss, rng_keep = jax.random.split(rng)
         size = jnp.shape(batch["targets"])[0]
@@ -239,7 +239,7 @@ class FrameDiffusionModel(DiffusionBase):
 
     def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss with all conditions, and `map_l1`, the map's error in nat."""
+        """Returns the loss with all conditions, and `map_l1`, the map's error in nat."""
         require_features(batch, ("targets",))
         return self._loss(params, batch, rng, jnp.ones((jnp.shape(batch["targets"])[0],)))
 
@@ -268,7 +268,7 @@ class FrameDiffusionModel(DiffusionBase):
                                   cond, method="denoise")
 
     def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:
-        """(z [B, T, F], logsnr [B]) → guided v for the batch's conditions."""
+        """Returns (z [B, T, F], logsnr [B]) → guided v for the batch's conditions."""
         require_features(batch, ("roll",))
         on, off = (jnp.full(jnp.shape(batch["roll"])[:1], x, jnp.float32) for x in (1, 0))
         full = self.condition(params, batch, on)
@@ -284,14 +284,14 @@ class FrameDiffusionModel(DiffusionBase):
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
                progress: StepProgress | None = None) -> Float[Array, "B T F"]:
-        """Scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
+        """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
         return sample(self.denoiser(params, batch), self.temperature * z_T, rng, schedule=self.schedule,
                       parameterization=V(), solver=self.solver, num_steps=self.num_steps,
                       times=self.times, x0_hook=x0_hook, progress=progress)
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B T F"]:
-        """Scaled mel in [-1, 1] of one segment per example."""
+        """Samples scaled mel in [-1, 1], one segment per example."""
         require_features(batch, ("roll",))
         rng_start, rng_solver = jax.random.split(rng)
         shape = (*jnp.shape(batch["roll"])[:2], self.codec.mels)
@@ -315,14 +315,14 @@ class NoteTimbreModel(ModelBase):
         return self.config.performances
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`."""
+        """Returns fresh `params` and `params_axes`."""
         del shapes
         ids, seconds = jnp.zeros((1,), jnp.int32), jnp.zeros((1,))
         performance = performance_weights({FEATURE: ids}, self.config.performances)
         return jax.jit(NoteTimbre(self.config).init)(rng, ids, ids, ids, seconds, seconds, performance)
 
     def adopt(self, params: Params, stored: Params) -> Params:
-        """A network with fewer performances, or without, as this one; see `models.performance.widened`.
+        """Takes a network with fewer performances, or none, as this one; see `models.performance.widened`.
 
         `stored` may also be the parameters of a model that has a note timbre network.
         """
@@ -330,7 +330,7 @@ class NoteTimbreModel(ModelBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Mean absolute error in nat; what both put below the codec's floor is right."""
+        """Returns the mean absolute error in nat; what both put below the codec's floor is right."""
         del rng
         mel = self._mel(params, batch, one_hot=True)
         target, floor = jnp.asarray(batch["mel"]), self.config.codec.log_min
@@ -342,7 +342,7 @@ class NoteTimbreModel(ModelBase):
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B F"]:
-        """Log-mel in nat of every frame."""
+        """Returns log-mel in nat of every frame."""
         del rng, progress
         require_features(batch, SLOT_FIELDS)
         return self._mel(params, batch, one_hot=False)

@@ -17,7 +17,7 @@ from music_diffusion.types import Mel, Params
 
 
 def generator_input(codec: MelCodec, mel: Float[Array, "*B T F"]) -> Float[Array, "*B T F"]:
-    """nat → model range, as `codec.scale` but without its upper limit.
+    """Scales nat to the model's range, as `codec.scale` but without its upper limit.
 
     Diffusion models keep within [-1, 1]; but recordings exceed it (a sine of
     amplitude 1 is 9 dB above +1), and what is limited there would come out quieter.
@@ -53,7 +53,7 @@ class NeuralInverter:
 
     @functools.cached_property
     def _weights(self) -> Params:
-        """The parameters on the device."""
+        """Returns the parameters on the device."""
         return jax.tree.map(jnp.asarray, self.params)
 
     def _decode(self, mel: Mel) -> np.ndarray:

@@ -28,16 +28,16 @@ class MapModel(ModelBase):
 
     @property
     def performances(self) -> PerformanceConfig | None:
-        """The table of the whole network, as parameters are."""
+        """Returns the table of the whole network, to which the parameters belong."""
         return self.model.performances
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes` of the whole network."""
+        """Returns fresh `params` and `params_axes` of the whole network."""
         return self.model.init(rng, shapes)
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Mean absolute error of the map in nat."""
+        """Returns the mean absolute error of the map in nat."""
         del rng
         error = jnp.abs(self._map(params, batch) - jnp.asarray(batch["targets"]))
         codec = self.model.codec
@@ -48,7 +48,7 @@ class MapModel(ModelBase):
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B T F"]:
-        """Scaled maps."""
+        """Returns scaled maps."""
         del rng, progress
         return self._map(params, batch)
 
@@ -61,5 +61,5 @@ class MapModel(ModelBase):
 
 
 def without_maps(batch: Batch) -> Batch:
-    """A batch whose maps are to be drawn from its slots."""
+    """Returns the batch without its maps, which are then drawn from its slots."""
     return {k: v for k, v in batch.items() if k not in ("maps", "base_maps")}

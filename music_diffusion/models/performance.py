@@ -1,4 +1,4 @@
-"""What zoo members with performances share: their feature, and parameters that grow with the table.
+"""Performances of zoo members: their feature, and parameters that grow with the table.
 
 Feature of a batch (R rows of the table, see `networks.performance`):
 
@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from music_diffusion.models.base import require_features
-from music_diffusion.networks.performance import FEATURE, TABLE, PerformanceConfig
+from music_diffusion.networks.performance import FEATURE, PERFORMANCE_TABLE, PerformanceConfig
 from music_diffusion.types import Batch, Params
 
 FILM = "DenseGeneral_0/kernel"
@@ -29,7 +29,7 @@ FILM = "DenseGeneral_0/kernel"
 
 def performance_weights(batch: Batch, config: PerformanceConfig | None,
                         keep: Float[Array, " B"] | None = None) -> Float[Array, "B R"] | None:
-    """The batch's performances as weights of the table's rows; None where the model has no table.
+    """Returns the batch's performances as weights of the table's rows; None where the model has no table.
 
     Args:
       batch: with the feature, if there is a table.
@@ -50,7 +50,7 @@ def performance_weights(batch: Batch, config: PerformanceConfig | None,
 
 
 def widened(fresh: Params, stored: Params) -> dict[str, Any]:
-    """Parameters of a model without performances, or with fewer, as those of one with more.
+    """Returns parameters of a model without performances, or with fewer, as those of one with more.
 
     FiLM layers get rows of zeros for the features that are new to them, so that the
     model begins as it was: whatever a new feature's value, it adds nothing yet. What
@@ -72,7 +72,7 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
         kept, shape = np.asarray(kept), np.shape(value)
         if name.endswith(FILM) and kept.shape[0] < shape[0]:
             kept = np.pad(kept, [(0, shape[0] - kept.shape[0]), (0, 0)])
-        elif name.endswith(TABLE) and kept.shape != shape:
+        elif name.endswith(PERFORMANCE_TABLE) and kept.shape != shape:
             table = np.array(value)
             table[:kept.shape[0]] = np.pad(kept, [(0, 0), (0, shape[1] - kept.shape[1])])
             kept = table
@@ -93,7 +93,8 @@ def one_more(sizes: Any) -> Any:
 
 
 def narrowed(params: Params, rows: Sequence[int]) -> dict[str, Any]:
-    """Parameters of a model with performances as those of one that knows only some of them."""
+    """Returns parameters of a model with performances as those of one that knows only some of them."""
     flat = flatten_dict(dict(params), sep="/")
-    return unflatten_dict({name: np.asarray(value)[list(rows)] if name.endswith(TABLE) else value
-                           for name, value in flat.items()}, sep="/")
+    of_rows = {name: np.asarray(value)[list(rows)]
+               for name, value in flat.items() if name.endswith(PERFORMANCE_TABLE)}
+    return unflatten_dict(flat | of_rows, sep="/")

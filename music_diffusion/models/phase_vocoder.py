@@ -5,7 +5,7 @@ consistency alone. The network estimates the log-magnitudes of a longer window
 on a finer grid and how the phase advances from frame to frame, both trained by
 regression: unlike the phase itself they are functions of what is heard. Each
 spectral peak then continues its phase (`audio.phase`), at the mean of the
-frequency that the network tells and the one that its magnitudes show, whose
+frequency that the network estimates and the one that its magnitudes show, whose
 errors differ. The result is corrected towards the spectrogram that it came from
 (`audio.mel_consistency`).
 
@@ -88,31 +88,31 @@ class PhaseVocoderModel(ModelBase):
 
     @property
     def hop(self) -> int:
-        """Samples between the frames of the estimated spectra."""
+        """Returns the samples between the frames of the estimated spectra."""
         return self.codec.hop // self.network.upsample
 
     @property
     def lead(self) -> int:
-        """Samples by which a window begins before the codec's window with the same centre."""
+        """Returns the samples by which a window begins before the codec's window with the same centre."""
         return (self.window - self.codec.window) // 2
 
     @property
     def slope(self) -> float:
-        """Nat a bin by which a sinusoid's influence falls; within a main lobe it prevails."""
+        """Returns the nat a bin by which a sinusoid's influence falls; within a main lobe it prevails."""
         return 0.7 * self.window / self.fft
 
     @property
     def spectrum_frames(self) -> int:
-        """Codec frames on each side that a spectrum depends on, phases apart."""
+        """Returns the codec frames on each side that a spectrum depends on, phases apart."""
         return self.network.context_frames + 1 + -(-STEADY // self.network.upsample)
 
     @property
     def sample_frames(self) -> int:
-        """Codec frames of spectra on each side that a sample depends on."""
+        """Returns the codec frames of spectra on each side that a sample depends on."""
         return 1 - (-self.window // self.codec.hop) + self.corrections * reach_frames(self.codec)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes
         mel = jnp.zeros((1, 1, self.codec.mels))
         estimate = jnp.zeros((1, 1, self.codec.fft // 2 + 1))
@@ -120,9 +120,9 @@ class PhaseVocoderModel(ModelBase):
 
     def estimates(self, params: Params, mel: Float[Array, "B T F"]
                   ) -> tuple[Float[Array, "B upsample*T K"], Float[Array, "B upsample*T K"]]:
-        """(log-magnitudes, nat; deviations of the advance from the bins' own, radians).
+        """Returns (log-magnitudes, nat; deviations of the advance from the bins' own, radians).
 
-        Of windows whose centres are those of the codec's frames, and between them.
+        They are of windows whose centres are those of the codec's frames, and between them.
         """
         linear = jax.lax.stop_gradient(jax.vmap(lambda m: mel_to_linear(self.codec, m))(mel))
         correction, deviation = SpectrumNet(self.network).apply(
@@ -136,7 +136,7 @@ class PhaseVocoderModel(ModelBase):
         return jnp.asarray(values)[None, None]
 
     def _finer_bins(self, log: Float[Array, "B T k"]) -> Float[Array, "B T K"]:
-        """Linear interpolation from the codec's FFT bins to those of `fft`."""
+        """Interpolates linearly from the codec's FFT bins to those of `fft`."""
         factor = self.fft // self.codec.fft
         share = match_rank(jnp.arange(factor) / factor, log[..., None])
         between = log[..., :-1, None] * (1 - share) + log[..., 1:, None] * share
@@ -145,7 +145,7 @@ class PhaseVocoderModel(ModelBase):
     def spectra(self, log: Float[Array, "B n K"], deviation: Float[Array, "B n K"],
                 before: Float[Array, "B K"], *, margin: int = 0
                 ) -> tuple[Complex[Array, "B m K"], Float[Array, "B m K"]]:
-        """Spectra of m = n - 2 * margin windows, and the phases at their centres.
+        """Returns the spectra of m = n - 2 * margin windows, and the phases at their centres.
 
         Args:
           log: see `estimates`.
@@ -157,8 +157,8 @@ class PhaseVocoderModel(ModelBase):
         steady = mean_over_frames(log, STEADY)
         owner = nearest_peaks(steady, slope=self.slope)
         seen = peak_offset(steady) * (TURN * self.hop / self.fft)
-        told = local_mean(log, deviation, hop=self.hop, fft=self.fft, frames=TRACK, bins=LOBE)
-        advance = 0.5 * (seen + told) + self._last_axis(bin_advance(hop=self.hop, fft=self.fft))
+        estimated = local_mean(log, deviation, hop=self.hop, fft=self.fft, frames=TRACK, bins=LOBE)
+        advance = 0.5 * (seen + estimated) + self._last_axis(bin_advance(hop=self.hop, fft=self.fft))
         inner = slice(margin, log.shape[1] - margin)
         log, owner, advance = log[:, inner], owner[:, inner], advance[:, inner]
         phases, _ = continue_phases(owner, advance, before)
@@ -166,7 +166,7 @@ class PhaseVocoderModel(ModelBase):
         return jnp.exp(jax.lax.complex(log, turned)), phases
 
     def samples(self, spectra: Complex[Array, "n K"], mel: Float[Array, "T F"]) -> Float[Array, " S"]:
-        """[T * hop] samples of n = upsample * T spectra; the edges lack their neighbours."""
+        """Returns [T * hop] samples of n = upsample * T spectra; the edges lack their neighbours."""
         hann = jnp.broadcast_to(_hann(self.window), (len(spectra), self.window))
         parts = jnp.fft.irfft(spectra, self.fft)[:, :self.window] * hann
         weight = overlap_add(hann**2, hop=self.hop)
@@ -180,7 +180,7 @@ class PhaseVocoderModel(ModelBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """L1 of log-magnitudes above the floor, relative L1 of compressed magnitudes, and L1 of the
+        """Sums L1 of log-magnitudes above the floor, relative L1 of compressed magnitudes, and L1 of the
         advance, at peaks above all: only there it is read."""
         del rng
         log, deviation, true, true_deviation = self._compared(params, batch)
@@ -198,7 +198,7 @@ class PhaseVocoderModel(ModelBase):
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B S"]:
-        """Samples [B, T * hop] of the batch's `mel` (nat), or of its `audio`'s; `rng` draws phases."""
+        """Returns samples [B, T * hop] of the batch's `mel` (nat) or of its `audio`; `rng` draws phases."""
         del progress
         if "mel" in batch:
             mel = jnp.asarray(batch["mel"], jnp.float32)
@@ -210,7 +210,7 @@ class PhaseVocoderModel(ModelBase):
         return jax.vmap(self.samples)(spectra, mel)
 
     def _compared(self, params: Params, batch: Batch):
-        """Estimated log-magnitudes and deviations, true magnitudes and deviations, where the network
+        """Returns estimated log-magnitudes and deviations, and true ones of both, where the network
         saw all that it can see."""
         require_features(batch, ("audio",))
         audio, codec, trim = jnp.asarray(batch["audio"]), self.codec, self.network.context_frames
@@ -264,12 +264,12 @@ class PhaseVocoder:
         return ChunkedStream(self.codec, _Decoder(self), grid)
 
     def invert(self, mel: Mel) -> np.ndarray:
-        """[T, F] nat → [T * hop] float32. Raises UserError for NaN or another shape."""
+        """Returns samples [T * hop] float32 of [T, F] nat. Raises UserError for NaN or another shape."""
         return invert_by_stream(self, mel)
 
     @functools.cached_property
     def weights(self) -> Params:
-        """The parameters on the device."""
+        """Returns the parameters on the device."""
         return jax.tree.map(jnp.asarray, self.params)
 
 
@@ -290,7 +290,7 @@ class _Decoder:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _decode(model: PhaseVocoderModel, step: int, params: Params, mel: Float[Array, "T F"],
             before: Float[Array, " K"]) -> tuple[Float[Array, " S"], Float[Array, " K"]]:
-    """Samples [T * hop], those at the edges 0; and the phases of the frame before the next chunk's."""
+    """Returns samples [T * hop], 0 at the edges, and the phases of the frame before the next chunk's."""
     edge, upsample = model.spectrum_frames, model.network.upsample
     # Accelerators' shorter formats would round differently in chunks of different shapes.
     with jax.default_matmul_precision("float32"):
@@ -302,7 +302,7 @@ def _decode(model: PhaseVocoderModel, step: int, params: Params, mel: Float[Arra
 
 
 def _highest_around(magnitude: Float[Array, "B n K"]) -> Float[Array, "B n K"]:
-    """The maximum over the bins within `AROUND`."""
+    """Returns the maximum over the bins within `AROUND`."""
     return jax.lax.reduce_window(magnitude, 0.0, jax.lax.max, (1, 1, 2 * AROUND + 1), (1, 1, 1),
                                  "SAME")
 

@@ -1,4 +1,4 @@
-"""The spaces that generators sample in: the mel spectrogram, or a latent that knows its way to it."""
+"""Spaces that generators sample in: the mel spectrogram, or a latent that knows its way to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from music_diffusion.types import Mel, Params
 
 
 class Space(Protocol):
-    """Where the noise is, and how to get to log-mel and back. Frozen and hashable."""
+    """Space in which a generator samples, with its way to log-mel and back. Frozen and hashable."""
 
     @property
     def codec(self) -> MelCodec:
@@ -47,12 +47,12 @@ class MelSpace:
 
     @property
     def step(self) -> int:
-        """One."""
+        """Returns one."""
         return 1
 
     @property
     def channels(self) -> int:
-        """Mel bins."""
+        """Returns the mel bins."""
         return self.codec.mels
 
     def to_mel(self, params: Params, x: Float[np.ndarray, "t C"]) -> Mel:

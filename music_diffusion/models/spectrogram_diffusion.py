@@ -49,7 +49,7 @@ from music_diffusion.models.buckets import Loss, bucket_of, switch_loss
 from music_diffusion.models.performance import one_more, performance_weights, widened
 from music_diffusion.models.spaces import MelSpace
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
-from music_diffusion.networks.positions import TABLE
+from music_diffusion.networks.positions import POSITION_TABLE
 from music_diffusion.networks.transformer import Encoded, SpectrogramTransformer, T5Config
 from music_diffusion.notes.vocabulary import EventConfig
 from music_diffusion.types import Batch, Params, StepProgress
@@ -58,7 +58,7 @@ CONDITIONS = ("inputs", "targets_context", "targets_context_mask")  # of the not
 
 
 def drop_conditions(batch: Batch, keep: Bool[Array, " B"]) -> dict[str, Any]:
-    """The batch with ids, context and mask of the examples not kept set to zero."""
+    """Returns the batch with ids, context and mask of the examples not kept set to zero."""
     dropped = dict(batch)
     for name in CONDITIONS:
         if name in batch:
@@ -104,29 +104,29 @@ class SpectrogramDiffusionModel(DiffusionBase):
 
     @property
     def space(self) -> MelSpace:
-        """Scaled mel."""
+        """Returns the space, scaled mel."""
         return MelSpace(codec=self.codec)
 
     @property
     def segment(self) -> SegmentLength:
-        """Segments of the length that was learned."""
+        """Returns the length that was learned."""
         return SegmentLength(frames=self.config.frames)
 
     @property
     def joinings(self) -> tuple[str, ...]:
-        """Context where the model reads it; overlaps (Maman et al. 2024) where it has performances."""
+        """Returns context if the model reads it, overlap (Maman et al. 2024) if it has performances."""
         if self.config.context:
             return CONTEXT, OVERLAP
         return (SEPARATE, OVERLAP) if self.performances is None else (OVERLAP, SEPARATE)
 
     @property
     def performances(self) -> PerformanceConfig | None:
-        """The table of performances."""
+        """Returns the table of performances."""
         return self.config.performances
 
     @property
     def conditions(self) -> NoteTokens:
-        """Note tokens, and the segment before where the network reads it."""
+        """Returns conditions of note tokens, and of the segment before where the network reads it."""
         return NoteTokens(events=self.events, tokens=self.config.max_tokens, context=self.config.context)
 
     def one_more_performance(self) -> SpectrogramDiffusionModel:
@@ -137,7 +137,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
 
     @property
     def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the features of one example, for `init`."""
+        """Returns the shapes of the features of one example, for `init`."""
         c = self.config
         shapes = {"inputs": (1, c.max_tokens), "targets": (1, c.frames, c.mel_bins)}
         if c.context:
@@ -149,12 +149,12 @@ class SpectrogramDiffusionModel(DiffusionBase):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of parameters that training leaves alone: the position tables."""
-        return (f"{TABLE}/embedding",)
+        """Returns patterns of parameters that training leaves alone: the position tables."""
+        return (f"{POSITION_TABLE}/embedding",)
 
     @property
     def network(self) -> SpectrogramTransformer:
-        """The Linen module."""
+        """Returns the Linen module."""
         return SpectrogramTransformer(self.config)
 
     @property
@@ -163,7 +163,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
         return names if self.config.performances is None else (*names, FEATURE)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         require_features(shapes, (*self._condition_names, "targets"))
         # Parameters do not depend on the batch size; one example is the cheapest.
         zeros = {name: jnp.zeros((1, *shape[1:])) for name, shape in shapes.items()}
@@ -176,11 +176,11 @@ class SpectrogramDiffusionModel(DiffusionBase):
         return jax.jit(init)(rng)
 
     def adopt(self, params: Params, stored: Params) -> Params:
-        """Parameters of a model with fewer performances, or without, as this one's; see `widened`."""
+        """Returns parameters of a model with fewer performances, or none, as this one's; see `widened`."""
         return widened(params, stored)
 
     def _inputs(self, batch: Batch) -> tuple[Array, ...]:
-        """What the encoders read: ids, and context and mask where there is context."""
+        """Returns what the encoders read: ids, and context and mask where there is context."""
         require_features(batch, self._condition_names)
         tokens, *context = (jnp.asarray(batch[name]) for name in self._condition_names
                             if name in CONDITIONS)
@@ -189,7 +189,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
     def loss_fn(
         self, params: Params, batch: Batch, rng: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Training loss (equation 1 of the paper, w_t = 1), dropping features and conditions.
+        """Returns the training loss (equation 1 of the paper, w_t = 1), dropping features and conditions.
 
         Args:
           params: as from `init`.
@@ -211,13 +211,13 @@ class SpectrogramDiffusionModel(DiffusionBase):
     def eval_fn(
         self, params: Params, batch: Batch, rng: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of the conditional prediction without any dropout."""
+        """Returns the loss of the conditional prediction without any dropout."""
         return self._loss(params, batch, rng, None)
 
     def _loss(
         self, params: Params, batch: Batch, rng: PRNGKeyArray, rng_dropout: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], Metrics]:
-        """At the shortest length of `token_buckets` that holds all note tokens."""
+        """Computes the loss at the shortest length of `token_buckets` that holds all note tokens."""
         require_features(batch, (*self._condition_names, "targets"))
         tokens = jnp.asarray(batch["inputs"])
         size = tokens.shape[1]
@@ -262,7 +262,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
         )
 
     def denoiser(self, params: Params, batch: Batch) -> DenoiseFn:
-        """(z [B T F], logsnr [B]) → guided raw output for the batch's conditions.
+        """Returns (z [B T F], logsnr [B]) → guided raw output for the batch's conditions.
 
         The conditions are encoded here, once, down to the keys and values of every
         cross-attention; the evaluation without notes has no cross-attention.
@@ -291,7 +291,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
                progress: StepProgress | None = None) -> Float[Array, "B T F"]:
-        """Scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
+        """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
         return sample(self.denoiser(params, batch), z_T, rng, schedule=self.schedule,
                       parameterization=self.parameterization, solver=self.solver,
                       num_steps=self.num_steps, times=self.times, x0_hook=x0_hook, progress=progress)
@@ -299,7 +299,7 @@ class SpectrogramDiffusionModel(DiffusionBase):
     def predict_batch(
         self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: StepProgress | None = None
     ) -> Float[Array, "B T F"]:
-        """Scaled mel in [-1, 1] of one segment per example.
+        """Samples scaled mel in [-1, 1], one segment per example.
 
         Args:
           params: as from `init`.

@@ -39,7 +39,7 @@ GeneratorConfig = SEANetConfig | ISTFTHeadConfig
 
 
 def build_generator(config: GeneratorConfig) -> nn.Module:
-    """The Linen module of a configuration: scaled mel [B, T, F] → samples [B, T * hop]."""
+    """Makes the Linen module of a configuration: scaled mel [B, T, F] → samples [B, T * hop]."""
     if isinstance(config, SEANetConfig):
         return SEANet(config)
     return ISTFTHead(config)
@@ -83,16 +83,16 @@ class SpectrogramInverterModel(ModelBase):
 
     @property
     def network(self) -> nn.Module:
-        """The generator's Linen module; its parameters are `params["generator"]`."""
+        """Returns the generator's Linen module; its parameters are `params["generator"]`."""
         return build_generator(self.generator)
 
     @property
     def trim(self) -> int:
-        """Frames at each edge of a segment that no loss sees."""
+        """Returns the number of frames at each edge of a segment that no loss sees."""
         return self.generator.context_frames if self.trim_frames is None else self.trim_frames
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone
         rng_generator, rng_discriminator = jax.random.split(rng)
         parts = {"generator": jax.jit(self.network.init)(
@@ -110,12 +110,12 @@ class SpectrogramInverterModel(ModelBase):
         return NeuralInverter(codec=self.codec, generator=self.network, params=params["generator"])
 
     def released_params(self, params: Params) -> Params:
-        """What rendering needs of a training run's parameters: those of the generator."""
+        """Returns what rendering needs of a training run's parameters: those of the generator."""
         return {"generator": params["generator"]}
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """The sum of both players' losses; each has only the gradient of its own."""
+        """Returns the sum of both players' losses; each has only the gradient of its own."""
         del rng
         real, fake = self._compared(params, batch)
         spectral = self.spectral(real, fake, sample_rate=self.codec.sample_rate)
@@ -131,14 +131,14 @@ class SpectrogramInverterModel(ModelBase):
 
     def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """The spectral reconstruction loss: the only one that later runs can be compared by."""
+        """Returns the spectral reconstruction loss, the only one that later runs can be compared by."""
         del rng
         spectral = self.spectral(*self._compared(params, batch), sample_rate=self.codec.sample_rate)
         return spectral, {"spectral": spectral}
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B S"]:
-        """Samples [B, T * hop] of the batch's `mel` (nat), or of its `audio`'s."""
+        """Returns samples [B, T * hop] of the batch's `mel` (nat), or of its `audio`'s."""
         del rng, progress
         if "mel" not in batch:
             require_features(batch, ("audio",))
@@ -146,11 +146,11 @@ class SpectrogramInverterModel(ModelBase):
         return self.generate(params, jnp.asarray(batch["mel"], jnp.float32))
 
     def generate(self, params: Params, mel: Float[Array, "B T F"]) -> Float[Array, "B S"]:
-        """Samples [B, T * hop] of spectrograms in nat."""
+        """Returns samples [B, T * hop] of spectrograms in nat."""
         return self.network.apply({"params": params["generator"]}, generator_input(self.codec, mel))
 
     def _compared(self, params, batch):
-        """Real and generated samples, where the generator saw all that it can see (or `trim`)."""
+        """Returns real and generated samples, where the generator saw all that it can see (or `trim`)."""
         require_features(batch, ("audio",))
         audio, codec, trim = jnp.asarray(batch["audio"]), self.codec, self.trim
         # Frames whose windows end in the segment; later ones would mix sound with padding.

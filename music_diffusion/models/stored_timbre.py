@@ -1,4 +1,4 @@
-"""The note timbre network in a file of weights, whichever model it belongs to."""
+"""Note timbre network in a file of weights, whichever model it belongs to."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flax.traverse_util import flatten_dict
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
-from music_diffusion.networks.performance import TABLE, PerformanceConfig
+from music_diffusion.networks.performance import PERFORMANCE_TABLE, PerformanceConfig
 from music_diffusion.types import Params
 
 
 def stored_timbre(path: str | os.PathLike) -> tuple[NoteTimbreConfig, Params]:
-    """The note timbre network in a safetensors file, of its own or of a frame diffusion model.
+    """Reads the note timbre network in a safetensors file, of its own or of a frame diffusion model.
 
     Raises UserError: the file cannot be read, or holds no such network.
     """
     stored = load_safetensors(path)
     timbre = stored.get("timbre", stored)
     flat = flatten_dict(dict(timbre), sep="/")
-    table = flat.get(TABLE)
+    table = flat.get(PERFORMANCE_TABLE)
     performances = None if table is None else PerformanceConfig(
         count=table.shape[0], features=table.shape[1])
     config = NoteTimbreConfig(performances=performances, layers=sum(

@@ -2,7 +2,7 @@
 
 The network and its front end are those of VGGish (Hershey et al. 2017,
 arXiv:1609.09430), smaller. It learns to name the instruments that play, the
-SoundFont and the room, so its embedding tells timbre, recording and space.
+SoundFont and the room, so its embedding holds timbre, recording and space.
 
 Features of a batch: audio [B, S] samples (one patch is heard of each); instruments
 [B, 35] 0 or 1; font and room int32 [B], -1 where not known.
@@ -68,24 +68,24 @@ class TaggerModel(ModelBase):
 
     @property
     def tags(self) -> Tags:
-        """The Linen module."""
+        """Returns the Linen module."""
         return Tags(self.network, len(self.fonts))
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes
         return dict(jax.jit(self.tags.init)(
             rng, jnp.zeros((1, self.network.frames, self.network.mels))))
 
     def hear(self, params: Params, audio: Float[Array, "B S"]) -> dict[str, Float[Array, "B n D"]]:
-        """{embedding, and logits of instruments, font and room} of all n patches."""
+        """Returns {embedding, and logits of instruments, font and room} of all n patches."""
         patches = self.front.patches(audio)
         batch, count = patches.shape[:2]
         flat = self.tags.apply({"params": params}, patches.reshape(-1, *patches.shape[2:]))
         return {k: v.reshape(batch, count, -1) for k, v in flat.items()}
 
     def embed(self, params: Params, audio: Float[Array, "B S"]) -> Float[Array, "B n D"]:
-        """Embeddings of all patches, n of them, 0.96 s apart."""
+        """Returns embeddings of all patches, n of them, 0.96 s apart."""
         return self.hear(params, audio)["embedding"]
 
     def presence(self, params: Params) -> Presence:
@@ -94,7 +94,7 @@ class TaggerModel(ModelBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Cross-entropies of the tags; a tag of -1 is not learned from."""
+        """Returns cross-entropies of the tags; a tag of -1 is not learned from."""
         del rng
         require_features(batch, ("audio", "instruments", "font", "room"))
         said = {k: v[:, 0] for k, v in self.hear(params, jnp.asarray(batch["audio"])).items()}
@@ -114,14 +114,14 @@ class TaggerModel(ModelBase):
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B n D"]:
-        """Embeddings."""
+        """Returns embeddings."""
         del rng, progress
         require_features(batch, ("audio",))
         return self.embed(params, jnp.asarray(batch["audio"]))
 
 
 def _named(logits: Float[Array, "B K"], label: Float[Array, " B"]) -> tuple[jax.Array, jax.Array]:
-    """(cross-entropy, accuracy) over the examples whose label is not -1."""
+    """Returns (cross-entropy, accuracy) over the examples whose label is not -1."""
     known = (label >= 0).astype(jnp.float32)
     total = jnp.maximum(known.sum(), 1.0)
     log = jax.nn.log_softmax(logits)
@@ -136,14 +136,14 @@ REACH = 4  # patches on each side of a patch over which presence is averaged
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Presence:
-    """Who plays when, by a trained tagger; for models that do not tell instruments well themselves."""
+    """Hears who plays when, by a trained tagger; it helps models that name instruments badly."""
 
     model: TaggerModel
     params: Params
 
     @property
     def seconds(self) -> float:
-        """From patch to patch."""
+        """Returns the seconds from patch to patch."""
         return self.model.front.patch_hop * self.model.front.hop / self.model.front.sample_rate
 
     def __call__(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n K"]:

@@ -71,14 +71,14 @@ class TranscriberModel(ModelBase):
                             f"{n.bins_per_semitone} bins a semitone")
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
-        """Fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes
         s = self.spectrum
         return dict(jax.jit(PitchNet(self.network).init)(
             rng, jnp.zeros((1, 1, len(s.windows), s.bins))))
 
     def logits(self, params: Params, audio: Float[Array, "B S"]) -> dict[str, jax.Array]:
-        """Of S // hop frames; see `PitchNet`."""
+        """Returns the logits of S // hop frames; see `PitchNet`."""
         return PitchNet(self.network).apply({"params": params}, log_frequency(self.spectrum, audio))
 
     def transcriber(self, params: Params, name: str, presence: Presence | None = None) -> Transcriber:
@@ -89,7 +89,7 @@ class TranscriberModel(ModelBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Cross-entropies of onsets, frames, drums and of the instruments of what sounds; squared
+        """Sums cross-entropies of onsets, frames, drums and of the instruments of what sounds; squared
         error of velocities at onsets.
 
         Where audio and targets have different numbers of frames, those of both count. Raises
@@ -128,7 +128,7 @@ class TranscriberModel(ModelBase):
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B T D"]:
-        """Activations 0..1, flattened: onset, frame, velocity, classes, drums."""
+        """Returns activations 0..1, flattened: onset, frame, velocity, classes, drums."""
         del rng, progress
         require_features(batch, ("audio",))
         said = self.logits(params, jnp.asarray(batch["audio"]))
@@ -137,14 +137,14 @@ class TranscriberModel(ModelBase):
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """-t log σ(l) - (1 - t) log(1 - σ(l)), elementwise; less the target's own entropy it would be 0
+    """Returns -t log σ(l) - (1 - t) log(1 - σ(l)), elementwise; less the target's own entropy it would be 0
     for a perfect answer, which has the same gradient."""
     return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transcription:
-    """What was heard in a recording."""
+    """Notes and activations that were heard in a recording."""
 
     notes: Notes
     activations: Activations
@@ -177,7 +177,7 @@ class Transcriber:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the samples."""
+        """Returns the sample rate, Hz."""
         return self.model.spectrum.sample_rate
 
     def transcribe(self, samples: Float[np.ndarray, " S"], *, progress: StepProgress | None = None
@@ -258,8 +258,8 @@ class Transcriber:
         at, pitch, classes = said["at"], said["pitch"], said["classes"]
         first, end = said["first"], said["end"]
         if weights is not None:
-            weight = weights.around(self._patches(first, end))
-            classes = (np.sqrt(classes.astype(np.float32)) * weight[at - first, :NUM_CLASSES]).astype(np.float16)
+            weight = weights.around(self._patches(first, end))[at - first, :NUM_CLASSES]
+            classes = (np.sqrt(classes.astype(np.float32)) * weight).astype(np.float16)
         return Activations(
             **{k: said[k] for k in HEADS if k != "classes"},
             frame_seconds=self.model.spectrum.frame_seconds,
@@ -284,13 +284,13 @@ class Transcriber:
 
     @property
     def _edge(self) -> int:
-        """Frames on each side that a frame depends on."""
+        """Returns the number of frames on each side that a frame depends on."""
         s = self.model.spectrum
         return self.model.network.context_frames + -(-s.reach // s.hop)
 
     @functools.cached_property
     def _weights(self) -> Params:
-        """The parameters on the device."""
+        """Returns the parameters on the device."""
         return jax.tree.map(jnp.asarray, self.params)
 
 

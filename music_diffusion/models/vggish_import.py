@@ -1,4 +1,4 @@
-"""The public VGGish weights as parameters of the project's own VGGish.
+"""Import of the public VGGish weights as parameters of the project's own VGGish.
 
 Two layouts are known. That of TF-Slim, in the checkpoint that was published with
 AudioSet (`vggish_model.ckpt`): kernels [3, 3, in, out] and [in, out], as here. And
@@ -28,7 +28,7 @@ Reorder = Callable[[np.ndarray], np.ndarray]
 
 
 def slim_names(config: VGGishConfig) -> dict[str, str]:
-    """Layer of `VGGish` -> TF-Slim's scope. Layers that slim.repeat made have a scope within."""
+    """Returns layer of `VGGish` -> TF-Slim's scope. Layers that slim.repeat made have a scope within."""
     names = {}
     for g, group in enumerate(config.channels):
         for i in range(len(group)):
@@ -39,7 +39,7 @@ def slim_names(config: VGGishConfig) -> dict[str, str]:
 
 
 def torch_names(config: VGGishConfig) -> dict[str, str]:
-    """Layer of `VGGish` -> torchvggish's prefix: places in two nn.Sequential.
+    """Returns layer of `VGGish` -> torchvggish's prefix: places in two nn.Sequential.
 
     Every convolution and fully connected layer is followed by a ReLU, and every
     group by a pooling; they take a place each.
@@ -55,7 +55,7 @@ def torch_names(config: VGGishConfig) -> dict[str, str]:
 
 
 def from_slim(variables: Mapping[str, np.ndarray], config: VGGishConfig = PUBLISHED) -> Params:
-    """Variables of a TF-Slim checkpoint, by name -> parameters. What else is there is left out.
+    """Turns variables of a TF-Slim checkpoint, by name, into parameters. What else is there is left out.
 
     Raises UserError: a variable is missing or has another shape.
     """
@@ -65,7 +65,7 @@ def from_slim(variables: Mapping[str, np.ndarray], config: VGGishConfig = PUBLIS
 
 
 def from_torch(state: Mapping[str, np.ndarray], config: VGGishConfig = PUBLISHED) -> Params:
-    """State dict of torchvggish, as arrays -> parameters. What else is there is left out.
+    """Turns a state dict of torchvggish, as arrays, into parameters. What else is there is left out.
 
     Raises UserError: an entry is missing or has another shape.
     """
@@ -75,13 +75,13 @@ def from_torch(state: Mapping[str, np.ndarray], config: VGGishConfig = PUBLISHED
 
 
 def _from_out_in(kernel: np.ndarray) -> np.ndarray:
-    """[out, in, …] -> […, in, out]."""
+    """Moves axes: [out, in, …] -> […, in, out]."""
     return np.moveaxis(kernel, (0, 1), (-1, -2)) if kernel.ndim >= 2 else kernel
 
 
 def _collect(arrays: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, str]],
              config: VGGishConfig, reorder: Reorder) -> Params:
-    """The parameters from `arrays`; `names` gives kernel and bias of every layer."""
+    """Collects parameters from `arrays`; `names` gives kernel and bias of every layer."""
     params: dict[str, dict[str, np.ndarray]] = {}
     for layer, shapes in _shapes(config).items():
         params[layer] = {}
@@ -98,7 +98,7 @@ def _collect(arrays: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, st
 
 
 def _shapes(config: VGGishConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Layer -> shapes of its kernel and bias, in the order of the layers."""
+    """Returns layer -> shapes of its kernel and bias, in the order of the layers."""
     import jax
 
     patches = jax.ShapeDtypeStruct((1, config.frames, config.mels), np.float32)
@@ -108,7 +108,7 @@ def _shapes(config: VGGishConfig) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def load_vggish(path: str | os.PathLike, config: VGGishConfig = PUBLISHED) -> Params:
-    """Parameters from a safetensors file: torchvggish's state dict, or `save_safetensors` of ours.
+    """Reads parameters from a safetensors file: torchvggish's state dict, or `save_safetensors` of ours.
 
     Raises:
       UserError: no such file, other weights, or a pickle: those are never loaded, since
@@ -131,7 +131,7 @@ def load_vggish(path: str | os.PathLike, config: VGGishConfig = PUBLISHED) -> Pa
 
 
 def conversion(path: pathlib.Path) -> str:
-    """The command that makes a safetensors file of a pickled state dict, in one line."""
+    """Returns the command that makes a safetensors file of a pickled state dict, in one line."""
     made = path.with_suffix(".safetensors")
     return ('python -c "import sys, torch; from safetensors.torch import save_file; '
             "save_file({k: v.contiguous() for k, v in torch.load(sys.argv[1], map_location='cpu', "

@@ -1,6 +1,6 @@
 """Weights on disk: safetensors, names of nested parameters joined by '/'. Pickle is never loaded.
 
-Weights may lie in several files, where one would be too large for its place: `weights.safetensors` tells
+Weights may lie in several files, where one would be too large for its place: `weights.safetensors` says
 how many, the others are `weights.2.safetensors` and so on.
 """
 
@@ -24,7 +24,7 @@ def save_safetensors(
     path: str | os.PathLike, params: Params, *, dtype: str = "float16",
     facts: dict | None = None, most_bytes: int | None = None,
 ) -> None:
-    """Nested dict of arrays -> file; floats become `dtype`, other arrays stay. Atomic.
+    """Writes a nested dict of arrays; floats become `dtype`, other arrays stay. Atomic.
 
     `most_bytes` of arrays go into one file, the rest into others beside it; None: all into one.
     """
@@ -50,19 +50,19 @@ def save_safetensors(
     metadata = {"facts": json.dumps(facts or {})}
     if len(parts) > 1:
         metadata["parts"] = str(len(parts))
-    # The first, which tells of the others, comes last.
+    # The first, which names the others, comes last.
     for number in range(len(parts), 0, -1):
         write_bytes(_part(path, number), save(parts[number - 1], metadata=metadata))
 
 
 def _part(path: str | os.PathLike, number: int) -> pathlib.Path:
-    """The first file's own path, and `weights.2.safetensors` for the second."""
+    """Returns the first file's own path, and `weights.2.safetensors` for the second."""
     path = pathlib.Path(path)
     return path if number == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def weight_files(path: str | os.PathLike) -> list[pathlib.Path]:
-    """The file and those that belong to it.
+    """Finds the file and those that belong to it.
 
     Raises UserError: no such file, no safetensors file, or one of several is missing.
     """
@@ -83,7 +83,7 @@ def weight_files(path: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def load_safetensors(path: str | os.PathLike, dtype: str | None = "float32") -> Params:
-    """File -> nested dict of NumPy arrays; floats become `dtype` (None: as stored)."""
+    """Reads a nested dict of NumPy arrays; floats become `dtype` (None: as stored)."""
     from flax.traverse_util import unflatten_dict
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

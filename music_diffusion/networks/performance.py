@@ -19,7 +19,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.networks.layers import linear
 
 FEATURE = "performance"  # of a batch: numbers [B], or weights of all rows [B, R]
-TABLE = "performances/embedding"  # of the parameters, below a network's own folder
+PERFORMANCE_TABLE = "performances/embedding"  # of the parameters, below a network's own folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from music_diffusion.errors import UserError
 
-TABLE = "Embed_0"  # name of every position table in the parameter tree
+POSITION_TABLE = "Embed_0"  # name of every position table in the parameter tree
 MAX_TIMESCALE = 10_000.0  # frames or tokens, as in arXiv 1706.03762
 
 
@@ -92,4 +92,4 @@ def trainable(params: Mapping[str, Any]) -> dict[str, Any]:
     optimizer away from them.
     """
     flat = traverse_util.flatten_dict(dict(params))
-    return traverse_util.unflatten_dict({path: TABLE not in path for path in flat})
+    return traverse_util.unflatten_dict({path: POSITION_TABLE not in path for path in flat})

@@ -174,7 +174,7 @@ class TokenEncoder(_Encoder):
         c = self.config
         self.token_embedder = Embed(c.vocab_size, c.embed_dim, DTYPES[c.dtype])
         self.positions = positions.FixedPositions(
-            c.max_tokens, c.embed_dim, DTYPES[c.dtype], name=positions.TABLE
+            c.max_tokens, c.embed_dim, DTYPES[c.dtype], name=positions.POSITION_TABLE
         )
         self._setup_stack()
 
@@ -197,7 +197,7 @@ class ContinuousEncoder(_Encoder):
         c = self.config
         self.input_proj = Dense(c.embed_dim, axes=("mel", "embed"), dtype=DTYPES[c.dtype])
         self.positions = positions.FixedPositions(
-            c.context_frames, c.embed_dim, DTYPES[c.dtype], name=positions.TABLE
+            c.context_frames, c.embed_dim, DTYPES[c.dtype], name=positions.POSITION_TABLE
         )
         self._setup_stack()
 
@@ -269,7 +269,7 @@ class Decoder(nn.Module):
         self.time_emb_dense1 = Dense(4 * c.embed_dim, axes=("mlp", "embed"))
         self.continuous_inputs_projection = Dense(c.embed_dim, axes=("mel", "embed"), dtype=dtype)
         self.positions = positions.FixedPositions(
-            c.frames, c.embed_dim, dtype, name=positions.TABLE
+            c.frames, c.embed_dim, dtype, name=positions.POSITION_TABLE
         )
         self.layers = [DecoderLayer(c) for _ in range(c.decoder_layers)]
         self.decoder_norm = _norm(c)

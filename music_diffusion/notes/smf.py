@@ -30,6 +30,8 @@ WINDOW = 48  # candidates that are compared
 TRIALS = 30_000  # candidates in a file; then the rest of a damaged track is left out
 LONGEST_DELTA = 0x3FFF  # ticks that are believed after damage: two bytes' worth
 USUAL_PACE = 240.0  # ticks between the events of a track that raise no doubt
+LOWEST_KEY, HIGHEST_KEY = 12, 119  # of instruments
+ODD_KEY_TICKS = 2000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,15 +266,16 @@ class _Events:
         data = self.data
         try:
             delta, at = _number(data, start)
-            status = data[at] if data[at] > 127 else self.running
-            at += data[at] > 127
+            explicit = data[at] > 127
+            status = data[at] if explicit else self.running
+            at += explicit
             first, second = data[at], 0 if 0xC0 <= status < 0xE0 else data[at + 1]
             at += 1 if 0xC0 <= status < 0xE0 else 2
         except IndexError:
-            delta, status, first, second = 0, 0, 0, 0
+            delta, explicit, status, first, second = 0, False, 0, 0, 0
         delta = delta if 0 <= delta <= LONGEST_DELTA else 0
         pace = self._pace(at) if 128 <= status < 0xF0 else None
-        if pace is not None and pace < LONGEST_DELTA:
+        if pace is not None and pace < (LONGEST_DELTA if explicit else USUAL_PACE):
             self.now += delta
             if first > 127:
                 self.dropped += 1
@@ -301,7 +304,11 @@ class _Events:
         return len(self.data)
 
     def _pace(self, at: int) -> float | None:
-        """Reads ahead; returns the mean ticks of an event, None: there is damage."""
+        """Reads ahead; returns the mean ticks of an event, None: there is damage.
+
+        Keys that hardly any instrument has count as long waits: out of step, with
+        running status, velocities and waits are taken for keys.
+        """
         self.trials -= 1
         ahead = _Events(self.data[at:at + AHEAD], 0)
         ahead.running = self.running
@@ -310,7 +317,9 @@ class _Events:
             return None
         if len(ahead.ticks) < 2:  # a text or an end, which anything may look like
             return float(LONGEST_DELTA)
-        return ahead.now / len(ahead.ticks)
+        notes = [packed >> 8 & 255 for packed in ahead.packed if packed >> 21 == 4]
+        odd = sum(not LOWEST_KEY <= key <= HIGHEST_KEY for key in notes)
+        return (ahead.now + odd * ODD_KEY_TICKS) / len(ahead.ticks)
 
 
 def format_smf(tracks: Iterable[Iterable[tuple[int, bytes]]], division: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Which joining a model gets, and what a user may change of it."""
+"""Choice of the joining that a model gets, and of what a user may change of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segment after segment, each with the one before as context, or each by itself.
+"""Joining of segment after segment, each with the one before as context, or each by itself.
 
 Hawthorne et al. 2022 (arXiv 2206.05408), section 3.2: the first segment has no
 context, later ones the spectrogram that was predicted before.
@@ -28,7 +28,7 @@ class ChainJoining:
 
     @property
     def name(self) -> str:
-        """context, or separate."""
+        """Returns context, or separate."""
         return CONTEXT if self.context else SEPARATE
 
     def compile(self, model: Generator, params: Params, piece: Piece) -> None:

@@ -38,17 +38,17 @@ DEFAULT_TRANSCRIBER, DEFAULT_TAGGER = "transcriber", "tagger"
 
 
 def weights_root() -> pathlib.Path:
-    """The folder of the models that come with the package."""
+    """Returns the folder of the models that come with the package."""
     return pathlib.Path(__file__).parent.parent / "weights"
 
 
 def available() -> list[str]:
-    """Names of the models that come with the package."""
+    """Returns the names of the models that come with the package."""
     return sorted(p.parent.name for p in weights_root().glob(f"*/{WEIGHTS}"))
 
 
 def find(name_or_path: str | os.PathLike) -> pathlib.Path:
-    """The folder of a model. Raises UserError that lists the names there are."""
+    """Finds the folder of a model. Raises UserError that lists the names there are."""
     for folder in (weights_root() / name_or_path, pathlib.Path(name_or_path)):
         if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
             return folder
@@ -81,13 +81,13 @@ def load(name_or_path: str | os.PathLike = "default", inverter: str | None = Non
 
 
 def load_performances(name_or_path: str | os.PathLike) -> Performances | None:
-    """The performances that a model knows; None if it knows none. Raises UserError as `load` does."""
+    """Reads the performances that a model knows; None if it knows none. Raises UserError as `load` does."""
     folder, model, read_params = _open(name_or_path)
     return None if model.performances is None else _performances(folder, model, read_params())
 
 
 def _performances(folder: pathlib.Path, model: Model, params: Params) -> Performances | None:
-    """Of the file in the folder; of a training run without one by number."""
+    """Reads the performances of the file in the folder; a training run without one has them by number."""
     table = model.performances
     if table is None:
         return None
@@ -104,7 +104,7 @@ def _performances(folder: pathlib.Path, model: Model, params: Params) -> Perform
 
 
 def default_inverter(codec: MelCodec) -> Inverter:
-    """The inverter that comes with the package; for spectrograms of another codec Griffin-Lim."""
+    """Opens the inverter that comes with the package; for spectrograms of another codec Griffin-Lim."""
     if DEFAULT_INVERTER in available():
         inverter = load_inverter(DEFAULT_INVERTER)
         if inverter.codec == codec:
@@ -186,7 +186,7 @@ def load_transcriber(name_or_path: str | os.PathLike = DEFAULT_TRANSCRIBER) -> T
 
 def _open(name_or_path: str | os.PathLike
           ) -> tuple[pathlib.Path, Model, Callable[[], Params]]:
-    """(folder, model, what reads its parameters) of a released model or of a training run."""
+    """Returns (folder, model, reader of its parameters) of a released model or of a training run."""
     path = pathlib.Path(name_or_path)
     if str(name_or_path) not in available() and not (path / WEIGHTS).is_file() and is_run(path):
         return _open_run(path)

@@ -1,4 +1,4 @@
-"""How windows of a piece meet, whatever the model and its conditions are: cuts, fades and noise."""
+"""Windows of a piece and how they meet, whatever the model and its conditions are: cuts, fades, noise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOISE_BLOCK = 32  # frames of starting noise that share a key
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windows:
-    """How a piece is cut."""
+    """Windows into which a piece is cut."""
 
     frames: int = 256  # W, frames of a window
     overlap: int = 32  # O, frames that neighbouring windows share
@@ -36,16 +36,16 @@ class Windows:
 
     @property
     def stride(self) -> int:
-        """Frames from window to window."""
+        """Returns the frames from window to window."""
         return self.frames - self.overlap
 
     @property
     def span(self) -> int:
-        """Frames that a group covers."""
+        """Returns the frames that a group covers."""
         return self.group * self.stride + self.overlap
 
     def for_length(self, frames: int) -> Windows:
-        """The same windows in smaller groups, if the piece needs fewer."""
+        """Returns the same windows in smaller groups, if the piece needs fewer."""
         needed = max(1, -(-(frames - self.overlap) // self.stride))
         return dataclasses.replace(self, group=min(self.group, needed))
 
@@ -87,7 +87,7 @@ def noise(key: jax.Array, first: int, frames: int, channels: int) -> Float[Array
 
 
 class Joining(Protocol):
-    """How segments of a generator become a spectrogram of any length, in flat memory."""
+    """A way in which segments of a generator become a spectrogram of any length, in flat memory."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Windows of a piece that overlap and are denoised together.
+"""Joining of windows of a piece that overlap and are denoised together.
 
 Maman et al. 2024 (arXiv 2309.12283), section 3.3: neighbouring windows are denoised together, and
 at every step their predictions of x0 are cross-faded linearly along the
@@ -34,7 +34,7 @@ class OverlapJoining:
 
     @property
     def name(self) -> str:
-        """overlap."""
+        """Returns overlap."""
         return OVERLAP
 
     def compile(self, model: Generator, params: Params, piece: Piece) -> None:

@@ -1,4 +1,4 @@
-"""Who plays what: the text of `--performance`, and the sum of parts that are played apart.
+"""Casting, who plays what: the text of `--performance`, and the sum of parts that are played apart.
 
     studio                                 one performance
     studio+church, studio:0.7+church:0.3   a mixture: shares of the rows of the model's table
@@ -48,11 +48,11 @@ class Casting:
     """A performance for every program."""
 
     weights: tuple[tuple[float, ...], ...]  # of the table's rows, each [R]
-    of_program: Int[np.ndarray, "129"]  # which of them, by program and DRUMS
+    of_program: Int[np.ndarray, "129"]  # index into `weights` by program and DRUMS
     named: tuple[tuple[str, tuple[int, ...]], ...] = ()  # instruments that were asked for
 
     def parts(self, notes: Notes) -> list[Part]:
-        """The notes by performance, those without notes left out; warns of instruments without."""
+        """Returns the notes by performance, those without notes left out; warns of instruments without."""
         program = np.where(notes.is_drum, DRUMS, notes.program)
         for name, programs in self.named:
             if not np.isin(program, programs).any():
@@ -96,7 +96,7 @@ def parse_performance(text: str | None, performances: Performances) -> Casting:
 
 
 def _mixture(text: str | None, performances: Performances) -> tuple[float, ...]:
-    """Weights of the rows for one performance, a mixture, none, or the default (None)."""
+    """Returns weights of the rows for one performance, a mixture, none, or the default (None)."""
     if text is None:
         return tuple(performances.weights(None).tolist())
     if text.strip() == NONE:
@@ -117,7 +117,7 @@ def _mixture(text: str | None, performances: Performances) -> tuple[float, ...]:
 
 
 def _instrument(name: str) -> tuple[int, tuple[int, ...]]:
-    """(how particular it is, programs) of an instrument in lower case; see the module's docstring."""
+    """Returns (how particular it is, programs) of an instrument in lower case; see the docstring above."""
     if name.isascii() and name.isdigit():
         if int(name) >= DRUMS:
             raise UserError(f"{name}=: there is no program {name}; General MIDI has 0 to 127")
@@ -139,7 +139,7 @@ def _instrument(name: str) -> tuple[int, tuple[int, ...]]:
 
 def sounding_together(mels: Iterable[Float[np.ndarray, "T F"]], codec: MelCodec
                       ) -> Float[np.ndarray, "T F"]:
-    """Log-mel in nat of independent sources at once: their powers add.
+    """Returns log-mel in nat of independent sources at once: their powers add.
 
     What is at the codec's floor counts as silent and adds nothing.
     """
@@ -149,7 +149,7 @@ def sounding_together(mels: Iterable[Float[np.ndarray, "T F"]], codec: MelCodec
 
 
 def summed(streams: list[Iterator[np.ndarray]], codec: MelCodec) -> Iterator[np.ndarray]:
-    """Streams of log-mel [t, F] that come in equal pieces, as one; see `sounding_together`."""
+    """Yields the sum of streams of log-mel [t, F] that come in equal pieces; see `sounding_together`."""
     if len(streams) == 1:
         yield from streams[0]
         return

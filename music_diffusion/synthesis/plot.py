@@ -138,7 +138,7 @@ def plot_pair(path: str | os.PathLike, sketches: Sequence[SpectrogramSketch], co
 
 
 def draw_roll(axes, notes: Notes) -> None:
-    """Notes as bars, a colour per program; drums as ticks below, opacity by velocity."""
+    """Draws notes as bars, a colour per program; drums as ticks below, opacity by velocity."""
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
@@ -161,7 +161,7 @@ def draw_roll(axes, notes: Notes) -> None:
 
 
 def draw_mel(axes, mel: np.ndarray, codec: MelCodec, seconds: float) -> None:
-    """Log-mel [T, F] with a frequency axis in hertz."""
+    """Draws log-mel [T, F] with a frequency axis in hertz."""
     image = axes.imshow(mel.T, origin="lower", aspect="auto", cmap="magma", vmin=-8.5, vmax=3.0,
                         extent=(0, seconds, 0, codec.mels), interpolation="nearest")
     hertz = np.array([125, 250, 500, 1000, 2000, 4000])

@@ -19,16 +19,16 @@ from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_pair
+from music_diffusion.types import Progress
 
 CEILING = 0.0  # dBTP
 Block = Float[np.ndarray, "S C"]  # samples and channels
-Observe = Callable[[Block, Block], None]  # told the next samples of input and output
-Progress = Callable[[float], None]  # told the share that is done
+Observe = Callable[[Block, Block], None]  # takes the next samples of input and output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reconstruction(Speed):
-    """What was reconstructed, for machines.
+    """Facts of a reconstruction, for machines.
 
     The speed is that from file to file, without loading, compiling, comparing and
     the plot.
@@ -62,7 +62,7 @@ class ReconstructionStream:
                           in zip(self._encoders, self._streams, samples.T, strict=True)])
 
     def finish(self) -> Block:
-        """The remaining samples: all parts together are as many as went in."""
+        """Returns the remaining samples: all parts together are as many as went in."""
         return self._out([np.concatenate([stream.push(encoder.finish()), stream.finish()])
                           for encoder, stream in zip(self._encoders, self._streams, strict=True)])
 
@@ -98,7 +98,7 @@ def reconstruct_blocks(inverter: Inverter, blocks: Iterable[Block], channels: in
 
 
 def resampled(blocks: Iterable[Block], source_rate: int, rate: int) -> Iterator[Block]:
-    """The same sound at another rate, block by block."""
+    """Yields the same sound at another rate, block by block."""
     resampler = None
     for block in blocks:
         channels = block.shape[1]
@@ -134,8 +134,8 @@ def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str,
       name: of the inverter, for the report and the plot.
       mono: mix the channels to one first (`AudioReader.mono_blocks`); otherwise each is inverted alone.
       plot: .png of the source's spectrogram over the output's, of the channels' mean.
-      observe: given every part of source and output, [n, C] at the codec's rate.
-      progress: told the share that is done.
+      observe: takes every part of source and output, [n, C] at the codec's rate.
+      progress: takes the share that is done.
     """
     check_files(source, output, plot)
     codec = inverter.codec

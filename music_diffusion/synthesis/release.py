@@ -1,4 +1,4 @@
-"""The configuration of a released model: what built it, and nothing of its training.
+"""Configuration of a released model: what built it, and nothing of its training.
 
 It is a gin file that binds `released.model` and every parameter of every part
 of the model, so that later changes of defaults do not change the model.
@@ -28,7 +28,7 @@ NUMBERING = {("PerformanceNumbers", "file"), ("PerformedNoteSource", "performanc
 
 
 def released(*, model: Any) -> Any:
-    """The configurable that a released configuration binds."""
+    """Returns the model: the configurable that a released configuration binds."""
     return model
 
 
@@ -52,12 +52,12 @@ def _model_of(text: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """gin's messages have many lines."""
+    """Returns gin's message in one line."""
     return " ".join(str(error).split())[:160]
 
 
 def released_config(training_config: str, bindings: Sequence[str] = ()) -> str:
-    """From a training run's configuration to that of its model.
+    """Returns the configuration of a training run's model.
 
     Args:
       training_config: gin text.
@@ -95,7 +95,7 @@ def _without_training(gin: Any, selector: str) -> list[str]:
 
 
 def rebound_config(text: str, bindings: Sequence[str]) -> str:
-    """A released configuration with other values. Raises UserError for one that does not fit."""
+    """Returns a released configuration with other values. Raises UserError for one that does not fit."""
     with gin_setup.private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
         try:
@@ -108,7 +108,7 @@ def rebound_config(text: str, bindings: Sequence[str]) -> str:
 
 
 def _parse_training(gin: Any, config: str) -> None:
-    """Reads a training run's configuration; of t5x's, what is the recipe's and not t5x's own."""
+    """Reads a training run's configuration; of a run of t5x only the recipe's part."""
     lines = config.splitlines()
     ours = [line for line in lines if not line.startswith("import ")]
     gin.parse_config("\n".join(ours), skip_unknown=len(ours) < len(lines))
@@ -116,7 +116,7 @@ def _parse_training(gin: Any, config: str) -> None:
 
 def trained_model(model_dir: str | os.PathLike, *, step: int | None = None,
                   bindings: Sequence[str] = ()) -> tuple[Any, Params, int, str]:
-    """(model, its parameters, step, released configuration) of a run of either trainer.
+    """Returns (model, its parameters, step, released configuration) of a run of either trainer.
 
     Args:
       model_dir: of the run.
@@ -128,7 +128,7 @@ def trained_model(model_dir: str | os.PathLike, *, step: int | None = None,
 
 def _trained(model_dir: str | os.PathLike, step: int | None, bindings: Sequence[str]
              ) -> tuple[Any, Params, int, str, str]:
-    """As `trained_model`, and the configuration of the training."""
+    """Returns what `trained_model` does, and the configuration of the training."""
     from music_diffusion.training.runs import read_run
 
     params, step, training_config = read_run(model_dir, step)
@@ -168,7 +168,7 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
 
 def _named(model: Model, params: Params, model_dir: str, training_config: str,
            path: str | os.PathLike | None) -> Performances | None:
-    """The names of the model's performances, as those of these parameters."""
+    """Returns the names of the model's performances, as those of these parameters."""
     if model.performances is None:
         if path is not None:
             raise UserError(f"--performances {path}: the model of {model_dir} knows no performances; "
@@ -186,7 +186,7 @@ def _named(model: Model, params: Params, model_dir: str, training_config: str,
 
 
 def _numbered_by(training_config: str) -> str | None:
-    """The file of performances that the training data was numbered by, if it is still there."""
+    """Finds the file of performances that the training data was numbered by, if it is still there."""
     with gin_setup.private_gin() as gin:
         gin_setup.register_configurables()
         _parse_training(gin, training_config)

@@ -19,7 +19,7 @@ from music_diffusion.types import Progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rendering(Speed):
-    """What was rendered, for machines.
+    """Facts of a rendering, for machines.
 
     The speed is that from notes to file, without loading the model, compiling and
     the plot.

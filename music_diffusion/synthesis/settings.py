@@ -1,4 +1,4 @@
-"""What a user may change of a rendering: one object from the command line to the sampler."""
+"""Settings of a rendering: one object from the command line to the sampler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOININGS = ("overlap", "context")  # that a user may ask for, of those in `model
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """What a user may change of a rendering. None: as the model was released."""
+    """Settings that a user may change of a rendering. None: as the model was released."""
 
     steps: int | None = None  # sampling steps, from 1
     guidance: float | None = None  # weight of classifier-free guidance; 1 is none

@@ -25,7 +25,7 @@ from music_diffusion.synthesis.synthesizer import Progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscriptionFacts(Speed):
-    """What was transcribed, for machines. The speed is that of listening, without files."""
+    """Facts of a transcription, for machines. The speed is that of listening, without files."""
 
     output: str
     plot: str | None  # None also of a picture that could not be drawn

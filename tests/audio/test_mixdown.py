@@ -22,14 +22,11 @@ def test_channels_that_leave_a_sound_mix_as_they_are(channels):
 
 
 @pytest.mark.parametrize("channels, want", [
-    ((A, -A), (1, -1)), ((A, -1.1 * A), (-1, 1)), ((0.9 * A, -A), (-1, 1)), ((A, -A + 0.01 * B), (1, -1)),
-    ((A, B, -A, -B), (1, 1, -1, -1)), ((1.01 * A, -A, A, -A), (1, -1, 1, -1))])
+    ((A, -A), (1, -1)), ((A, -1.1 * A), (1, -1)), ((0.9 * A, -A), (1, -1)), ((0 * A, A, -A), (1, 1, -1)),
+    ((A, -A + 0.01 * B), (1, -1)),
+    ((1.01 * A, -A, A, -A), (1, -1, 1, -1))])
 def test_channels_that_cancel_are_turned_to_the_loudest(channels, want):
     found = signs(*channels)
-    if len(channels) == 4 and channels[1] is B:  # B is unrelated to the loudest: any sign will do
-        want = (found[0], found[1], -found[0], found[3])
-    if want[0] != found[0]:  # which of two equals is the loudest does not matter
-        found = -found
     np.testing.assert_array_equal(found, want)
     mono = mix(np.stack(channels, 1), found)
     assert np.square(mono).mean() > 0.2 * np.square(channels[0]).mean()

@@ -13,8 +13,8 @@ from music_diffusion.audio.io import AudioReader
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data import audio_folder, records, shards
 from music_diffusion.data.audio_folder import (
-    AudioFile,
     AudioFolderPlan,
+    SourceAudio,
     cut_pieces,
     find_audio,
     prepare_audio_folder,
@@ -154,7 +154,7 @@ def test_stereo_is_kept_or_mixed_and_equal_or_many_channels_become_one(tmp_path)
 
 
 def made_up(*paths):
-    return [AudioFile(p, 1, 1) for p in paths]
+    return [SourceAudio(p, 1, 1) for p in paths]
 
 
 def paths_of(splits):

@@ -23,7 +23,7 @@ from music_diffusion.data import build as build_module
 from music_diffusion.data import records
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DRUM_PROGRAM, Stem
-from music_diffusion.data.shards import Account, Member, read_facts
+from music_diffusion.data.shards import Account, ShardMember, read_facts
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
@@ -78,7 +78,7 @@ def files(folder):
 def test_the_records_joined_are_the_spectrogram_of_the_whole(frames, samples, block):
     sound = dataclasses.replace(noise(samples), block=block)
     account = Account()
-    member = Member(name="a", split="train", state=(), content=item("a", sound))
+    member = ShardMember(name="a", split="train", state=(), content=item("a", sound))
     messages = list(build_module._messages(plan_of(frames=frames), member, account))
     found = [records.Record.from_bytes(m) for m in messages]
     joined = np.concatenate([r.mel for r in found])
@@ -354,7 +354,7 @@ def test_memory_is_that_of_a_record_however_long_the_item_is():
     def peak(minutes):
         # As many notes: they are the only thing that grows.
         one = item("a", Formula(wave=sine, seconds=60.0 * minutes), random_notes(60.0 * minutes))
-        messages = build_module._messages(plan_of(frames=500), Member(
+        messages = build_module._messages(plan_of(frames=500), ShardMember(
             name="a", split="train", state=(), content=one), Account())
         next(messages)
         tracemalloc.start()

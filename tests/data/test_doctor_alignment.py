@@ -9,7 +9,7 @@ import soxr
 from layouts.faulty_folder import melody, play
 
 from music_diffusion.data.checks import alignment, fit, maps, speeds
-from music_diffusion.data.checks.hearing import RATE, Part
+from music_diffusion.data.checks.hearing import RATE, Stretch
 from music_diffusion.data.rooms import Room
 from music_diffusion.notes.notes import Notes
 
@@ -17,7 +17,7 @@ LENGTH = 20.0
 
 
 def compare(notes, samples, label=44100):
-    return fit.compare("item", notes, maps.spectra((Part(start=0.0, samples=samples),)), label)
+    return fit.compare("item", notes, maps.spectra((Stretch(start=0.0, samples=samples),)), label)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import soxr
 from layouts.faulty_folder import melody, play
 
 from music_diffusion.data.checks import across, fingerprints, maps
-from music_diffusion.data.checks.hearing import RATE, Part
+from music_diffusion.data.checks.hearing import RATE, Stretch
 from music_diffusion.notes.notes import Notes
 
 LENGTH = 12.0
 
 
 def sketch(samples):
-    return fingerprints.sketch_audio(maps.spectra((Part(start=0.0, samples=np.float32(samples)),)))
+    return fingerprints.sketch_audio(maps.spectra((Stretch(start=0.0, samples=np.float32(samples)),)))
 
 
 @pytest.fixture(scope="module")

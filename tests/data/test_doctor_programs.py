@@ -7,7 +7,7 @@ import pytest
 from layouts.faulty_folder import melody
 
 from music_diffusion.data.checks import programs
-from music_diffusion.data.checks.hearing import RATE, Part
+from music_diffusion.data.checks.hearing import RATE, Stretch
 from music_diffusion.data.items import DRUM_PROGRAM
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASSES
@@ -26,7 +26,7 @@ def saying(**probability):
 
 def part(samples=None):
     loud = 0.1 * np.random.default_rng(0).normal(size=round(SECONDS * RATE))
-    return (Part(start=0.0, samples=np.float32(loud if samples is None else samples)),)
+    return (Stretch(start=0.0, samples=np.float32(loud if samples is None else samples)),)
 
 
 def heard(notes, presence, samples=None):
@@ -88,7 +88,7 @@ def test_long_sounds_are_tagged_in_part():
 
     notes = melody(1, 300.0)
     samples = np.ones(300 * RATE, np.float32)
-    found = programs.check_programs("item", (Part(start=0.0, samples=samples),), notes, presence)
+    found = programs.check_programs("item", (Stretch(start=0.0, samples=samples),), notes, presence)
     assert found and sum(asked) <= round(programs.LONGEST * programs.PATCH_SECONDS * RATE)
 
 

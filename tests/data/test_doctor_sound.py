@@ -17,7 +17,7 @@ from music_diffusion.data.checks.hearing import (
     PARTS,
     RATE,
     Hearing,
-    Part,
+    Stretch,
     hear,
     measure,
 )
@@ -128,7 +128,7 @@ def test_a_rate_below_the_codecs():
 def hearing(samples):
     return Hearing(facts=SoundFacts(sample_rate=RATE, channels=1, seconds=len(samples) / RATE),
                    seconds=len(samples) / RATE, signals=(),
-                   parts=(Part(start=0.0, samples=samples.astype(np.float32)),))
+                   parts=(Stretch(start=0.0, samples=samples.astype(np.float32)),))
 
 
 def test_silence_is_where_notes_are_not_heard():

@@ -9,7 +9,7 @@ from layouts.faulty_folder import melody
 from reference import needs
 
 from music_diffusion.data.checks import programs
-from music_diffusion.data.checks.hearing import RATE, Part
+from music_diffusion.data.checks.hearing import RATE, Stretch
 from music_diffusion.data.items import DRUM_PROGRAM
 from music_diffusion.data.soundfont import SoundFontRenderer
 from music_diffusion.models.tagger import Presence, TaggerModel
@@ -43,7 +43,7 @@ def solo(program: int):
     pitch = rng.choice([36, 38, 42, 46], len(notes)) if program == DRUM_PROGRAM else pitch
     notes = dataclasses.replace(notes, pitch=pitch)
     samples = SoundFontRenderer(path=str(FONT), sample_rate=RATE)(notes).samples
-    return notes, (Part(start=0.0, samples=samples[:round(SECONDS * RATE)]),)
+    return notes, (Stretch(start=0.0, samples=samples[:round(SECONDS * RATE)]),)
 
 
 @pytest.mark.parametrize("program", SOLOS)

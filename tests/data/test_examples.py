@@ -18,7 +18,7 @@ from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, 
 from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
 from music_diffusion.data.examples import Examples
-from music_diffusion.data.shards import Member, ShardPlan, facts_path, write_shards
+from music_diffusion.data.shards import ShardMember, ShardPlan, facts_path, write_shards
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
@@ -61,7 +61,7 @@ def write(folder, suffix=records.ARRAY_RECORD, lengths=None, codec=CODEC, **more
             account.labels[kind].add(record.labels[kind])
         yield record.to_bytes(suffix)
 
-    members = [Member(name=f"{split}{i}", split=split, state=(), shard=i // 2,
+    members = [ShardMember(name=f"{split}{i}", split=split, state=(), shard=i // 2,
                       content=clock_record(i, length, 1 / codec.frame_rate, **more))
                for split, of_split in (lengths or LENGTHS).items() for i, length in enumerate(of_split)]
     plan = ShardPlan(kind=records.EXAMPLES, options={}, maker=maker, workers=1, suffix=suffix)
@@ -278,7 +278,7 @@ def test_a_record_that_is_dense_all_over_is_an_error_that_names_it(tmp_path):
     folder = dense_record(tmp_path / "x", np.arange(64))
     examples = examples_of(folder, conditions=NoteTokens(tokens=100))
     for get in (examples.crops(0), examples.grid(), examples.spread(2).__getitem__):
-        with pytest.raises(UserError, match=f"{folder}: record 0 of train: .* the model's 100 tokens") as error:
+        with pytest.raises(UserError, match=f"{folder}: record 0 of train: .* model's 100 tokens") as error:
             get(0)
         assert "\n" not in str(error.value)
 

@@ -14,7 +14,7 @@ from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.performances import add_performances, performances_of, read_told
 from music_diffusion.data.pipeline import RecordSource
-from music_diffusion.data.shards import Member, ShardPlan, write_shards
+from music_diffusion.data.shards import ShardMember, ShardPlan, write_shards
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
@@ -37,7 +37,7 @@ def folder_of(path, rows=ROWS, label="performance"):
         yield records.Record(mel=np.zeros((frames, 3)), notes=notes,
                              labels={"name": name} | ({label: performance} if label else {})).to_bytes()
 
-    members = [Member(name=f"{split}{i}", split=split, state=(), content=row)
+    members = [ShardMember(name=f"{split}{i}", split=split, state=(), content=row)
                for split in ("train", "validation") for i, row in enumerate(rows)]
     plan = ShardPlan(kind=records.EXAMPLES, options={}, maker=maker, workers=1)
     write_shards(plan, members, str(path), more={"codec": CODEC.to_dict()})
@@ -94,11 +94,11 @@ def test_names_and_rows_must_be_as_many(tmp_path, conditions):
     folder, path = folder_of(tmp_path / "d"), tmp_path / "p.json"
     write_performances(path, add_performances(folder, path))
     for file in (None, str(path)):
-        sources = [RecordSource(folder=folder, codec=CODEC,
-                                conditions=numbered(conditions, file=file, count=count)) for count in (2, 3)]
-        next(sources[0].train_iterator(2, seed=0))
+        right, wrong = (RecordSource(folder=folder, codec=CODEC, conditions=numbered(
+            conditions, file=file, count=count)) for count in (2, 3))
+        next(right.train_iterator(2, seed=0))
         with pytest.raises(UserError, match="names 2 performances, and the model has 3; set NUM_PERF"):
-            sources[1].train_iterator(2, seed=0)
+            wrong.train_iterator(2, seed=0)
 
 
 @every_member

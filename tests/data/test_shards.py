@@ -14,7 +14,7 @@ from reference import needs
 
 from music_diffusion.data import records, shards
 from music_diffusion.data.parallel import run_tasks
-from music_diffusion.data.shards import Member, ShardPlan, read_facts, verify, write_shards
+from music_diffusion.data.shards import ShardMember, ShardPlan, read_facts, verify, write_shards
 from music_diffusion.errors import UserError
 
 SUFFIXES = (records.ARRAY_RECORD, records.TF_RECORD)
@@ -24,7 +24,7 @@ MAKER = ListMaker()
 
 def member(name, split="train", state=(1,), messages=None, shard=None):
     content = [f"{name}{i}".encode() * 10 for i in range(3)] if messages is None else messages
-    return Member(name=name, split=split, state=state, content=content, shard=shard)
+    return ShardMember(name=name, split=split, state=state, content=content, shard=shard)
 
 
 MEMBERS = (*(member(name) for name in "abcdefgh"), *(member(name, "validation") for name in "vwx"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from music_diffusion.evaluation.group_figures import compare_groups, group_figures, matched_items
-from music_diffusion.evaluation.pairing import Item
+from music_diffusion.evaluation.pairing import ItemFiles
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, FileResult
 
 GROUPS, PIECES = ("hall", "booth", "attic", "street"), ("one", "two", "three")
@@ -12,7 +12,7 @@ AMOUNTS = {side: {"files": 12, "minutes": 1.0} for side in (GENERATED, REFERENCE
 
 
 def result(name, group, **embeddings):
-    return FileResult(item=Item(name=name, group=group), problems=[], facts={}, scores={}, counts={},
+    return FileResult(item=ItemFiles(name=name, group=group), problems=[], facts={}, scores={}, counts={},
                       embeddings={"e": embeddings}, instruments={}, notes=None, heard={})
 
 

@@ -142,7 +142,8 @@ def test_groups_come_from_either_side_and_gaps_are_named(folders, tmp_path):
 
 
 @pytest.mark.parametrize("text, word", [
-    ("name,group\na,A\n", "no column 'file'; it has name, group"), ("", "no column 'file', 'group'; it has none"),
+    ("name,group\na,A\n", "no column 'file'; it has name, group"),
+    ("", "no column 'file', 'group'; it has none"),
     ("file,band\na,A\n", "no column 'group'"), ("file,group\n,A\n", "no row names a file"),
     ("file,group\nzzz,A\n", "no row is about a file")])
 def test_unusable_tables_are_refused(folders, tmp_path, text, word):

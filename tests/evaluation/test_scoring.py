@@ -22,7 +22,7 @@ from reference.toy_listeners import (
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import Cache
-from music_diffusion.evaluation.pairing import Item
+from music_diffusion.evaluation.pairing import ItemFiles
 from music_diffusion.evaluation.scoring import (
     Scorer,
     Work,
@@ -31,7 +31,7 @@ from music_diffusion.evaluation.scoring import (
     spectral_scores,
     unrelated_notes,
 )
-from music_diffusion.evaluation.sounds import Facts, Sound, problems_of, read_start, usable
+from music_diffusion.evaluation.sounds import AudioFacts, LazySound, problems_of, read_start, usable
 from music_diffusion.evaluation.tools import Tools, fingerprints, tools_of
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.notes.notes import Notes
@@ -60,7 +60,7 @@ def files(tmp_path):
                 soundfile.write(path, samples, rate, subtype="FLOAT")
         if notes is not None:
             write_midi(notes, tmp_path / f"{name}.mid")
-        return Item(name=name, generated=str(paths["generated"]) if generated is not None else None,
+        return ItemFiles(name=name, generated=str(paths["generated"]) if generated is not None else None,
                     reference=str(paths["reference"]) if reference is not None else None,
                     notes=str(tmp_path / f"{name}.mid") if notes is not None else None)
 
@@ -127,7 +127,7 @@ def test_unrelated_notes_are_the_next_with_another_content(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 2)):
         write_midi(sine_notes(seed), tmp_path / f"{name}.mid")
     (tmp_path / "bad.mid").write_text("no notes")
-    items = [Item(name=n, notes=n and str(tmp_path / f"{n}.mid"))
+    items = [ItemFiles(name=n, notes=n and str(tmp_path / f"{n}.mid"))
              for n in ("a", "b", "bad", "c", None, "d")]
     found = [p and pathlib.Path(p).stem for p in unrelated_notes(items)]
     assert found == ["c", "c", "c", "d", None, "a"]
@@ -158,7 +158,7 @@ def test_only_the_first_minutes_count(work, files):
     limited = dataclasses.replace(work(), max_seconds=3.0)
     found = Scorer(limited).score(item)
     assert found.scores["log_mel_distance"] == 0.0 and found.problems == []
-    assert found.facts["generated"] == Facts(seconds=3.0, sample_rate=RATE, channels=1, cut=True,
+    assert found.facts["generated"] == AudioFacts(seconds=3.0, sample_rate=RATE, channels=1, cut=True,
                                              peak=pytest.approx(0.3, abs=0.01))
 
 
@@ -195,9 +195,9 @@ def test_bad_recordings_are_named_and_the_rest_is_scored(work, files, generated,
 
 
 def test_a_second_of_difference_is_told_of_long_recordings_too(work):
-    facts = {s: Facts(seconds=t, sample_rate=RATE, channels=1, peak=0.5, cut=False)
+    facts = {s: AudioFacts(seconds=t, sample_rate=RATE, channels=1, peak=0.5, cut=False)
              for s, t in (("generated", 101.1), ("reference", 100.0))}
-    item = Item(name="a", generated="a.wav", reference="b.wav")
+    item = ItemFiles(name="a", generated="a.wav", reference="b.wav")
     assert [p.kind for p in problems_of(item, facts, 0.5)] == ["length"]
     facts["generated"] = dataclasses.replace(facts["generated"], seconds=100.9)
     assert problems_of(item, facts, 0.5) == []
@@ -342,22 +342,30 @@ def test_sounds_are_decoded_once_and_only_if_asked_for():
         decoded.append(1)
         return Waveform(NOISE.astype(np.float32), RATE)
 
-    sound = Sound("key", load)
+    sound = LazySound("key", load)
     assert decoded == []
     assert len(sound.at(RATE)) == 16000 and len(sound.at(16000)) == 32000 and len(sound.at(RATE)) == 16000
     assert decoded == [1]
 
 
 def test_the_peak_is_that_of_the_mix(tmp_path):
-    """Channels that cancel are silent in mono, which is what is scored."""
-    soundfile.write(tmp_path / "a.wav", np.stack([NOISE, -NOISE], axis=1), RATE)
+    """The mix is what is scored: of channels that are silent, silence."""
+    soundfile.write(tmp_path / "a.wav", np.zeros((len(NOISE), 2)), RATE)
     wave, facts = read_start(str(tmp_path / "a.wav"), 60.0)
     assert facts.silent and facts.channels == 2 and wave.channels == 1
     assert usable("generated", facts, 0.5) and not usable("reference", facts, 0.5)
 
 
+def test_inverted_stereo_is_scored_by_its_sound(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.stack([NOISE, -NOISE], axis=1), RATE)
+    with pytest.warns(UserWarning, match="cancel each other"):
+        wave, facts = read_start(str(tmp_path / "a.wav"), 60.0)
+    assert not facts.silent and facts.peak == pytest.approx(np.abs(NOISE).max(), abs=1e-4)
+    np.testing.assert_allclose(wave.samples, NOISE, atol=1e-4)
+
+
 def test_spectral_scores_stop_at_the_shorter_end():
-    a, b = (Sound(k, functools.partial(Waveform, x.astype(np.float32), RATE))
+    a, b = (LazySound(k, functools.partial(Waveform, x.astype(np.float32), RATE))
             for k, x in (("a", NOISE), ("b", NOISE[:9000])))
     assert spectral_scores(a, b)["log_mel_distance"] == pytest.approx(0.0, abs=0.05)  # of resampling
 

@@ -17,11 +17,11 @@ from music_diffusion.evaluation.frechet import (
 )
 from music_diffusion.evaluation.groups import group_scores
 from music_diffusion.evaluation.kernel_distance import kernel_audio_distance, median_distance
-from music_diffusion.evaluation.pairing import Item, Problem
+from music_diffusion.evaluation.pairing import ItemFiles, Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import FileResult
 from music_diffusion.evaluation.set_metrics import kernel_sums, quick_frechet, set_metrics
-from music_diffusion.evaluation.sounds import Facts
+from music_diffusion.evaluation.sounds import AudioFacts
 from music_diffusion.evaluation.summary import summarize
 from music_diffusion.evaluation.tools import Tools
 from music_diffusion.evaluation.transcription import NoteCounts, NoteScores
@@ -42,10 +42,10 @@ def result(name, made=None, real=None, inverted=None, *, scores=None, group=None
     """A file with the embeddings of some sides."""
     sides = {k: v for k, v in (("generated", made), ("reference", real), ("inverted", inverted))
              if v is not None}
-    facts = {side: Facts(seconds=seconds, sample_rate=8000, channels=1, peak=0.5, cut=False)
+    facts = {side: AudioFacts(seconds=seconds, sample_rate=8000, channels=1, peak=0.5, cut=False)
              for side in sides if side != "inverted"}
     return FileResult(
-        item=Item(name=name, generated="g" if made is not None else None, group=group,
+        item=ItemFiles(name=name, generated="g" if made is not None else None, group=group,
                   reference="r" if real is not None else None),
         problems=list(problems), facts=facts, embeddings={"toy": sides}, scores=scores or {},
         counts=counts or {}, instruments=instruments or {}, notes=None, heard={})

@@ -57,7 +57,7 @@ def found(name: str) -> bool:
     # Not `find_spec` of the parent alone: the folder tests/t5x looks like a package of that name.
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
+    except ImportError:
         return False
 
 

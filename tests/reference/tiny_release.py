@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
+from reference import compiled
 
 from music_diffusion.conditions.performances import (
     FILE,
@@ -65,7 +66,7 @@ def tiny_params(model: FrameDiffusionModel = MODEL, seed: int = 0) -> dict:
 @functools.cache
 def _tiny_params(model: FrameDiffusionModel, seed: int) -> dict:
     rng = np.random.default_rng(seed)
-    flat = flatten_dict(unfreeze(jax.jit(lambda: model.init(jax.random.key(seed), {})["params"])()))
+    flat = flatten_dict(unfreeze(jax.jit(lambda: compiled.init(model, key=seed)["params"])()))
     zero = ("unet", "map_film", "performed", "film_0")
     return unflatten_dict({
         k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * any(name in zero for name in k[:2]), np.float16)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from reference import needs
+from reference.devices import cpu_devices
 from reference.zoo_recipes import SMALL_CODEC, ZOO
 
 from music_diffusion import gin_setup
@@ -31,9 +32,8 @@ TOLERANCE, ADVERSARIAL = 1e-5, 2e-4
 def start(*command, devices=1, **environment):
     """(`python -m …` in the background, the file of its output)."""
     inherited = {k: v for k, v in os.environ.items() if k != "JAX_NUMPY_RANK_PROMOTION"}
-    environment = inherited | environment | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "2",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = inherited | cpu_devices(devices) | environment | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "2"}
     output = tempfile.TemporaryFile("w+")
     return subprocess.Popen([sys.executable, "-m", *map(str, command)], env=environment,
                             stdout=output, stderr=subprocess.STDOUT), output

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from reference import needs
+from reference.devices import cpu_devices
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.errors import UserError
@@ -44,9 +45,8 @@ def losses(folder):
 
 
 def start_process(code, devices=1, **options):
-    environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | cpu_devices(devices) | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment,
                             stdout=subprocess.PIPE, text=True, **options)
 

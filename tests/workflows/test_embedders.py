@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from reference import compiled
 from reference.tiny_release import write_release
 from safetensors.numpy import save_file
 
@@ -52,7 +53,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def params():
-    return TAGGER.init(jax.random.key(0), {})["params"]
+    return compiled.init(TAGGER)["params"]
 
 
 def write_tagger(folder, params):

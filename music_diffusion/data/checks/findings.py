@@ -1,4 +1,4 @@
-"""What the doctor of data sets says of an item."""
+"""Findings of the doctor of data sets, and its advice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADVICE = {
     DUPLICATED: "keep one of the two",
     EMPTY: "leave the item out, or give it what is missing",
     RATE: "get the original again at its own sample rate, and write that rate into the header",
-    CODEC: "convert it to WAV or FLAC under a name that tells its format",
+    CODEC: "convert it to WAV or FLAC under a name that shows its format",
     VELOCITY: "tell the data set that it has no velocities (velocities=False), "
               "so that models do not learn this number",
     LEAK: "put both into one split, or leave one of them out",

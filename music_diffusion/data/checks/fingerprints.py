@@ -52,7 +52,7 @@ class Sketch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Match:
-    """The hashes that two items share."""
+    """Two items that share hashes."""
 
     first: int  # positions of the items
     second: int
@@ -61,7 +61,7 @@ class Match:
 
 
 def sketch(hashes: np.ndarray, times: np.ndarray) -> Sketch:
-    """Keeps the smallest; of equal ones the first."""
+    """Keeps the smallest hashes; of equal ones the first."""
     mixed, at = np.unique(_mix(hashes), return_index=True)
     return Sketch(hashes=mixed[:KEPT], times=times[at[:KEPT]].astype(np.float32),
                   whole=len(mixed) <= KEPT)

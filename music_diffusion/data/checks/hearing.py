@@ -26,7 +26,7 @@ KEPT_FRAMES = 16  # of the mean spectrum, from each block: enough, and a small p
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
+class Stretch:
     """A stretch of a sound."""
 
     start: float  # seconds of the sound
@@ -54,7 +54,7 @@ class Hearing:
 
     facts: SoundFacts
     seconds: float  # that were really read
-    parts: tuple[Part, ...]  # all of it, or PARTS stretches spread over it
+    parts: tuple[Stretch, ...]  # all of it, or PARTS stretches spread over it
     signals: tuple[Signal, ...]  # of the files that it consists of
 
     @property
@@ -91,11 +91,11 @@ def hear(sound: Sound, whole: float = WHOLE_SECONDS) -> Hearing:
 
 
 def listen(sound: Sound, facts: SoundFacts, whole: float = WHOLE_SECONDS
-           ) -> tuple[float, tuple[Part, ...]]:
+           ) -> tuple[float, tuple[Stretch, ...]]:
     """Returns how many seconds a sound lasts, and its stretches that are examined."""
     if facts.seconds <= whole:
         samples = np.concatenate([np.zeros(0, np.float32), *sound.blocks(RATE)])
-        return len(samples) / RATE, (Part(start=0.0, samples=samples),)
+        return len(samples) / RATE, (Stretch(start=0.0, samples=samples),)
     length = round(PART_SECONDS * RATE)
     starts = np.linspace(0, facts.seconds * RATE - length, PARTS).astype(int)
     kept = np.zeros((PARTS, length), np.float32)
@@ -107,7 +107,7 @@ def listen(sound: Sound, facts: SoundFacts, whole: float = WHOLE_SECONDS
                 row[first - start:last - start] = block[first - at:last - at]
         at += len(block)
     # What the header promises and the file does not hold is no silence: it is not there.
-    return at / RATE, tuple(Part(start=start / RATE, samples=row[:max(0, at - start)])
+    return at / RATE, tuple(Stretch(start=start / RATE, samples=row[:max(0, at - start)])
                             for row, start in zip(kept, starts, strict=True) if start < at)
 
 

@@ -10,7 +10,7 @@ import scipy.ndimage
 from jaxtyping import Float
 
 from music_diffusion.audio.log_frequency import LogFrequencyConfig, fft_size
-from music_diffusion.data.checks.hearing import RATE, Part
+from music_diffusion.data.checks.hearing import RATE, Stretch
 from music_diffusion.notes.activations import pitch_roll
 from music_diffusion.notes.notes import Notes
 
@@ -37,7 +37,7 @@ class Spectrum:
     flux: Float[np.ndarray, " T"]  # how much power rises, mean over bands, nat
 
 
-def spectra(parts: tuple[Part, ...]) -> tuple[Spectrum, ...]:
+def spectra(parts: tuple[Stretch, ...]) -> tuple[Spectrum, ...]:
     """Returns the spectra of all parts that hold a frame, above one common floor."""
     amplitudes = [(p, _amplitude(p.samples)) for p in parts if len(p.samples) >= CONFIG.hop]
     loud = [a.max(axis=1) for _, a in amplitudes]
@@ -67,7 +67,7 @@ def _flux(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " T"]:
 
 
 def _frames(samples: np.ndarray, window: int):
-    """Yields frames [n, window] in blocks; silence before the first sample and after the last."""
+    """Returns frames [n, window] in blocks; silence before the first sample and after the last."""
     count, hop = len(samples) // CONFIG.hop, CONFIG.hop
     padded = np.pad(samples, (window // 2 - hop // 2, window))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:count]

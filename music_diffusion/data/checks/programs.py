@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from music_diffusion.data.checks.findings import MISPROGRAMMED, Finding, percent
-from music_diffusion.data.checks.hearing import RATE, Part
+from music_diffusion.data.checks.hearing import RATE, Stretch
 from music_diffusion.data.items import DRUM_PROGRAM
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import (
@@ -78,7 +78,7 @@ def family_of(program: int) -> str | None:
     return CLASS_FAMILY[kind] or NAMED_ONLY.get(SLAKH_CLASSES[kind].name)
 
 
-def check_programs(item: str, parts: Sequence[Part], notes: Notes, presence: Presence
+def check_programs(item: str, parts: Sequence[Stretch], notes: Notes, presence: Presence
                    ) -> list[Finding]:
     """Finds the first instrument that is not heard where it leads, while another family is."""
     program = np.where(notes.is_drum, DRUM_PROGRAM, notes.program)
@@ -101,14 +101,14 @@ def check_programs(item: str, parts: Sequence[Part], notes: Notes, presence: Pre
     return []
 
 
-def check_stem(item: str, program: int, parts: Sequence[Part], presence: Presence) -> list[Finding]:
+def check_stem(item: str, program: int, parts: Sequence[Stretch], presence: Presence) -> list[Finding]:
     """Checks the audio of one instrument alone; see `check_programs`."""
     samples = np.concatenate([np.zeros(0, np.float32), *(p.samples for p in parts)])
     length = len(samples) / RATE
     one = np.ones(1)
     notes = Notes(0 * one, length * one, 60 * one, 64 * one, program % DRUM_PROGRAM * one,
                   one * (program == DRUM_PROGRAM))
-    return check_programs(item, [Part(start=0.0, samples=samples)], notes, presence)
+    return check_programs(item, [Stretch(start=0.0, samples=samples)], notes, presence)
 
 
 def _any_family(program: int) -> str | None:
@@ -118,7 +118,7 @@ def _any_family(program: int) -> str | None:
     return CLASS_FAMILY[kind] or NAMED_ONLY.get(SLAKH_CLASSES[kind].name)
 
 
-def _patches(parts: Sequence[Part], notes: Notes, program: np.ndarray, programs: list[int],
+def _patches(parts: Sequence[Stretch], notes: Notes, program: np.ndarray, programs: list[int],
              presence: Presence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (probabilities [n, 35], seconds of notes by program [P, n], power [n]) of LONGEST patches."""
     size = round(PATCH_SECONDS * RATE)

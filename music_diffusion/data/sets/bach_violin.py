@@ -81,7 +81,7 @@ class BachViolin:
 
 
 def read_notes(score: str, alignment: str) -> Notes:
-    """A movement's pitches at their aligned times.
+    """Reads a movement's pitches at their aligned times.
 
     Raises:
       UserError: a table is missing, lacks a column, or is damaged; they differ in length.
@@ -131,7 +131,7 @@ def _piece(row: dict[str, str]) -> str:
 
 
 def _seconds(row: dict[str, str], column: str) -> float:
-    """From h:mm:ss."""
+    """Returns the seconds of h:mm:ss."""
     try:
         hours, minutes, seconds = (float(part) for part in row[column].split(":"))
     except ValueError as e:

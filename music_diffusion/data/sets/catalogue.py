@@ -14,7 +14,7 @@ from music_diffusion.errors import UserError
 
 
 class Entry(typing.NamedTuple):
-    """One data set."""
+    """A data set's reader, by its place in the package."""
 
     module: str  # below music_diffusion.data.sets
     reader: str  # class in it
@@ -22,7 +22,7 @@ class Entry(typing.NamedTuple):
     source: str  # what SRC is
 
     def load(self) -> type:
-        """The reader's class."""
+        """Imports the reader's class."""
         return getattr(importlib.import_module(f"music_diffusion.data.sets.{self.module}"), self.reader)
 
 
@@ -59,7 +59,7 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def open_set(name: str, folder: str, options: Mapping[str, typing.Any]) -> DataSet:
-    """The reader of a data set.
+    """Makes the reader of a data set.
 
     Args:
       name: of CATALOGUE.
@@ -88,7 +88,7 @@ def open_set(name: str, folder: str, options: Mapping[str, typing.Any]) -> DataS
 
 
 def _parsed(text: str, kind: str):
-    """A value as its field's annotation wants it: text stays text there, lists may lack brackets."""
+    """Returns a value of the type of its field's annotation: text stays text, lists may lack brackets."""
     if kind.startswith("str"):
         return None if text == "None" else text
     if kind.startswith("tuple[str"):

@@ -68,7 +68,7 @@ class Gtzan:
 
 
 def _genres(folder: str) -> tuple[pathlib.Path, dict[str, dict[str, str]]]:
-    """The folder of the genres; genre → excerpt (blues.00000) → file, WAV rather than AU."""
+    """Finds the folder of the genres; genre → excerpt (blues.00000) → file, WAV rather than AU."""
     for root in (pathlib.Path(folder, place) for place in PLACES):
         found = {}
         for genre in sorted(os.listdir(root)) if root.is_dir() else ():
@@ -84,7 +84,7 @@ def _genres(folder: str) -> tuple[pathlib.Path, dict[str, dict[str, str]]]:
 
 
 def _read_lists(folder: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
-    """Excerpt (blues.00000) → split; empty where there are no lists."""
+    """Reads excerpt (blues.00000) → split; empty where there are no lists."""
     places = (folder, root.parent, root)
     paths = {split: next((place / name for place in places if (place / name).is_file()), None)
              for split, name in LISTS.items()}

@@ -13,7 +13,7 @@ name:
 A JAMS file is JSON with, among others, six annotations `note_midi`, one a
 string: time and duration in seconds, and a fractional MIDI number.
 
-There is no published split. MT3's (Gardner et al., 2022, appendix B.4): of every
+There is no published split. MT3's (Gardner et al., 2022, appendix B.4) takes of every
 style the first two progressions for training, the third for validation. It
 counts 478 and 238 tracks: with two recordings of each, all but one excerpt of
 either, which fits the two of LATE.
@@ -83,7 +83,7 @@ class GuitarSet:
         return Listing(items=tuple(items), skipped=tuple(skipped))
 
     def _item(self, root: pathlib.Path, path: pathlib.Path, kind: str) -> Item | str:
-        """An item, or the reason to skip it."""
+        """Returns an item, or the reason to skip it."""
         match = NAME.fullmatch(path.stem)
         if match is None or match["style"] not in STYLES:
             return "not named like 00_BN1-129-Eb_comp.jams; give it its published name"
@@ -108,7 +108,7 @@ class GuitarSet:
 
 
 def read_jams(path: str, program: int) -> Notes:
-    """The notes of a JAMS file's `note_midi` annotations, at the nearest semitones.
+    """Reads the notes of a JAMS file's `note_midi` annotations, at the nearest semitones.
 
     Args:
       path: a JAMS file.
@@ -144,7 +144,7 @@ def read_jams(path: str, program: int) -> Notes:
 
 
 def _columns(data: list | dict) -> np.ndarray:
-    """[N, 3] time, duration, value of an annotation, which JAMS writes by note or by column."""
+    """Returns [N, 3] time, duration, value of an annotation, which JAMS writes by note or by column."""
     names = ("time", "duration", "value")
     columns = [data[n] for n in names] if isinstance(data, dict) else [[o[n] for o in data] for n in names]
     return np.stack([np.asarray(column, np.float64) for column in columns], axis=-1)

@@ -70,7 +70,7 @@ class InstrumentFolders:
                 "equalize": self.equalize, "held_out": self.held_out}
 
     def _taken(self, lengths: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-        """Instrument → file → seconds from its start that are used."""
+        """Returns instrument → file → seconds from its start that are used."""
         limits = [] if self.max_seconds_per_instrument is None else [self.max_seconds_per_instrument]
         if self.equalize:
             limits += [sum(files.values()) for files in lengths.values()]
@@ -87,7 +87,7 @@ class InstrumentFolders:
 
     def _parts(self, root: pathlib.Path, instrument: str, taken: Mapping[str, float],
                lengths: Mapping[str, float]) -> Iterator[Item]:
-        """The items of an instrument; one file is cut in two where validation begins."""
+        """Yields the items of an instrument; one file is cut in two where validation begins."""
         free = {path: s for path, s in taken.items() if not folder_split(path)}
         train = (1 - self.held_out) * sum(free.values())  # seconds left of them for training
         for path, seconds in taken.items():
@@ -105,7 +105,7 @@ class InstrumentFolders:
 
 
 def _by_instrument(paths: Iterator[str]) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
-    """Instrument → its files, and the files that lie in no instrument's folder, with the reason."""
+    """Returns instrument → its files, and the files that lie in no instrument's folder, with the reason."""
     found, outside = collections.defaultdict(list), []
     for path in paths:
         folders = [part for part in path.split("/")[:-1] if part.lower() not in SPLIT_OF]
@@ -118,7 +118,7 @@ def _by_instrument(paths: Iterator[str]) -> tuple[dict[str, list[str]], list[tup
 
 def _lengths(root: pathlib.Path, paths: Mapping[str, list[str]]
              ) -> tuple[dict[str, dict[str, float]], list[tuple[str, str]]]:
-    """Instrument → file → seconds, without the damaged ones, which follow with their reasons."""
+    """Returns instrument → file → seconds, and the damaged files with their reasons."""
     lengths: dict[str, dict[str, float]] = {}
     damaged = []
     for instrument, files in paths.items():

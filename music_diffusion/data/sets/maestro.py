@@ -67,7 +67,7 @@ class Maestro:
 
 
 def _table(root: pathlib.Path) -> pathlib.Path:
-    """The table of the newest version in the folder, CSV rather than JSON."""
+    """Finds the table of the newest version in the folder, CSV rather than JSON."""
     for pattern in ("maestro-v*.csv", "maestro-v*.json"):
         if tables := sorted(root.glob(pattern)):
             return tables[-1]

@@ -32,7 +32,7 @@ from music_diffusion.notes.programs import SLAKH_CLASSES
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordLayout:
-    """How the files and features of one data set are called."""
+    """Names of the files and features of one data set."""
 
     files: Mapping[str, str]  # split → file name up to .tfrecord
     audio: str = "audio"  # feature: a WAV file, or samples
@@ -40,7 +40,7 @@ class RecordLayout:
     sequences: str = "sequence"  # feature: the NoteSequence, or one for each instrument
     programs: Mapping[str, int] | None = None  # of `inst_names`, one a sequence; None: as in the notes
     program: int | None = None  # of all notes; None: as in the notes
-    velocities: bool = False  # whether notes tell how hard they are struck
+    velocities: bool = False  # whether notes say how hard they are struck
 
 
 def _slakh(files: Mapping[str, str], programs: Mapping[str, int]) -> RecordLayout:
@@ -96,7 +96,7 @@ class Mt3Records:
 
 
 def _find(folder: str, config: str) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The items, and what cannot be used."""
+    """Finds the items, and what cannot be used."""
     items: list[Item] = []
     skipped = []
     for split, stem in LAYOUTS[config].files.items():
@@ -124,7 +124,7 @@ def _items(folder: str, name: str, split: str, config: str) -> Iterator[Item]:
 
 
 def read_audio(path: str, number: int, offset: int, config: str) -> bytes:
-    """The audio of one record as a WAV file.
+    """Reads the audio of one record as a WAV file.
 
     Args:
       path: the TFRecord file.
@@ -146,7 +146,7 @@ def read_audio(path: str, number: int, offset: int, config: str) -> bytes:
 
 
 def read_notes(path: str, number: int, offset: int, config: str) -> Notes:
-    """The notes of one record; arguments and errors as of `read_audio`."""
+    """Reads the notes of one record; arguments and errors as in `read_audio`."""
     layout, data = LAYOUTS[config], read_record(path, number, offset)
     try:
         parts = [from_note_sequence(parse_note_sequence(sequence))
@@ -165,7 +165,7 @@ def read_notes(path: str, number: int, offset: int, config: str) -> Notes:
 
 
 def _shards(folder: str, stem: str) -> tuple[list[str], str | None]:
-    """The files of one split, and what is wrong with them."""
+    """Finds the files of one split, and what is wrong with them."""
     pattern = re.compile(re.escape(stem) + r"\.tfrecord(?:-(\d{5})-of-(\d{5}))?")
     matches = [m for name in sorted(os.listdir(folder)) if (m := pattern.fullmatch(name))]
     if not matches:
@@ -199,7 +199,7 @@ def _with_program(notes: Notes, program: int) -> Notes:
 
 
 def _wav(samples: np.ndarray, sample_rate: int) -> bytes:
-    """A WAV file of float samples, which changes none of them."""
+    """Returns a WAV file of float samples, which changes none of them."""
     file = io.BytesIO()
     soundfile.write(file, samples, sample_rate, format="WAV", subtype="FLOAT")
     return file.getvalue()

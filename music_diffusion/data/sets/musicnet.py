@@ -27,7 +27,7 @@ from music_diffusion.tables import read_table
 METADATA = "musicnet_metadata.csv"
 COLUMNS = ("id", "composer", "composition", "movement", "ensemble", "source", "catalog_name")
 LABEL_RATE = 44100  # Hz, of the times in the labels
-VELOCITY = 100  # of all notes, as note-seq has it: the labels tell none
+VELOCITY = 100  # of all notes, as note-seq has it: the labels have none
 
 # MT3's recordings (Gardner et al., 2022), as the code of YourMT3+ (Chang et al., 2024) lists
 # them; all others are for training. They were drawn at random, so movements of one work, and
@@ -97,7 +97,7 @@ class MusicNet:
 
 
 def read_labels(path: str) -> Notes:
-    """The notes of one recording. MusicNet's instruments are General MIDI programs from 1.
+    """Reads the notes of one recording. MusicNet's instruments are General MIDI programs from 1.
 
     Raises:
       UserError: the file is missing, or no table of MusicNet's labels.
@@ -114,7 +114,7 @@ def read_labels(path: str) -> Notes:
 
 
 def _read_metadata(root: str) -> dict[str, dict[str, str]]:
-    """Recording → its row."""
+    """Reads recording → its row."""
     places = [os.path.join(root, METADATA), os.path.join(root, os.pardir, METADATA)]
     path = next((p for p in places if os.path.isfile(p)), None)
     if path is None:
@@ -127,7 +127,7 @@ def _read_metadata(root: str) -> dict[str, dict[str, str]]:
 
 
 def _files(folder: str, extension: str) -> dict[str, str]:
-    """Number of a recording → path, of a folder that may be missing."""
+    """Finds number of a recording → path in a folder, which may be missing."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return {name.removesuffix(extension): os.path.join(folder, name) for name in names
             if name.endswith(extension) and name.removesuffix(extension).isdecimal()}

@@ -41,8 +41,8 @@ class PairedFolder:
     """
 
     folder: str  # with all that lies below it
-    program: int | None = None  # of all notes, 0..127 or 128 for drums; None: as the MIDI files tell
-    velocities: bool = True  # False: the MIDI files do not tell how hard notes are struck
+    program: int | None = None  # of all notes, 0..127 or 128 for drums; None: as in the MIDI files
+    velocities: bool = True  # False: the MIDI files do not say how hard notes are struck
 
     def __post_init__(self):
         if self.program is not None and not 0 <= self.program <= DRUM_PROGRAM:
@@ -87,7 +87,7 @@ class PairedFolder:
 
 
 def read_as(path: str, program: int | None) -> Notes:
-    """A MIDI file's notes, all of one program unless it is None; see `read_midi` for errors."""
+    """Reads a MIDI file's notes, all of one program unless it is None; see `read_midi` for errors."""
     notes = read_midi(path)
     if program is None:
         return notes
@@ -96,7 +96,7 @@ def read_as(path: str, program: int | None) -> Notes:
 
 
 def find_midi(folder: str) -> list[str]:
-    """Relative paths, with '/', of the MIDI files below a folder; links are followed."""
+    """Finds the relative paths, with '/', of the MIDI files below a folder; links are followed."""
     found, seen = [], set()
     for at, folders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(at) in seen:  # a link back up
@@ -110,7 +110,7 @@ def find_midi(folder: str) -> list[str]:
 
 
 def _by_key(paths) -> dict[str, list[str]]:
-    """What files of a pair have in common → the files."""
+    """Groups files by the part of their paths that files of a pair have in common."""
     found = collections.defaultdict(list)
     for path in paths:
         *folders, name = path.split("/")
@@ -120,6 +120,6 @@ def _by_key(paths) -> dict[str, list[str]]:
 
 
 def _top(path: str) -> str | None:
-    """The first folder of a relative path that stands for no split and no kind of file."""
+    """Returns the first folder of a relative path that stands for no split and no kind of file."""
     return next((part for part in path.split("/")[:-1]
                  if part.lower() not in KINDS and part.lower() not in SPLIT_OF), None)

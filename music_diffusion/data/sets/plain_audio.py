@@ -38,6 +38,6 @@ class PlainAudio:
 
 
 def folder_split(path: str) -> str | None:
-    """The split after which a folder of a relative path is named; the outermost counts."""
+    """Returns the split after which a folder of a relative path is named; the outermost counts."""
     return next((SPLIT_OF[part.lower()] for part in path.split("/")[:-1]
                  if part.lower() in SPLIT_OF), None)

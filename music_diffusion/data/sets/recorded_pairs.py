@@ -1,4 +1,4 @@
-"""A few recordings with their MIDI files, named one by one: what a performance is learned from."""
+"""A few recordings with their MIDI files, named one by one, from which a performance is learned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from music_diffusion.paths import located
 
 LONGER = 1.0  # seconds by which notes may outlast their audio
 SILENT_END = 15.0  # seconds by which audio may outlast its notes: applause, silence, a last chord
-HELD_OUT = 0.1  # of every recording, its end
+HELD_OUT = 0.1  # share of every recording, at its end, for validation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RecordedPairs:
             object.__setattr__(self, name, tuple(located(path) for path in getattr(self, name)))
 
     def seconds(self) -> float:
-        """Of all audio. Raises UserError: unreadable, or audio and MIDI of different length."""
+        """Returns the length of all audio. Raises UserError: unreadable, or MIDI of another length."""
         return sum(_checked(*pair)[1] for pair in zip(self.audio, self.midi, strict=True))
 
     def list(self) -> Listing:
@@ -77,5 +77,5 @@ def _checked(audio: str, midi: str) -> tuple[Notes, float]:
 
 
 def _notes_from(midi: str, start: float, end: float) -> Notes:
-    """Notes of a stretch, in seconds from its start; one that sounds already begins there."""
+    """Returns the notes of a stretch, in seconds from its start; one that sounds already begins there."""
     return read_midi(midi).between(start, end).shift(-start)

@@ -37,7 +37,7 @@ class RecordingList:
     """
 
     folder: str  # the table, or the folder of one that is named recordings.csv
-    velocities: bool = True  # False: the MIDI files do not tell how hard notes are struck
+    velocities: bool = True  # False: the MIDI files do not say how hard notes are struck
 
     def list(self) -> Listing:
         """See `data.items.DataSet`."""
@@ -78,7 +78,7 @@ class RecordingList:
 
 
 def _rows(table: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and the known columns of every row; '' for a column or cell that is not there."""
+    """Returns line number and known columns of every row; '' for a column or cell that is not there."""
     if not table.is_file():
         raise UserError(f"{table}: no such table; give a CSV file with a column audio")
     found = read_table(table)
@@ -98,7 +98,7 @@ def _check_header(table: pathlib.Path, names) -> None:
 
 
 def _unusable(folder: pathlib.Path, row: dict[str, str]) -> str | None:
-    """Why a row cannot be used, if so."""
+    """Returns why a row cannot be used; None if it can."""
     if not row["audio"]:
         return "names no audio file; fill in the column audio"
     if "://" in row["audio"]:

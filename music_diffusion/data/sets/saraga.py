@@ -35,7 +35,7 @@ class Saraga:
 
     folder: str  # that the archive unpacks to
     stem: str | None = None  # of STEMS: takes the songs' track of it, as its style; None: the mix
-    performance: str = "concert"  # or artist: of whom the item's performance is
+    performance: str = "concert"  # concert or artist: which of them names the item's performance
 
     def __post_init__(self):
         if self.stem is not None and self.stem not in STEMS:
@@ -73,7 +73,7 @@ class Saraga:
         return {"stem": self.stem, "performance": self.performance}
 
     def _choose(self, files: Sequence[str]) -> str | None:
-        """A song's file; None where the stem was not recorded."""
+        """Returns a song's file; None where the stem was not recorded."""
         if self.stem is not None:
             return next((f for f in files if f.endswith(f"{MULTITRACK}{self.stem}.mp3")), None)
         mixes = [f for f in files if MULTITRACK not in f]
@@ -95,7 +95,7 @@ class Saraga:
 
 
 def _read_metadata(folder: pathlib.Path) -> dict:
-    """What the song's JSON file tells. Raises UserError if there is none, or it is damaged."""
+    """Reads the song's JSON file. Raises UserError if there is none, or it is damaged."""
     names = sorted(name for name in os.listdir(folder)
                    if name.endswith(".json") and not name.startswith("."))
     if len(names) != 1:

@@ -13,7 +13,7 @@ tracks without the folders of splits, as WAV):
           all_src.mid               the Lakh file
           MIDI/S00.mid, stems/S00.flac …
 
-How MT3 (Gardner et al., 2022, appendix B.2) trains on it: ten random subsets of
+MT3 (Gardner et al., 2022, appendix B.2) trains on ten random subsets of
 at least four instruments of every training track; validation and test are
 whole mixes. Notes have the programs of metadata.yaml; MT3's classes of programs
 are the note encoding's business (`notes.programs`, granularity `slakh`).
@@ -108,7 +108,7 @@ class Slakh:
 
 def stems_item(track: Track, stems: Sequence[StemFiles], *, name: str, mix: AudioFile | None = None,
                programs: Mapping[str, int] | None = None, sounding_bass: bool = False) -> Item:
-    """An item of some of a track's stems.
+    """Makes an item of some of a track's stems.
 
     Args:
       track: the song.
@@ -134,7 +134,7 @@ def _raised(stem: StemFiles) -> bool:
 
 
 def read_stem_notes(parts: tuple[tuple[str, int, int], ...]) -> Notes:
-    """The notes of stems together.
+    """Reads the notes of stems together.
 
     Args:
       parts: of each stem the MIDI file, its program or DRUM_PROGRAM, and the
@@ -157,7 +157,7 @@ def read_stem_notes(parts: tuple[tuple[str, int, int], ...]) -> Notes:
 
 
 def draw_subsets(track: str, stems: int, *, count: int, least: int, seed: int) -> list[tuple[int, ...]]:
-    """Random sets of stems, each set of at least `least` equally likely; the same in every run.
+    """Draws sets of stems, each set of at least `least` equally likely; the same in every run.
 
     Args:
       track: its name, which is hashed.
@@ -184,7 +184,7 @@ def draw_subsets(track: str, stems: int, *, count: int, least: int, seed: int) -
 
 
 def _subset(number: int, stems: int, size: int) -> tuple[int, ...]:
-    """The subset of that number, in the order of size (from `size` on), then of members."""
+    """Returns the subset of that number, in the order of size (from `size` on), then of members."""
     while number >= math.comb(stems, size):
         number -= math.comb(stems, size)
         size += 1
@@ -201,7 +201,7 @@ def _subset(number: int, stems: int, size: int) -> tuple[int, ...]:
 
 
 def read_tracks(folder: str) -> tuple[list[Track], list[tuple[str, str]]]:
-    """The tracks of a folder by name, and those that are skipped, with reasons.
+    """Reads the tracks of a folder by name, and those that are skipped, with reasons.
 
     Raises:
       UserError: PyYAML is missing; the folder has another layout or no whole track.
@@ -239,7 +239,7 @@ def _yaml() -> types.ModuleType:
 
 
 def _track(yaml: types.ModuleType, split: str | None, path: pathlib.Path) -> Track:
-    """Raises UserError: the reason to skip it."""
+    """Reads a track. Raises UserError with the reason to skip it."""
     try:
         # libyaml, where PyYAML has it, is ten times as fast.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -261,7 +261,7 @@ def _track(yaml: types.ModuleType, split: str | None, path: pathlib.Path) -> Tra
 
 
 def _stem(path: pathlib.Path, key: str, entry: object) -> StemFiles | None:
-    """None for a stem that is published without audio: a sound effect, or silence.
+    """Reads a stem; None for one that is published without audio: a sound effect, or silence.
 
     The files decide, not the flags `audio_rendered` and `midi_saved`, which are
     false for all stems of babyslakh_16k; a stem without audio is a fault only
@@ -272,7 +272,7 @@ def _stem(path: pathlib.Path, key: str, entry: object) -> StemFiles | None:
     audio, midi = _audio(path, f"stems/{key}"), path / "MIDI" / f"{key}.mid"
     if audio is None:
         if entry.get("audio_rendered"):
-            raise UserError(f"no stems/{key}.flac, although metadata.yaml tells of it; "
+            raise UserError(f"no stems/{key}.flac, although metadata.yaml names it; "
                             "unpack the archive again")
         return None
     if not midi.is_file():

@@ -1,4 +1,4 @@
-"""One excerpt of a score: what is played, on which instruments, and how it is recorded.
+"""Excerpts of scores: what is played, on which instruments, and how it is recorded.
 
 An excerpt is a function of its options, its split and its number. It reads its score
 when it is asked for notes, and renders when it is asked for samples.
@@ -41,7 +41,7 @@ NOTES, PAIR = 1, 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Playing:
-    """How the notes of all excerpts are drawn."""
+    """Choices by which the notes of all excerpts are drawn."""
 
     seconds: float  # of an excerpt
     seed: int
@@ -52,7 +52,7 @@ class Playing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """How an excerpt is recorded."""
+    """SoundFont, room, tone and level with which an excerpt is recorded."""
 
     soundfont: str  # path
     room: Room | None = None  # None: dry
@@ -60,23 +60,23 @@ class Recording:
     peak_db: float | None = None  # dBFS; None: at the synthesizer's level
 
     def response(self, sample_rate: int) -> Float[np.ndarray, "N"]:
-        """Of the room and then the tone control."""
+        """Returns the impulse response of the room and then the tone control."""
         return _response(self.room, self.shelf, sample_rate)
 
     def gain(self, samples: Float[np.ndarray, "S"]) -> np.float32:
-        """The factor that brings the samples' peak to `peak_db`; 1 for silence."""
+        """Returns the factor that brings the samples' peak to `peak_db`; 1 for silence."""
         peak = float(np.abs(samples).max(initial=0.0))
         if self.peak_db is None or peak <= 1e-6:
             return np.float32(1.0)
         return np.float32(10 ** (self.peak_db / 20) / peak)
 
     def __call__(self, samples: Float[np.ndarray, "S"], sample_rate: int) -> Float[np.ndarray, "S"]:
-        """Dry samples as recorded: room, tone, level."""
+        """Records dry samples: room, tone, level."""
         heard = self.effects(samples, sample_rate)
         return heard * self.gain(heard)
 
     def effects(self, samples: Float[np.ndarray, "S"], sample_rate: int) -> Float[np.ndarray, "S"]:
-        """Room and tone, which are linear, without the level, which is not."""
+        """Applies room and tone, which are linear, and leaves out the level, which is not."""
         response = self.response(sample_rate)
         return samples if len(response) == 1 else convolve(samples, response)
 
@@ -87,8 +87,8 @@ def _response(room: Room | None, shelf: Shelf | None, sample_rate: int) -> np.nd
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Excerpt:
-    """One excerpt. Picklable, and cheap until it is asked for notes or samples."""
+class ScoreExcerpt:
+    """An excerpt of a score. Picklable, and cheap until it is asked for notes or samples."""
 
     split: str
     number: int
@@ -115,22 +115,22 @@ class Excerpt:
             [self.playing.seed, SPLITS.index(self.split), self.number, purpose])
 
     def notes(self) -> Notes:
-        """What `audio` plays, at least one note; onsets from 0.
+        """Returns the notes that `audio` plays, at least one; onsets from 0.
 
         Raises UserError: the score cannot be read, or has no notes.
         """
         return _notes(self)
 
     def paired_notes(self) -> Notes:
-        """The same notes in the other timbre."""
+        """Returns the same notes in the other timbre."""
         return _paired(self.notes(), self.playing.pair or (), self.rng(PAIR))
 
     def programs(self) -> tuple[int, ...]:
-        """Of the parts, DRUM_PROGRAM last."""
+        """Returns the programs of the parts, DRUM_PROGRAM last."""
         return tuple(_part_number(part) for part in split_parts(self.notes()))
 
     def style(self) -> str:
-        """The Slakh class of the only part."""
+        """Returns the Slakh class of the only part."""
         program = self.programs()[0]
         kind = DRUM_CLASS if program == DRUM_PROGRAM else int(SLAKH_CLASS_OF_PROGRAM[program])
         return "Drums" if kind == DRUM_CLASS else SLAKH_CLASSES[kind].name
@@ -138,9 +138,9 @@ class Excerpt:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderedSound:
-    """What an excerpt sounds like: whole, one part of it, or in its other timbre."""
+    """Sound of an excerpt: whole, one part of it, or in its other timbre."""
 
-    excerpt: Excerpt
+    excerpt: ScoreExcerpt
     program: int | None = None  # of one part, or DRUM_PROGRAM; None: all
     paired: bool = False  # the other timbre
 
@@ -162,7 +162,7 @@ class RenderedSound:
 
 
 @functools.lru_cache(maxsize=4)
-def _notes(excerpt: Excerpt) -> Notes:
+def _notes(excerpt: ScoreExcerpt) -> Notes:
     playing, vary = excerpt.playing, excerpt.split == "train"
     score, rng = read_score(excerpt.score), excerpt.rng(NOTES)
     best = Notes.empty()
@@ -183,7 +183,7 @@ def _notes(excerpt: Excerpt) -> Notes:
 
 
 def _place(score: Notes, seconds: float, rng: np.random.Generator, anywhere: bool) -> float:
-    """Where an excerpt begins: anywhere, or so that a note begins in its first half."""
+    """Draws where an excerpt begins: anywhere, or so that a note begins in its first half."""
     latest = max(score.duration - 0.5 * seconds, 0.0)
     if anywhere or not len(score):
         return rng.uniform(0, latest)
@@ -201,7 +201,7 @@ def _together(notes: Notes, playing: Playing, rng: np.random.Generator, vary: bo
 
 
 def _alone(notes: Notes, playing: Playing, rng: np.random.Generator, vary: bool) -> Notes:
-    """One part, where it can be one with enough notes, on an instrument of any class."""
+    """Returns one part, with enough notes where there is such, on an instrument of any class."""
     parts = split_parts(notes)
     heard = np.array([len(part.between(0.0, playing.seconds)) for part in parts])
     enough = np.flatnonzero(heard >= min(ENOUGH_NOTES, heard.max()))
@@ -218,7 +218,7 @@ def _part_number(part: Notes) -> int:
 
 
 def _paired(notes: Notes, choice: tuple[int, ...], rng: np.random.Generator) -> Notes:
-    """Every melodic part on another program, no two on the same where the choice allows it."""
+    """Puts every melodic part on another program, no two on the same where the choice allows it."""
     program, taken = notes.program.copy(), set[int]()
     for part in split_parts(notes[~notes.is_drum]):
         own = _part_number(part)
@@ -232,7 +232,7 @@ def _paired(notes: Notes, choice: tuple[int, ...], rng: np.random.Generator) -> 
 
 
 def _other_classes(program: int, rng: np.random.Generator) -> list[int]:
-    """One program of each other class, in random order."""
+    """Draws one program of each other class, in random order."""
     own = SLAKH_CLASS_OF_PROGRAM[program]
     return [int(rng.choice(SLAKH_CLASSES[c].programs)) for c in rng.permutation(len(SLAKH_CLASSES))
             if c != own]
@@ -244,8 +244,8 @@ def _fitting(part: Notes, program: int) -> float:
 
 
 @functools.lru_cache(maxsize=2)  # sounds of one excerpt are read together, in both timbres
-def _render(excerpt: Excerpt, paired: bool, sample_rate: int) -> Mapping[int | None, np.ndarray]:
-    """The whole (None) and, if stems are wanted, the parts; the parts sum to the whole."""
+def _render(excerpt: ScoreExcerpt, paired: bool, sample_rate: int) -> Mapping[int | None, np.ndarray]:
+    """Renders the whole (None) and, if stems are wanted, the parts; the parts sum to the whole."""
     recording, seconds = excerpt.recording, excerpt.playing.seconds
     sound = RenderedSound(excerpt=excerpt, paired=paired)
     renderer = SoundFontRenderer(path=sound.soundfont, sample_rate=sample_rate)
@@ -266,6 +266,6 @@ def _render(excerpt: Excerpt, paired: bool, sample_rate: int) -> Mapping[int | N
 
 
 def forget() -> None:
-    """Of this process, what it keeps of excerpts; for measurements and tests."""
+    """Drops what this process keeps of excerpts; for measurements and tests."""
     for kept in (_notes, _render, _response, read_score):
         kept.cache_clear()

@@ -19,7 +19,7 @@ SHELF = ("hertz", "low_db", "high_db")
 
 
 def read_performances(table: str, soundfonts: Sequence[str]) -> tuple[tuple[str, Recording], ...]:
-    """The recordings of a CSV table with their names, in its order.
+    """Reads the recordings of a CSV table with their names, in its order.
 
         name, soundfont, rt60, pre_delay, wet_db, damping, early, hertz, low_db, high_db
 
@@ -58,7 +58,7 @@ def read_performances(table: str, soundfonts: Sequence[str]) -> tuple[tuple[str,
 
 
 def _numbers(row: dict[str, str], columns: Sequence[str], where: str) -> dict[str, float]:
-    """What is given of some columns."""
+    """Reads the numbers of some columns; empty cells are left out."""
     result = {}
     for column in columns:
         text = (row.get(column) or "").strip()

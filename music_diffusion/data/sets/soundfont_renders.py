@@ -1,4 +1,4 @@
-"""Scores played by SoundFonts, as many hours as asked for: what is played, and how it is recorded."""
+"""Data set of scores played by SoundFonts, as many hours as asked for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from music_diffusion.data.augment import Augmentation
 from music_diffusion.data.items import SPLITS, Item, Listing, Stem
 from music_diffusion.data.rooms import draw_room, draw_shelf
 from music_diffusion.data.sets.soundfont_excerpts import (
-    Excerpt,
     Playing,
     Recording,
     RenderedSound,
+    ScoreExcerpt,
     forget,
 )
 from music_diffusion.data.sets.soundfont_performances import read_performances
@@ -29,7 +29,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import SLAKH_CLASSES
 from music_diffusion.speed import Speed, measure
 
-OTHER = "other"  # as a timbre: any class but the part's own
+OTHER = "other"  # name of a timbre: any class but the part's own
 PERFORMANCES = len(SPLITS)  # in the place of a split: random numbers of the list of recordings
 
 
@@ -107,7 +107,7 @@ class SoundFontRenders:
 
     @property
     def augmentation(self) -> Augmentation:
-        """Of training excerpts."""
+        """Returns the variation of training excerpts."""
         return Augmentation(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Augmentation)})
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class SoundFontRenders:
 
     @functools.cached_property
     def recordings(self) -> tuple[tuple[str, Recording], ...]:
-        """The fixed recordings with their names, without levels; () if they are ever new."""
+        """Returns the fixed recordings with their names, without levels; () if every excerpt draws one."""
         if self.recordings_table:
             return read_performances(self.recordings_table, self.soundfonts)
         result = []
@@ -135,17 +135,17 @@ class SoundFontRenders:
                          shelf=draw_shelf(rng) if rng.random() < self.shelf else None)
 
     def counts(self) -> dict[str, int]:
-        """Excerpts of each split that has any."""
+        """Returns the number of excerpts of each split that has any."""
         hours = zip(SPLITS, (self.train_hours, self.validation_hours, self.test_hours), strict=True)
         return {s: max(1, round(h * 3600 / self.seconds)) for s, h in hours if h > 0}
 
     def scores(self) -> dict[str, Sources]:
-        """Of the splits that are asked for. Raises UserError, see `find_scores`; or one has none."""
+        """Finds the scores of each split with excerpts. Raises UserError: see `find_scores`, `of_split`."""
         scores = find_scores(self.folder)
         return {split: of_split(scores, split, self.folder) for split in self.counts()}
 
-    def excerpt(self, split: str, number: int, sources: Sources) -> Excerpt:
-        """One excerpt.
+    def excerpt(self, split: str, number: int, sources: Sources) -> ScoreExcerpt:
+        """Draws one excerpt.
 
         Args:
           split: of SPLITS.
@@ -167,13 +167,13 @@ class SoundFontRenders:
         if self.pair_font:
             others = [font for font in self.soundfonts if font != recording.soundfont]
             pair_font = others[rng.integers(len(others))]
-        return Excerpt(
+        return ScoreExcerpt(
             split=split, number=number, folder=self.folder, piece=piece, origin=origin,
             solo=bool(rng.random() < self.solo), playing=self._playing, recording=recording,
             pair_font=pair_font, performance=performance, stems=self.stems)
 
-    def excerpts(self) -> Iterator[Excerpt]:
-        """All of them. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
+    def excerpts(self) -> Iterator[ScoreExcerpt]:
+        """Yields all excerpts. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
         check_library()
         for path in self.soundfonts:
             SoundFontRenderer(path=path)  # checks that it is there
@@ -209,7 +209,7 @@ class SoundFontRenders:
         return options | {"soundfonts": [os.path.basename(path) for path in self.soundfonts]}
 
 
-def _item(excerpt: Excerpt, shard: int) -> Item:
+def _item(excerpt: ScoreExcerpt, shard: int) -> Item:
     if not os.path.isfile(excerpt.score):
         raise UserError(f"{excerpt.piece}: no such file; correct the table of the scores")
     paired = excerpt.playing.pair is not None
@@ -233,7 +233,7 @@ class _Shards:
         self._soundfonts, self._size = soundfonts, size
         self._counts: collections.Counter[tuple[str, int]] = collections.Counter()
 
-    def __call__(self, excerpt: Excerpt) -> int:
+    def __call__(self, excerpt: ScoreExcerpt) -> int:
         fonts = len(self._soundfonts)
         group = self._soundfonts.index(excerpt.recording.soundfont)
         if excerpt.pair_font is not None:
@@ -244,7 +244,7 @@ class _Shards:
 
 
 def _programs(timbres: Sequence[str]) -> tuple[int, ...]:
-    """Programs of timbres. Raises UserError: unknown."""
+    """Returns the programs of timbres. Raises UserError for an unknown one."""
     by_name = {kind.name.lower(): kind.programs[0] for kind in SLAKH_CLASSES}
     result = []
     for timbre in timbres:
@@ -260,7 +260,7 @@ def _programs(timbres: Sequence[str]) -> tuple[int, ...]:
 
 
 def measure_rendering(renders: SoundFontRenders, codec: MelCodec, excerpts: int = 8) -> Speed:
-    """How fast one process renders and encodes, with all that belongs to it but loading the SoundFont.
+    """Measures how fast one process renders and encodes; loading the SoundFont does not count.
 
     The first excerpts that share a shard are rendered, at most so many.
     """

@@ -1,4 +1,4 @@
-"""A folder of MIDI files as what is there to play, by split and source."""
+"""Scores to play: a folder of MIDI files, by split and source."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from music_diffusion.tables import read_table
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "source", "split")
-HELD_OUT = 0.05  # share of the files for validation, and again for test, where no table tells
+HELD_OUT = 0.05  # share of the files for validation, and again for test, where no table decides
 
 Sources = dict[str, list[str]]  # source → paths below the folder
 
 
 def find_scores(folder: str) -> dict[str, Sources]:
-    """Scores by split and source.
+    """Finds the scores of a folder by split and source.
 
-    Those of `manifest.csv` (columns path, source, split) if there is one, else all MIDI files
-    below the folder, as one source; then a hash of each one's path tells its split.
+    They are those of `manifest.csv` (columns path, source, split) if there is one, else all MIDI files
+    below the folder, as one source; then a hash of each one's path decides on its split.
 
     Raises:
       UserError: the folder is missing, has neither, or a table with other columns.
@@ -40,7 +40,7 @@ def find_scores(folder: str) -> dict[str, Sources]:
 
 
 def of_split(scores: dict[str, Sources], split: str, folder: str) -> Sources:
-    """Raises UserError where a split has no score."""
+    """Returns the scores of a split. Raises UserError where it has none."""
     if not scores.get(split):
         raise UserError(f"{folder}: no scores of split {split}; add MIDI files, or give them that split "
                         f"in {MANIFEST}, or ask for 0 hours of it")
@@ -49,7 +49,7 @@ def of_split(scores: dict[str, Sources], split: str, folder: str) -> Sources:
 
 @functools.lru_cache(maxsize=1024)  # reading one takes as long as rendering seconds of it; 100 MB
 def read_score(path: str) -> Notes:
-    """The notes of a MIDI file."""
+    """Reads the notes of a MIDI file."""
     return read_midi(path)
 
 
@@ -73,7 +73,10 @@ def _of_files(root: pathlib.Path) -> dict[str, Sources]:
 
 
 def _splits(paths: Sequence[str]) -> list[str]:
-    """By hashes, so that new files do not move old ones; a few files have one for validation, too."""
+    """Returns the split of every path, by hashes, so that new files do not move old ones.
+
+    With two files or more at least one is for validation.
+    """
     drawn = [share(0, "split", path) for path in paths]
     splits = ["validation" if x < HELD_OUT else "test" if x < 2 * HELD_OUT else "train" for x in drawn]
     if "validation" not in splits and len(paths) > 1:

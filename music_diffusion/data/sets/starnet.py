@@ -94,7 +94,7 @@ class StarNet:
 
 
 def _find_tracks(folder: str) -> tuple[dict[str, dict[int, str]], list[tuple[str, str]]]:
-    """Track (001, test-001) → number of FILES → path; and the files that are none, with reasons."""
+    """Finds track (001, test-001) → number of FILES → path; and the files that are none, with reasons."""
     found, unread = find_audio(folder)
     tracks: dict[str, dict[int, str]] = collections.defaultdict(dict)
     skipped = [(path, reason) for path, reason in unread]

@@ -19,17 +19,17 @@ SUFFIX = re.compile(r"[+-][0-9]+$")
 
 
 def copy_name(name: str, semitones: int) -> str:
-    """Of the transposed copy of an item."""
+    """Returns the name of the transposed copy of an item."""
     return f"{name}{semitones:+d}"
 
 
 def is_copy(name: str, names: Collection[str]) -> bool:
-    """Whether an item of these names is a transposed copy of another one."""
+    """Returns whether an item of these names is a transposed copy of another one."""
     return SUFFIX.sub("", name) in set(names) - {name}
 
 
 def speed(semitones: int) -> float:
-    """How much faster a transposed copy plays."""
+    """Returns how much faster a transposed copy plays."""
     return 2.0 ** (semitones / 12)
 
 
@@ -54,7 +54,7 @@ class TransposedSound:
 
 
 def transposed_notes(notes: Callable[[], Notes], semitones: int) -> Notes:
-    """The notes of a transposed copy. Drums keep their keys, although they sound higher.
+    """Returns the notes of a transposed copy. Drums keep their keys, although they sound higher.
 
     Notes that leave the range of MIDI are left out.
     """
@@ -85,7 +85,7 @@ class Transposed:
         return dict(self.data_set.identity()) | {"transpose": self.most}
 
     def list(self) -> Listing:
-        """Items and copies; a copy of `name` by 2 semitones up is named `name+2`."""
+        """Lists items and copies; a copy of `name` by 2 semitones up is named `name+2`."""
         listing = self.data_set.list()
         copies = [_copy(item, semitones) for item in listing.items if item.split == "train"
                   for semitones in range(-self.most, self.most + 1) if semitones]

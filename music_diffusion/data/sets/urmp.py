@@ -27,13 +27,13 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.tables import read_text
 
 # The data set's names of instruments → General MIDI programs from 0, as MT3 has them (which
-# saxophone plays is not told).
+# saxophone plays is not known).
 PROGRAMS = {"vn": 40, "va": 41, "vc": 42, "db": 43, "tpt": 56, "tbn": 57, "tba": 58, "hn": 60,
             "sax": 64, "ob": 68, "bn": 70, "cl": 71, "fl": 73}
 # MT3's pieces for validation (Gardner et al., 2022); all others are for training. Some of the
 # music is in both, in another arrangement.
 MT3_VALIDATION = frozenset((1, 2, 12, 13, 24, 25, 31, 38, 39))
-VELOCITY = 100  # of all notes, as MT3 has it: the annotations tell none
+VELOCITY = 100  # of all notes, as MT3 has it: the annotations have none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Urmp:
 
 
 def _find(root: str, name: str) -> Item | str:
-    """The item of a piece's folder, or why there is none."""
+    """Returns the item of a piece's folder, or why there is none."""
     number, title, *instruments = name.split("_")
     unknown = [i for i in instruments if i not in PROGRAMS]
     if unknown or not instruments:
@@ -98,7 +98,7 @@ def _find(root: str, name: str) -> Item | str:
 
 
 def read_players(paths: tuple[str, ...], programs: tuple[int, ...]) -> Notes:
-    """The notes of all players of a piece.
+    """Reads the notes of all players of a piece.
 
     Raises:
       UserError: a file is missing or damaged.
@@ -122,7 +122,7 @@ def _read_player(path: str, program: int) -> Notes:
 
 
 def _pitch(hertz: float) -> int:
-    """The nearest key of a piano tuned to 440 Hz."""
+    """Returns the nearest key of a piano tuned to 440 Hz."""
     if hertz <= 0:
         raise ValueError(f"a pitch of {hertz} Hz")
     return round(69 + 12 * float(np.log2(hertz / 440)))
