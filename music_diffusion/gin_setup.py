@@ -11,9 +11,9 @@ import importlib
 import pathlib
 import re
 import tokenize
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
@@ -77,6 +77,8 @@ EVALUATION_ONLY = ("music_diffusion.evaluation.",)
 GIN_ERRORS = (ValueError, TypeError, SyntaxError, ImportError, AttributeError, tokenize.TokenError)
 MACRO = "gin.macro"  # selector of macros, whose scope is their name
 
+Configurable = TypeVar("Configurable", bound=Callable[..., Any])
+
 _registered: set[tuple[str, str]] = set()
 
 
@@ -107,6 +109,28 @@ def register_configurables(*, models_only: bool = False, training: bool = True) 
             if (module_name, name) not in _registered:
                 gin.external_configurable(getattr(module, name), name=name, module=module_name)
                 _registered.add((module_name, name))
+
+
+def register(own: Configurable) -> Configurable:
+    """Makes a class or function of your own known to gin by its name; returns it, so it is a decorator.
+
+    Gin files then name it as they name those of the package: '@MyModel()', 'MyModel.width = 8'. It has
+    to be registered, by an import of its module, before a recipe or a released model names it. If a
+    notebook registers its name again, the last one counts.
+
+    Raises UserError where the package has that name already.
+    """
+    import gin
+
+    name = own.__name__
+    if any(name in names for names in CONFIGURABLES.values()):
+        raise UserError(f"{name}: gin files mean the package's own {name} by that; give yours another name")
+    interactive = gin.config._INTERACTIVE_MODE  # in which gin lets names be registered again
+    with gin.unlock_config(), gin.config.interactive_mode():
+        gin.external_configurable(own, name=name, module=own.__module__)
+    if interactive:
+        gin.enter_interactive_mode()
+    return own
 
 
 def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: bool = True,

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import hub
-from music_diffusion.synthesis.synthesizer import Settings
+from music_diffusion.synthesis.settings import RenderSettings
 
 pytestmark = pytest.mark.optimized
 FOLDER = hub.weights_root() / "default"
@@ -31,7 +31,7 @@ def card():
 
 def mel_of(synthesizer, notes, seed=0):
     """[T, F] nat."""
-    return np.concatenate(list(synthesizer.stream_mel(notes, Settings(seed=seed))))
+    return np.concatenate(list(synthesizer.stream_mel(notes, RenderSettings(seed=seed))))
 
 
 @pytest.fixture(scope="module")

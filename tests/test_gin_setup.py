@@ -1,5 +1,6 @@
 """gin: root, registration, one-line errors, and what has been read."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -37,6 +38,36 @@ def test_configured_objects_are_of_the_plain_class():
     gin.parse_config("MeshConfig.model = 1\nx/MeshConfig.data = 1")
     made = gin.get_configurable("MeshConfig")()
     assert type(made) is MeshConfig and made == MeshConfig(model=1)
+
+
+def test_ones_own_class_is_registered_and_stays_as_it_is():
+    def of_width(default):
+        @gin_setup.register
+        @dataclasses.dataclass(frozen=True)
+        class Own:
+            width: int = default
+
+        return Own
+
+    gin_setup.register_configurables()
+    for default in (2, 3):  # the second time as from a notebook's cell
+        own = of_width(default)
+        assert own() == own(default) and dataclasses.is_dataclass(own)
+        gin.clear_config()
+        assert gin.get_configurable("Own")() == own(default)
+        gin.parse_config("Own.width = 8\nscope/Own.width = 9")
+        made = gin.get_configurable("Own")()
+        assert type(made) is own and made.width == 8 and own() == own(default)
+        assert gin_setup.key_of("Own.width").selector.endswith(".Own")
+    assert not gin.config._INTERACTIVE_MODE
+
+
+def test_ones_own_class_may_not_take_a_name_of_the_package():
+    class NoteFrames:
+        pass
+
+    with pytest.raises(UserError, match="NoteFrames: .* give yours another name"):
+        gin_setup.register(NoteFrames)
 
 
 @pytest.mark.parametrize("binding, message", [

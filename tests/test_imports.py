@@ -22,11 +22,16 @@ LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 # Beyond the order: what a part does not know although it stands higher.
 STRANGERS = {
     "networks": {"notes"},  # arrays in, arrays out
+    "conditions": {"diffusion"},  # what a member hears, not how it samples
     "training": {"data"},  # a data source is handed in
     # Takes arrays.
     "evaluation": {"data", "training", "gin_setup", "configuration", "train", "synthesis"},
     "tasks": {"training", "train", "synthesis"},
 }
+# How pieces are made of segments knows of models what all of them have, and no class of one.
+ANY_MODEL = ("music_diffusion.models.base", "music_diffusion.models.spaces")
+KNOW_NO_MEMBER = tuple(f"synthesis/{name}.py" for name in (
+    "choose_joining", "compiled", "context", "joining", "overlap", "render", "settings", "synthesizer"))
 # Heavy or unusual packages -> the only places that may import them, folders or files.
 RESERVED = {
     "tensorflow": ("tasks", "t5x", "audio/saved_model.py"),
@@ -74,6 +79,8 @@ def violations(path: pathlib.PurePath, source: str) -> list[str]:
             target = rest.partition(".")[0]
             if target in LEVEL and not may_import(part, target):
                 wrong.append(f"{path}: {part} must not import {target} ({name})")
+            if target == "models" and str(path) in KNOW_NO_MEMBER and not name.startswith(ANY_MODEL):
+                wrong.append(f"{path}: must know no member of the zoo ({name})")
         elif top == "tasks":
             wrong.append(f"{path}: import music_diffusion.tasks, not tasks ({name})")
         elif top in RESERVED and not any(
@@ -105,6 +112,10 @@ def test_imports_point_one_way(file):
     ("diffusion/x.py", "def f():\n  from music_diffusion.networks.film import FiLM"),
     ("diffusion/x.py", "from music_diffusion import networks"),
     ("networks/x.py", "import music_diffusion.data.records"),
+    ("conditions/x.py", "from music_diffusion.models.base import Model"),
+    ("conditions/x.py", "from music_diffusion.diffusion import sampling"),
+    ("synthesis/overlap.py", "from music_diffusion.models.frame_diffusion import FrameDiffusionModel"),
+    ("synthesis/synthesizer.py", "from music_diffusion.models import frame_diffusion"),
     ("evaluation/x.py", "from music_diffusion.synthesis.hub import load"),
     ("train.py", "from music_diffusion.cli import main"),
     ("types.py", "from music_diffusion.errors import UserError"),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from music_diffusion.models.weights import weight_files
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import hub
-from music_diffusion.synthesis.synthesizer import Settings
+from music_diffusion.synthesis.settings import RenderSettings
 
 pytestmark = pytest.mark.optimized
 FOLDER = hub.weights_root() / "performances"
@@ -35,7 +35,7 @@ def melody(synthesizer):
         if key not in made:
             notes = Notes(START, START + 0.35, [60, 64, 67, 72, 71, 67, 65, 62], np.full(8, 90),
                           np.full(8, program), np.zeros(8))
-            settings = Settings(seed=seed, performance=performance)
+            settings = RenderSettings(seed=seed, performance=performance)
             made[key] = np.concatenate(list(synthesizer.stream_mel(notes, settings)))
         return made[key]
 

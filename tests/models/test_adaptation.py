@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from reference import compiled
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.adaptation import AdaptationModel, MapModel, grown, losses_of
+from music_diffusion.models.adaptation import AdaptationModel, losses_of
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.performance import FILM, PERFORMANCE_TABLE
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
@@ -61,7 +61,7 @@ def batch():
 def adapted(base, batch):
     """The adapter, its parameters at first and after some steps, and the merged parameters."""
     model, params = base
-    adapter = AdaptationModel(model=grown(model), begin_with=1)
+    adapter = AdaptationModel(model=model.one_more_performance(), begin_with=1)
     optimizer = adamw(learning_rate=1e-2, weight_decay=0.0)
     state = compiled.first_state(adapter, optimizer, {k: v.shape for k, v in batch.items()})
     state = dataclasses.replace(state, params=adapter.adopt(state.params, params))
@@ -123,7 +123,7 @@ def test_only_new_rows_differ(base, adapted):
 def test_a_second_adaptation_leaves_the_first(base, batch, adapted):
     adapter, _, last, _ = adapted
     merged = adapter.merged(last)
-    second = AdaptationModel(model=grown(adapter.model))
+    second = AdaptationModel(model=adapter.model.one_more_performance())
     params = second.adopt(compiled.init(second)["params"], merged)
     params["adapter"] = random_like(params["adapter"], 3)
     twice = second.merged(params)
@@ -140,14 +140,14 @@ def test_nearest_performance_has_the_least_loss(base, batch):
 def test_needs_performances():
     model = FrameDiffusionModel()
     with pytest.raises(UserError, match="without performances"):
-        grown(model)
+        model.one_more_performance()
 
 
 def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
     """The map's error falls, by what the network of notes learns too, and others' maps stay."""
     model, params = base
-    larger = grown(model)
-    adapter = AdaptationModel(model=MapModel(model=larger), begin_with=1)
+    larger = model.one_more_performance()
+    adapter = AdaptationModel(model=larger.map_model(), begin_with=1)
     optimizer = adamw(learning_rate=1e-2, weight_decay=0.0)
     state = compiled.first_state(adapter, optimizer, {k: v.shape for k, v in batch.items()})
     state = dataclasses.replace(state, params=adapter.adopt(state.params, params))
@@ -183,7 +183,7 @@ def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
 
 def test_goes_on_from_parameters_of_a_training(base):
     model, params = base
-    adapter = AdaptationModel(model=grown(model))
+    adapter = AdaptationModel(model=model.one_more_performance())
     fresh = compiled.init(adapter)["params"]
     trained = {"base": random_like(fresh["base"], 4), "adapter": random_like(fresh["adapter"], 5)}
     assert adapter.adopt(fresh, trained) is trained

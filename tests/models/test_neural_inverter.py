@@ -169,7 +169,7 @@ def test_a_generator_for_another_codec_is_refused():
 def test_of_a_model_it_gives_what_the_model_generates():
     model = SpectrogramInverterModel(codec=CODEC, generator=GENERATORS["istft"].config)
     params = unfreeze(compiled.init(model, key=1)["params"])
-    made = dataclasses.replace(NeuralInverter.of(model, params), chunk_frames=16)
+    made = dataclasses.replace(model.inverter(params), chunk_frames=16)
     made.codec.check_same(CODEC)
     mel = sound(30)
     context = model.generator.context_frames

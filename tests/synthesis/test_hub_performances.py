@@ -16,6 +16,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.weights import WEIGHTS, load_safetensors
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.release import release
+from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 
 TRAINING = GIN.replace("released.model", "train.model") + "RecordSource.folder = 'data'\n"
@@ -40,12 +41,12 @@ def no_inverter(monkeypatch):
 
 def test_a_model_is_loaded_with_its_names(tmp_path, params, no_inverter):
     folder = write_release(tmp_path / "tiny", params)
-    synthesizer = hub.load(folder, overlap=1.28)
+    synthesizer = hub.load(folder)
     assert synthesizer.model == MODEL and synthesizer.performances.names == ("studio", "church", "kim")
-    assert synthesizer.joining.windows.overlap == 64
+    assert synthesizer.joining_of(RenderSettings(overlap=1.28)).windows.overlap == 64
     assert hub.load_performances(folder) == synthesizer.performances == PERFORMANCES.with_table(params)
     with pytest.raises(UserError, match="reads no context"):
-        hub.load(folder, joining="context")
+        synthesizer.joining_of(RenderSettings(joining="context"))
 
 
 def test_a_model_without_performances_has_no_names(tmp_path):
@@ -98,8 +99,8 @@ def test_a_release_has_the_names_with_the_digest_of_its_table(tmp_path, run):
 
 
 @pytest.mark.parametrize("binding", [
-    "RecordSource.performance = {!r}", "NAMES = {!r}\nRecordSource.performance = %NAMES",
-    "NAMES = {!r}\nMORE = %NAMES\nvalidation/RecordSource.performance = %MORE"])
+    "PerformanceNumbers.file = {!r}", "NAMES = {!r}\nPerformanceNumbers.file = %NAMES",
+    "NAMES = {!r}\nMORE = %NAMES\nvalidation/PerformanceNumbers.file = %MORE"])
 def test_by_default_the_names_are_those_of_the_training_data(tmp_path, run, binding):
     write_performances(tmp_path / "names.json", PERFORMANCES)
     folder = run(TRAINING + binding.format(str(tmp_path / "names.json")))
@@ -109,14 +110,14 @@ def test_by_default_the_names_are_those_of_the_training_data(tmp_path, run, bind
 
 def test_names_in_the_runs_folder_come_first(tmp_path, run):
     write_performances(tmp_path / "names.json", PERFORMANCES)
-    folder = run(TRAINING + f"RecordSource.performance = {str(tmp_path / 'names.json')!r}")
+    folder = run(TRAINING + f"PerformanceNumbers.file = {str(tmp_path / 'names.json')!r}")
     write_performances(tmp_path / "run" / FILE, dataclasses.replace(PERFORMANCES, default="kim"))
     release(folder, str(tmp_path / "out"))
     assert read_performances(tmp_path / "out" / FILE).default == "kim"
 
 
-@pytest.mark.parametrize("bindings", ["", "RecordSource.performance = True\n",
-                                      "RecordSource.performance = 'gone/names.json'\n"])
+@pytest.mark.parametrize("bindings", ["", "PerformanceNumbers.only = 0\n",
+                                      "PerformanceNumbers.file = 'gone/names.json'\n"])
 def test_a_model_with_performances_is_not_released_without_names(tmp_path, run, bindings):
     with pytest.raises(UserError, match="give their names by --performances"):
         release(run(TRAINING + bindings), str(tmp_path / "out"))

@@ -31,7 +31,7 @@ def test_a_released_inverter_by_name_and_by_folder(root, tmp_path):
     write_inverter(root / "mine")
     write_inverter(tmp_path / "elsewhere")
     mel = np.random.default_rng(0).uniform(-8, 0, (20, 32)).astype(np.float32)
-    truth = NeuralInverter.of(MODEL, tiny_inverter_params()).invert(mel)
+    truth = MODEL.inverter(tiny_inverter_params()).invert(mel)
     for spec in ("mine", str(tmp_path / "elsewhere")):
         made = hub.load_inverter(spec)
         assert isinstance(made, NeuralInverter) and made.codec == MODEL.codec

@@ -10,13 +10,15 @@ from reference.tiny_performances import MODEL, PERFORMANCES, tiny_params
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
+from music_diffusion.conditions.base import Source
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.performance import parse_performance, sounding_together
-from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
 
 STUDIO, CHURCH, KIM, NONE = (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)
 JOINING = OverlapJoining(windows=Windows(frames=64, overlap=32, group=2))
@@ -114,13 +116,15 @@ def synthesizer():
 
 
 def mel(synthesizer, notes, **settings):
-    return np.concatenate(list(synthesizer.stream_mel(notes, Settings(seed=3, **settings))))
+    return np.concatenate(list(synthesizer.stream_mel(notes, RenderSettings(seed=3, **settings))))
 
 
 def with_weights(params, notes, weights, frames):
     """The spectrogram for given weights, past the Synthesizer."""
-    return MODEL.codec.unscale(np.concatenate(list(JOINING.stream(
-        MODEL, params, notes, frames, 3, performance=np.asarray(weights, np.float32)))))
+    source = Source(codec=MODEL.codec, frames=frames, notes=notes,
+                    performance=np.asarray(weights, np.float32))
+    piece = MODEL.conditions.of_piece(source, params)
+    return MODEL.codec.unscale(np.concatenate(list(JOINING.stream(MODEL, params, piece, 3))))
 
 
 def test_names_and_mixtures_are_weights_of_the_table(synthesizer):
@@ -144,7 +148,7 @@ def test_none_is_the_sound_without_a_table(synthesizer):
 
 def test_instruments_are_rendered_apart_and_their_powers_add(synthesizer):
     notes, done = band(), []
-    settings = Settings(seed=3, performance="violin=kim,drums=church")
+    settings = RenderSettings(seed=3, performance="violin=kim,drums=church")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pieces = list(synthesizer.stream_mel(notes, settings, done.append))
@@ -168,7 +172,7 @@ def test_guidance_of_the_performance_is_heard(synthesizer):
 def test_a_model_without_performances_takes_none(settings):
     synthesizer = Synthesizer(name="plain", model=tiny_release.MODEL, params={}, joining=JOINING)
     with pytest.raises(UserError, match="knows no performances"):
-        next(synthesizer.stream_mel(band(), Settings(**settings)))
+        next(synthesizer.stream_mel(band(), RenderSettings(**settings)))
     assert synthesizer.performance_of() is None
 
 

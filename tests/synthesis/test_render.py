@@ -11,6 +11,7 @@ from reference.tiny_release import MODEL, tiny_params
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
+from music_diffusion.conditions.base import Source
 from music_diffusion.diffusion.solvers import DDIM
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
@@ -20,7 +21,8 @@ from music_diffusion.synthesis import render as module
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.render import check_outputs, render_file
-from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
 
 SECONDS = 4
 
@@ -34,10 +36,12 @@ class Stub:
         self.level, self.fail_after, self.error = level, fail_after, error
         self.compiled = False
 
-    def frames_of(self, notes):
-        return SECONDS * 50
+    sampled_by = Synthesizer.sampled_by
 
-    def compile(self, notes, settings):
+    def source_of(self, notes):
+        return Source(codec=self.codec, frames=SECONDS * 50, notes=notes)
+
+    def compile(self, source, settings):
         self.compiled = True
 
     def performance_of(self, settings):
@@ -51,8 +55,8 @@ class Stub:
         rng = np.random.default_rng(0)
         return [(self.level * rng.normal(size=16000)).astype(np.float32) for _ in range(SECONDS)]
 
-    def stream(self, notes, settings, *, progress=None, on_mel=None):
-        assert self.compiled and len(notes) == 2
+    def stream(self, source, settings, *, progress=None, on_mel=None):
+        assert self.compiled and len(source.notes) == 2
         for i, part in enumerate(self.parts):
             if i == self.fail_after:
                 raise self.error
@@ -118,7 +122,7 @@ def test_silence_stays_silent(midi, out):
 def test_the_report_tells_what_was_done(midi, out, monkeypatch):
     clock = iter(np.arange(100.0, 200.0, 0.5))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    settings = Settings(steps=3, seed=9, guidance=2.0)
+    settings = RenderSettings(steps=3, seed=9, guidance=2.0)
     done = dataclasses.asdict(render_file(Stub(), midi, str(out / "a.flac"), settings=settings))
     wall = done["wall_seconds"]
     assert wall > 0 and done.pop("lufs") == pytest.approx(-14, abs=0.2)
@@ -138,8 +142,8 @@ def test_the_picture_is_no_part_of_the_wall_time(midi, out, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
     class Slow(Stub):
-        def compile(self, notes, settings):
-            super().compile(notes, settings)
+        def compile(self, source, settings):
+            super().compile(source, settings)
             now[0] += 1000
 
         def stream(self, *args, **more):

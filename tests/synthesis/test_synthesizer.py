@@ -2,24 +2,32 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyloudnorm
 import pytest
 from reference.tiny_release import MODEL, tiny_params
+from reference.toy_generator import ToyGenerator
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
+from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions import note_frames
+from music_diffusion.conditions.base import Source
 from music_diffusion.conditions.note_maps import draw_note_maps
+from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram
 from music_diffusion.diffusion.solvers import DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
+from music_diffusion.models.base import Sampling
 from music_diffusion.notes.frames import FrameGrid, roll_features
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import overlap as module
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
-from music_diffusion.synthesis.synthesizer import Settings, Synthesizer
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
 
 RATE = 16000
 FAST = GriffinLim(iterations=1, chunk_frames=32)
@@ -88,12 +96,43 @@ def test_progress_rises_to_one(synthesizer):
 
 
 def test_a_compiled_synthesizer_compiles_no_more(synthesizer):
-    settings = Settings(steps=3)
+    settings = RenderSettings(steps=3)
     synthesizer.compile(melody(), settings)
-    compiled = module._sample._cache_size()
+    compiled = list(module._SAMPLE._programs)
     joined(synthesizer.stream(melody(), settings))
     joined(synthesizer.stream(melody(count=20), dataclasses.replace(settings, seed=5)))
-    assert module._sample._cache_size() == compiled
+    assert set(module._SAMPLE._programs) == set(compiled)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Audible(ToyGenerator):
+    """Nothing becomes its noise; the host hears of every sample."""
+
+    conditions = Nothing()
+    heard = []  # noqa: RUF012 of the class, so that equal models are one program
+
+    def sample(self, params, batch, z_T, rng, *, x0_hook=None, progress=None):
+        jax.debug.callback(lambda: self.heard.append(1))
+        return z_T
+
+
+class Changer(Audible):
+    """The same of a recording."""
+
+    conditions = SourceSpectrogram()
+
+
+def test_compiling_samples_nothing():
+    model = Audible()
+    synthesizer = Synthesizer(name="none", model=model, params={},
+                              inverter=GriffinLim(codec=model.space.codec, iterations=1))
+    nothing = Source(codec=model.space.codec, frames=100)
+    synthesizer.compile(nothing)
+    jax.effects_barrier()
+    assert not model.heard
+    joined(synthesizer.stream_mel(nothing))
+    jax.effects_barrier()
+    assert model.heard == [1]
 
 
 def test_windows_get_the_maps_rolls_and_noise_of_their_frames(synthesizer, monkeypatch):
@@ -108,13 +147,15 @@ def test_windows_get_the_maps_rolls_and_noise_of_their_frames(synthesizer, monke
 
     def spy(model, windows, params, batch, z_T, key, known, has_known):
         first = len(calls) * w.group * w.stride
-        np.testing.assert_allclose(batch["maps"], maps[first:first + w.span], atol=1e-4)
-        np.testing.assert_array_equal(batch["roll"], roll[first:first + w.span])
+        for k in range(w.group):
+            window = slice(first + k * w.stride, first + k * w.stride + w.frames)
+            np.testing.assert_allclose(batch["maps"][k], maps[window], atol=1e-4)
+            np.testing.assert_array_equal(batch["roll"][k], roll[window])
         assert z_T.shape == (w.group, w.frames, 128) and bool(has_known) == bool(calls)
         calls.append(first)
         return jnp.full((w.span, 128), 0.1 * len(calls))
 
-    monkeypatch.setattr(module, "_sample", spy)
+    monkeypatch.setattr(module, "_SAMPLE", spy)
     mel = joined(synthesizer.stream_mel(notes))
     assert len(calls) == 2
     step = w.group * w.stride
@@ -125,16 +166,16 @@ def test_windows_get_the_maps_rolls_and_noise_of_their_frames(synthesizer, monke
 def test_an_hour_costs_a_group_what_a_minute_costs(monkeypatch):
     """Notes that a group looks at, and frames that it gives, do not grow with the piece."""
     synthesizer = Synthesizer(name="none", model=MODEL, params={"timbre": None}, inverter=FAST)
-    w = synthesizer.joining.windows
+    w = synthesizer.joining_of().windows
     looked_at = []
 
     def maps(config, timbre, notes, start, frames, grid, performance):
         looked_at.append(len(notes))
         return np.zeros((frames, 2, 128), np.float32)
 
-    monkeypatch.setattr(module, "draw_note_maps", maps)
-    monkeypatch.setattr(module, "_sample", lambda *_: jnp.zeros((w.span, 128)))
-    monkeypatch.setattr(module, "roll_features", lambda *_: None)
+    monkeypatch.setattr(note_frames, "draw_note_maps", maps)
+    monkeypatch.setattr(module, "_SAMPLE", lambda *_: jnp.zeros((w.span, 128)))
+    monkeypatch.setattr(note_frames, "roll_features", lambda notes, start, frames, grid: np.zeros(frames))
     done, frames = [], 0
     notes = melody(count=4 * 3600)
     for mel in synthesizer.stream_mel(notes, progress=done.append):
@@ -147,21 +188,40 @@ def test_an_hour_costs_a_group_what_a_minute_costs(monkeypatch):
 
 def test_short_pieces_take_one_small_group():
     synthesizer = Synthesizer(name="none", model=MODEL, params={}, inverter=FAST)
-    assert synthesizer.joining.windows.for_length(synthesizer.frames_of(melody())).group == 1
+    assert synthesizer.joining_of().windows.for_length(synthesizer.frames_of(melody())).group == 1
 
 
-def test_settings_replace_what_was_released_and_nothing_more():
-    assert Settings().apply(MODEL) == MODEL
-    changed = Settings(steps=7, guidance=2.0, solver=DPMSolverPP2M()).apply(MODEL)
+def test_settings_replace_what_was_released_and_nothing_more(synthesizer):
+    assert synthesizer.sampled_by(RenderSettings()) == MODEL
+    changed = synthesizer.sampled_by(RenderSettings(steps=7, guidance=2.0, solver=DPMSolverPP2M()))
     assert changed == dataclasses.replace(MODEL, num_steps=7, guidance_weight=2.0,
                                           solver=DPMSolverPP2M())
+    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), guidance=2.0,
+                                        performance_guidance=1.0)
+
+
+@pytest.mark.parametrize("settings", [
+    {"steps": 3}, {"guidance": 2.0}, {"solver": DDPM(log_variance=0.0)}], ids=str)
+def test_a_generator_that_samples_in_one_way_takes_no_others(settings):
+    model = Audible()
+    synthesizer = Synthesizer(name="none", model=model, params={},
+                              inverter=GriffinLim(codec=model.space.codec))
+    assert synthesizer.sampled_by(RenderSettings(seed=4)) is model
+    with pytest.raises(UserError, match=f"--{next(iter(settings))} .* nothing of this kind"):
+        synthesizer.sampled_by(RenderSettings(**settings))
+
+
+def test_without_temperature_a_deterministic_sampler_hears_no_seed(synthesizer):
+    cold = dataclasses.replace(synthesizer, model=dataclasses.replace(MODEL, temperature=0.0))
+    a, b = (joined(cold.stream_mel(melody(), RenderSettings(seed=seed))) for seed in (1, 2))
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("settings", [
     {"steps": 3}, {"guidance": 2.0}, {"solver": DDPM(log_variance=0.0)}], ids=str)
 def test_every_setting_is_heard_and_stays_deterministic(synthesizer, settings):
     plain = joined(synthesizer.stream_mel(melody()))
-    a, b = (joined(synthesizer.stream_mel(melody(), Settings(**settings))) for _ in range(2))
+    a, b = (joined(synthesizer.stream_mel(melody(), RenderSettings(**settings))) for _ in range(2))
     np.testing.assert_array_equal(a, b)
     assert np.abs(a - plain).max() > 1e-3
 
@@ -180,12 +240,24 @@ def test_no_notes_are_an_error(synthesizer):
 def test_parts_that_do_not_fit_are_refused(synthesizer):
     with pytest.raises(UserError, match="codecs differ"):
         dataclasses.replace(synthesizer, inverter=GriffinLim(codec=MelCodec(log_max=5.0)))
-    with pytest.raises(UserError, match="hop"):
-        joining = OverlapJoining(grid=FrameGrid(hop=0.01))
-        list(dataclasses.replace(synthesizer, joining=joining).stream_mel(melody()))
+    other = MelCodec(hop=160)
+    with pytest.raises(UserError, match="codecs differ"):
+        synthesizer.source_of(Source(codec=other, frames=9, notes=melody()))
+
+
+def test_what_a_model_is_not_made_for_is_refused(synthesizer):
+    wave = Waveform(np.zeros(RATE, np.float32), RATE)
+    for given in (wave, None):
+        with pytest.raises(UserError, match="plays notes"):
+            synthesizer.source_of(given)
+    model = Changer()
+    changer = Synthesizer(name="none", model=model, params={}, inverter=GriffinLim(codec=model.space.codec))
+    assert changer.frames_of(wave) == RATE // 320
+    with pytest.raises(UserError, match="changes recordings"):
+        changer.source_of(melody())
 
 
 def test_a_waveform_is_normalised_unless_asked_otherwise(synthesizer, wave):
     assert abs(pyloudnorm.Meter(16000).integrated_loudness(wave.samples.astype(np.float64)) + 14) < 0.5
     raw = synthesizer.synthesize(melody(), seed=1, normalized=False)
-    np.testing.assert_array_equal(raw.samples, joined(synthesizer.stream(melody(), Settings(seed=1))))
+    np.testing.assert_array_equal(raw.samples, joined(synthesizer.stream(melody(), RenderSettings(seed=1))))
