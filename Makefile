@@ -1,5 +1,5 @@
-# `make demo`, `make test` and `make lint` need Python 3.11 or newer and nothing else: the first
-# call makes .venv, with uv where it is installed, else with venv and pip.
+# `make demo`, `make test`, `make test-all` and `make lint` need Python 3.11 or newer and nothing
+# else: the first call makes .venv, with uv where it is installed, else with venv and pip.
 PYTHON ?= python3
 
 VENV := .venv
@@ -14,7 +14,7 @@ INSTALL = $(VENV)/bin/python -m pip install --quiet
 endif
 PYTHON_OK = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "$(PYTHON) is Python %d.%d; 3.11 or newer is needed (make PYTHON=...)" % sys.version_info[:2])'
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 .DELETE_ON_ERROR:
 
 # Every example as out/NAME.wav, with a picture beside it.
@@ -25,8 +25,13 @@ demo: $(VENV)/base.stamp
 	  $(VENV)/bin/music-diffusion synthesize "$$midi" -o "$$name.wav" --plot "$$name.png"; \
 	done
 
+# The quick tests: about 8 minutes on two free cores.
 test: $(VENV)/test.stamp
-	$(VENV)/bin/python -m pytest -n 2 -q -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+
+# Every test, compiled as for users.
+test-all: $(VENV)/test.stamp
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

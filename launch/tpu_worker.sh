@@ -11,8 +11,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH=$HOME/.local/bin:$PATH
 
 # By its command, too: after a restart of the machine its number may be another's.
+alive() { # FILE with the number of a process
+  [[ -f $1 ]] && grep -qs -e music_diffusion -e t5x "/proc/$(<"$1")/cmdline"
+}
+
+# Until the code is written down, by the shell that waits for the end.
 running() {
-  [[ -f training.pid ]] && grep -qs -e music_diffusion -e t5x "/proc/$(<training.pid)/cmdline"
+  [[ ! -s training.code ]] && { alive training.pid || alive training.shell; }
 }
 
 install() {
@@ -46,10 +51,11 @@ start() { # train ARGS... or t5x ARGS...
       ;;
     *) die "start $what: train or t5x" ;;
   esac
-  rm -f training.pid training.code
+  rm -f training.pid training.code training.shell
   # Lives on when the connection ends.
   # shellcheck disable=SC2016
   setsid nohup bash -c '
+    echo "$$" >training.shell
     "$@" & echo "$!" >training.pid
     code=0; wait "$!" || code=$?
     echo "$code" >training.code' bash "${run[@]}" </dev/null >>training.log 2>&1 &
@@ -63,7 +69,7 @@ case ${1:-} in
   status)
     if running; then
       echo running
-    elif [[ -f training.code ]]; then
+    elif [[ -s training.code ]]; then
       echo "ended with $(<training.code)"
     elif [[ -f training.pid ]]; then
       echo interrupted
@@ -72,7 +78,7 @@ case ${1:-} in
     fi
     ;;
   stop)
-    running || die "nothing is running"
+    running && alive training.pid || die "nothing is running"
     kill -TERM "$(<training.pid)"
     ;;
   *) usage ;;

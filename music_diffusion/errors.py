@@ -10,6 +10,12 @@ class UserError(Exception):
     exit_code = 2
 
 
+class PictureError(UserError):
+    """The work is done and its files are there, but not the picture that was asked for with them."""
+
+    exit_code = 3
+
+
 class StoppedError(UserError):
     """A signal stopped the work, which has been saved; the message says how to go on.
 

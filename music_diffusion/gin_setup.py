@@ -11,7 +11,8 @@ import importlib
 import pathlib
 import re
 import tokenize
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from music_diffusion.audio.codec import MelCodec
@@ -42,7 +43,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.vggish": ("VGGishConfig",),
     "music_diffusion.audio.log_frequency": ("LogFrequencyConfig",),
     "music_diffusion.audio.vggish_mel": ("VGGishMel",),
-    "music_diffusion.notes.activations": ("DecodeConfig",),
+    "music_diffusion.notes.decoding": ("DecodeConfig",),
     "music_diffusion.conditions.note_frames": ("NoteFrames",),
     "music_diffusion.conditions.note_tokens": ("NoteTokens",),
     "music_diffusion.conditions.performance_numbers": ("PerformanceNumbers",),
@@ -108,8 +109,15 @@ def register_configurables(*, models_only: bool = False, training: bool = True) 
                 _registered.add((module_name, name))
 
 
-def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: bool = True) -> None:
-    """Clears gin, reads files (by path, or relative to the gin root) and then bindings.
+def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: bool = True,
+          values: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Clears gin, reads files (by path, or relative to the gin root), then values and bindings.
+
+    Args:
+      gin_files: later ones win.
+      bindings: as gin files write them, 'adamw.b1 = 0.5'; they win over all else.
+      training: see `register_configurables`.
+      values: Python objects by the names that gin files bind, such as 'BATCH_SIZE' or 'adamw.b1'.
 
     Raises UserError, one line, for a missing file, a syntax error, an unknown
     configurable or parameter, and for a binding of a macro that no file defines.
@@ -123,6 +131,9 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str] = (), *, training: b
         if not pathlib.Path(file).is_file() and not (gin_root() / file).is_file():
             raise UserError(f"{file}: no such gin file, here or in {gin_root()}")
         _parsed(lambda file=file: gin.parse_config_file(file), str(file))
+    for name, value in values.items():
+        key = key_of(name)
+        gin.bind_parameter((key.scope, key.selector, key.parameter), value)
     for binding in bindings:
         _check_macro(binding)
         _parsed(lambda binding=binding: gin.parse_config(binding), f"--gin.{binding}")

@@ -11,6 +11,7 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.synthesizer import Settings
 
+pytestmark = pytest.mark.optimized
 FOLDER = hub.weights_root() / "default"
 
 C4 = 440.0 * 2 ** ((60 - 69) / 12)

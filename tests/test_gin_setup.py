@@ -104,3 +104,15 @@ def test_names_of_bindings(name, shown):
     gin.parse_config(f"{name} = 1")
     assert list(gin_setup.bindings()) == [gin_setup.key_of(name)]
     assert str(gin_setup.key_of(name)) == shown
+
+
+def test_values_are_objects_that_win_over_files_and_lose_to_bindings():
+    marker = object()
+    gin_setup.parse(["recipes/tiny.gin"], ["BATCH_SIZE = 5"], values={
+        "BATCH_SIZE": 3, "TOTAL_STEPS": 7, "train.data": marker, "scope/adamw.b1": 0.25})
+    config = gin.get_bindings("train")["config"]
+    assert (config.batch_size, config.total_steps) == (5, 7)
+    assert gin.query_parameter("train.data") is marker
+    assert gin.query_parameter("scope/adamw.b1") == 0.25
+    with pytest.raises(ValueError, match="no parameter|doesn't have a parameter|No parameter"):
+        gin_setup.parse(["recipes/tiny.gin"], values={"adamw.b9": 1})

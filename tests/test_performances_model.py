@@ -12,6 +12,7 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.synthesizer import Settings
 
+pytestmark = pytest.mark.optimized
 FOLDER = hub.weights_root() / "performances"
 FONTS = {"fluid": ("studio", "chamber", "church", "gramophone"),
          "musescore": ("studio", "hall", "bright", "muffled"),

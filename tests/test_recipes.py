@@ -11,7 +11,7 @@ from safetensors import safe_open
 import gin
 from music_diffusion import gin_setup
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli.evaluate_table import table_of
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
 from music_diffusion.configuration.origins import written
 from music_diffusion.configuration.print_config import GIVEN, parameter_count
 from music_diffusion.configuration.reads import build, reads, unread
@@ -21,6 +21,7 @@ from music_diffusion.gin_setup import CONFIGURABLES, MACRO
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.synthesis.hub import weights_root
 from music_diffusion.synthesis.release import released_config
+from music_diffusion.workflows.tables import table_of
 
 ROOT = gin_setup.gin_root()
 
@@ -40,8 +41,8 @@ DEFAULT = weights_root() / "default"
 # What `runs/t5x*.gin` name is known to gin only in t5x's own programs: see tests/t5x.
 PARTS = [n for folder in ("sizes", "codecs", "runs") for n in names(f"{folder}/*.gin")
          if not n.startswith("runs/t5x")]
-# Files that no recipe includes, but people add to one; each is tested here.
-ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin"]
+# Files that no recipe includes, but people or `train --data` add to one; each is tested.
+ADDED = ["codecs/24k.gin", "codecs/48k.gin", "runs/accelerator.gin", "runs/one_performance.gin"]
 
 
 def t5_layout(*, embed, heads, head, mlp, layers, context, tokens=2048, frames=256, performances=0,
@@ -340,10 +341,10 @@ def test_one_setting_of_the_notes_reaches_tokens_network_and_rendering():
     gin_setup.parse(["recipes/spectrogram_diffusion_small.gin"],
                     ["VELOCITY_BINS = 127", "GRANULARITY = 'slakh'", "TOKENS = 1024"])
     parts = build("train", GIVEN)
-    model, features = parts["model"], parts["data"].features
-    assert model.events == features.config
+    model, conditions = parts["model"], parts["data"].conditions
+    assert model.events == conditions.events
     assert (model.events.velocity_bins, model.events.granularity) == (127, "slakh")
-    assert features.tokens == model.config.max_tokens == 1024
+    assert conditions.tokens == model.config.max_tokens == 1024
     # 3 special ids, 1001 shifts, 128 pitches, velocities 0..127, tie, 128 programs, 128 drums, 100.
     assert model.config.vocab_size == 1664 == 128 * math.ceil(
         (3 + 1001 + 128 + 128 + 1 + 128 + 128 + 100) / 128)
@@ -378,4 +379,5 @@ def test_performances_of_a_recipe_are_three_macros(recipe):
                                             "PERFORMANCE_FEATURES = 9", "DATA = 'data'"])
     parts = build("train", GIVEN)
     assert parts["model"].config.performances == PerformanceConfig(count=7, features=9)
-    assert (parts["data"].folder, parts["data"].performance) == ("data", "names.json")
+    assert parts["data"].folder == "data"
+    assert parts["data"].conditions.performance == PerformanceNumbers(file="names.json", count=7)

@@ -8,10 +8,10 @@ import sys
 import time
 
 import pytest
+from reference import needs
 
 from music_diffusion import speed as module
 from music_diffusion.speed import (
-    PROC,
     Repeated,
     Speed,
     Stopwatch,
@@ -21,8 +21,6 @@ from music_diffusion.speed import (
     process_age,
     start_up_seconds,
 )
-
-on_linux = pytest.mark.skipif(not (PROC / "stat").is_file(), reason="only Linux tells this")
 
 
 class Clock:
@@ -195,7 +193,7 @@ def test_peak_memory_rises_by_what_is_held_and_stays():
     assert 1 < before < 100
 
 
-@on_linux
+@needs.proc
 def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     block = bytearray(b"x") * 300_000_000
     small = python("from music_diffusion.speed import peak_memory_mb\nprint(peak_memory_mb())")
@@ -204,7 +202,7 @@ def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
 
 @pytest.mark.parametrize("platform, unit", [("darwin", 1), ("freebsd14", 1024)])
 def test_without_proc_the_peak_is_getrusages_in_the_systems_unit(monkeypatch, tmp_path, platform, unit):
-    resource = pytest.importorskip("resource")
+    resource = needs.module("resource")
     usage = type("Usage", (), {"ru_maxrss": 5_000_000})
     monkeypatch.setattr(module, "PROC", tmp_path)
     monkeypatch.setattr(sys, "platform", platform)
@@ -220,7 +218,7 @@ def test_where_nothing_tells_there_is_none_and_the_work_is_measured(monkeypatch,
     assert speed.peak_memory_mb is None and speed.start_up_seconds is None
 
 
-@on_linux
+@needs.proc
 def test_the_age_of_a_process_is_between_what_its_parent_sees():
     began = time.monotonic()
     age = python("time.sleep(0.2)\nfrom music_diffusion.speed import process_age\nprint(process_age())")

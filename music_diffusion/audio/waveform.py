@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import soxr
 
+from music_diffusion.audio.mixdown import mix, polarity
 from music_diffusion.errors import UserError
 
 
@@ -49,10 +50,11 @@ class Waveform:
         return 1 if self.samples.ndim == 1 else self.samples.shape[1]
 
     def mono(self) -> Waveform:
-        """The mean of the channels, samples [S]."""
+        """The mean of the channels, which do not cancel each other (`mixdown.polarity`); samples [S]."""
         if self.samples.ndim == 1:
             return self
-        return Waveform(self.samples.mean(axis=1), self.sample_rate)
+        signs = polarity([self.samples], self.sample_rate)
+        return Waveform(mix(self.samples, signs), self.sample_rate)
 
     def resample(self, sample_rate: int) -> Waveform:
         """The same sound at another rate (soxr, high quality, linear phase)."""

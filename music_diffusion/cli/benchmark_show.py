@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from music_diffusion.cli.benchmark_parts import Row
+from music_diffusion.workflows.benchmark.measuring import Row
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,120 +1,125 @@
-"""`music-diffusion evaluate`."""
+"""`music-diffusion evaluate`: a report, the table of a recipe, or what is heard of seams."""
 
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
+import functools
 import os
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from music_diffusion.audio.inverter import Inverter
-from music_diffusion.cli.embedders import load_embedder
-from music_diffusion.cli.evaluate_performances import render_performances
-from music_diffusion.cli.evaluate_render import render_notes
-from music_diffusion.cli.progress import progress_bar
-from music_diffusion.data.parallel import run_tasks
+from music_diffusion.cli import terminal
+from music_diffusion.cli.options import command, option
 from music_diffusion.errors import UserError
-from music_diffusion.evaluation.charts import number
-from music_diffusion.evaluation.evaluate import evaluate
-from music_diffusion.evaluation.pairing import Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.evaluation.report import HTML
-from music_diffusion.evaluation.tools import Resynthesis, Tools
-from music_diffusion.synthesis.hub import load_inverter, load_transcriber
-from music_diffusion.synthesis.reconstruct import reconstruct_blocks
+from music_diffusion.workflows.requests import NO_MODEL, SeamsRequest
 
-NONE = "none"  # as --transcriber: no transcription
-BLOCK = 65536  # samples that go through the inverter at once
-GENERATED = "generated"  # folder of what --model renders, in that of the report
+if TYPE_CHECKING:
+    from music_diffusion.evaluation.table import FilledTable
+
+NOT_CHANCE = 0.05  # a smaller p is a seam
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadTools:
-    """Loads what listens, in every process; see `evaluation.tools.ToolLoader`."""
-
-    embeddings: tuple[str, ...]
-    transcriber: str | None
-    inverter: str | None
-
-    def __call__(self) -> Tools:
-        return Tools(
-            embedders=tuple(load_embedder(spec) for spec in self.embeddings),
-            transcriber=load_transcriber(self.transcriber) if self.transcriber is not None else None,
-            transcriber_name=self.transcriber or NONE,
-            resynthesis=resynthesis(self.inverter) if self.inverter is not None else None)
-
-
-def resynthesis(name: str) -> Resynthesis:
-    """Audio through an inverter and the limiter of `reconstruct`."""
-    inverter = load_inverter(name)
-    return Resynthesis(name=name, sample_rate=inverter.codec.sample_rate,
-                       run=lambda samples: _through(inverter, samples))
-
-
-def _through(inverter: Inverter, samples: np.ndarray) -> np.ndarray:
-    blocks = (samples[at:at + BLOCK, None] for at in range(0, len(samples), BLOCK))
-    made = [out[:, 0] for _, out in reconstruct_blocks(inverter, blocks, 1)]
-    return np.concatenate(made) if made else np.zeros(0, np.float32)
-
-
-def run(*, generated: str | None, reference: str, notes: str | None, groups: str | None, group_column: str,
-        embeddings: list[str], transcriber: str, inverter: str | None, model: str | None, steps: int | None,
-        max_minutes: float, workers: int, seed: int, output: str, json: bool) -> None:
-    """See `cli.main.evaluate`."""
-    if generated is not None and model is not None:
+@command("music-diffusion evaluate --generated renders/ --reference recordings/ --notes midi/ -o report/",
+         output=option("Folder for report.html, report.json and scores.csv; run again into it to go on.",
+                       "--output", "-o", metavar="REPORT"),
+         reference=option("Folder of recordings.", metavar="DIR", optional=True),
+         generated=option("Folder of what a model made.", metavar="DIR"),
+         notes=option("Folder of MIDI files: the notes that should be heard.", metavar="DIR"),
+         model=option("Instead of --generated: name or folder of a model that renders the notes first."),
+         steps=option("Sampling steps of --model."),
+         groups=option("Table of files and their groups, for Group-FAD.", metavar="CSV"),
+         group_column=option("Its column of groups."),
+         embeddings=option("tagger (default), vggish:FILE, vggish_hub or trill; repeatable.",
+                           "--embedding"),
+         transcriber=option("Name or folder of a trained transcriber, or none."),
+         inverter=option("As for reconstruct. The recordings also go through it, as a ceiling."),
+         max_minutes=option("Of every file, its first minutes count."),
+         seed=option("Of resampling, and of --model."),
+         gin_file=option("Instead of all else: a recipe that fills a paper's table, such as "
+                         "recipes/evaluation/spectrogram_diffusion.gin.", "--gin_file", "--gin-file",
+                         metavar="FILE"),
+         bindings=option("What the recipe leaves open; repeatable.", "--binding", metavar="NAME=VALUE"),
+         seams=option("Instead: does one hear where segments meet? --model renders the notes with "
+                      "overlaps and without; -o takes seams.json."),
+         performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
+         splits=None, examples=None)
+def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
+             gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
+             json: bool = False) -> None:
+    """Compare what a model made with recordings and notes, in a report to look at and listen to."""
+    if seams:
+        _seams(plan.keywords, output, json)
+        return
+    if output is None:
+        raise UserError("--output is missing: give a folder for the report")
+    if gin_file is not None:
+        _table(gin_file, bindings, output, json)
+        return
+    if plan.keywords["reference"] is None:
+        raise UserError("--reference is missing: give the folder of recordings to compare with")
+    if plan.keywords["generated"] is not None and plan.keywords["model"] is not None:
         raise UserError("--generated and --model exclude each other: give the folder or the model")
-    plan = EvaluationPlan(
-        generated=generated, reference=reference, notes=notes, groups=groups, group_column=group_column,
-        embeddings=tuple(embeddings), transcriber=None if transcriber == NONE else transcriber,
-        inverter=inverter, model=model, steps=steps, max_minutes=max_minutes, workers=workers, seed=seed)
-    content = run_plan(plan, output)
+    from music_diffusion.workflows.evaluate import render_and_evaluate
+
+    asked = plan(**{k: None for k in ("transcriber",) if plan.keywords[k] == NO_MODEL})
+    report = render_and_evaluate(asked, output, monitor=terminal.TERMINAL)
     if json:
-        print(json_module.dumps({k: v for k, v in content.items() if k != "files"}, allow_nan=False))
+        terminal.print_json({k: v for k, v in report.items() if k != "files"})
     else:
-        _show(content, output)
+        _show(report, output)
 
 
-def run_plan(plan: EvaluationPlan, output: str, cache: str | None = None) -> dict[str, Any]:
-    """Renders where the plan has a model, scores, and writes the report into a folder.
+def _show(report: dict[str, Any], output: str) -> None:
+    """Prints a line a figure for people; warnings go to stderr."""
+    from music_diffusion.evaluation.charts import number
+    from music_diffusion.evaluation.report import HTML
 
-    Args:
-      plan: what is compared.
-      output: folder of the report.
-      cache: folder of what it has in common with other evaluations; None: one in `output`.
-
-    Returns:
-      What is in report.json.
-    """
-    if plan.workers > 1:  # each process would take most of a GPU's memory at once
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    speed: dict[str, Any] | None = None
-    problems: list[Problem] = []
-    if plan.generated is None:
-        folder = os.path.join(output, GENERATED)
-        with progress_bar(f"rendering with {plan.model}") as progress:
-            if plan.performances is None:
-                speed, problems = render_notes(plan, folder, progress)
-                plan = dataclasses.replace(plan, generated=folder)
-            else:
-                plan, problems = render_performances(plan, folder, progress)
-    loader = LoadTools(embeddings=plan.embeddings, transcriber=plan.transcriber, inverter=plan.inverter)
-    with progress_bar("evaluating") as progress:
-        return evaluate(plan, output, loader=loader, run_tasks=run_tasks, progress=progress, speed=speed,
-                        problems=problems, cache=cache)
-
-
-def _show(content: dict[str, Any], output: str) -> None:
-    """A line a figure for people; warnings go to stderr."""
-    for warning in content["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    for figure in content["figures"]:
+    for warning in report["warnings"]:
+        terminal.say(f"warning: {warning}")
+    for figure in report["figures"]:
         if figure["value"] is not None:
             interval = ("" if figure["low"] is None else
                         f"  ({number(figure['low'])} … {number(figure['high'])})")
             print(f"{figure['label']}: {number(figure['value'])}{interval}")
-    count = len(content["problems"])
-    print(f"{os.path.join(output, HTML)}: {len(content['files'])} files, "
+    count = len(report["problems"])
+    print(f"{os.path.join(output, HTML)}: {len(report['files'])} files, "
           f"{count} problem{'s' * (count != 1)}")
+
+
+def _table(gin_file: str, bindings: tuple[str, ...], output: str, json: bool) -> None:
+    from music_diffusion.workflows.tables import fill_table
+
+    filled: FilledTable = fill_table(gin_file, bindings, output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(filled.facts())
+    else:
+        print(filled.markdown(), end="")
+
+
+def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
+    if given["notes"] is None:
+        raise UserError("--notes is missing: give the folder of MIDI files to render")
+    from music_diffusion.workflows.seams import measure_seams
+
+    names = {f.name for f in dataclasses.fields(SeamsRequest)}
+    request = SeamsRequest(**{k: v for k, v in given.items() if k in names and v is not None})
+    facts = measure_seams(request, output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(facts)
+    else:
+        print(seams_table(facts))
+
+
+def seams_table(facts: dict[str, Any]) -> str:
+    """Returns what `workflows.seams` found, for people, in Markdown."""
+    lines = [f"# Seams of {facts['model']}: {facts['joins']} joins in {facts['pieces']} pieces", "",
+             "| segments | statistic | at joins | elsewhere (95 %) | percentile | p | |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for name, row in facts["rows"].items():
+        for kind, unit, what in (("change", "nat", "change from frame to frame"),
+                                 ("level", "dB", "step of the level")):
+            test = row[kind]
+            lines.append(f"| {name} | {what} | {test['at_joins']:.3f} {unit} | {test['elsewhere']:.3f} "
+                         f"({test['low']:.3f} … {test['high']:.3f}) | {test['percentile']:.1f} | "
+                         f"{test['p']:.3g} | {'seam' if test['p'] < NOT_CHANCE else 'none found'} |")
+    return "\n".join(lines)

@@ -1,65 +1,134 @@
-"""`music-diffusion models`."""
+"""`music-diffusion models`: what there is, and what makes one of a training run."""
 
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
+from typing import TYPE_CHECKING
 
-from music_diffusion.conditions.performances import FILE, Performances, read_performances
-from music_diffusion.errors import UserError
-from music_diffusion.models.weights import WEIGHTS, weight_files
-from music_diffusion.synthesis.hub import available, find, load_performances
+import typer
+
+from music_diffusion.cli import terminal
+from music_diffusion.cli.options import argument, command, option
+from music_diffusion.workflows.requests import (
+    NoteMapsRequest,
+    NoteRowsRequest,
+    PerformanceListRequest,
+    ReleaseRequest,
+)
+
+if TYPE_CHECKING:
+    from music_diffusion.conditions.performances import Performances
 
 SHOWN = 3  # instruments of a performance that a table names
 
 
-def run(*, action: str, name: str, performances: bool, json: bool) -> None:
-    """See `cli.main.models`."""
-    if action == "list":
-        facts = [_fact(n) for n in available()]
+@command("music-diffusion models show default")
+def models(context: typer.Context, json: bool = False) -> None:
+    """List models, show one, release a training run, and make what their training needs."""
+    if context.invoked_subcommand is None:
+        list_models(json=json)
+
+
+@command("music-diffusion models list")
+def list_models(json: bool = False) -> None:
+    """List the models that come with the package."""
+    from music_diffusion.workflows.models import released_models
+
+    found = released_models()
+    if json:
+        terminal.print_json({"models": found})
+    for fact in [] if json else found:
+        known = f"{fact['performances']} performances" if fact["performances"] else ""
+        print(f"{fact['name']:20s} {fact['megabytes']:6.1f} MB  {known:16s}  {fact['folder']}")
+
+
+@command("music-diffusion models show performances --performances",
+         name=argument("Name or folder.", "NAME"),
+         performances=option("Show the performances that the model knows instead."))
+def show(name: str = "default", performances: bool = False, json: bool = False) -> None:
+    """Show a model's card, or its performances."""
+    from music_diffusion.workflows.models import known_performances, model_card
+
+    if performances:
+        known = known_performances(name)
         if json:
-            print(json_module.dumps({"models": facts}))
-        for fact in [] if json else facts:
-            known = f"{fact['performances']} performances" if fact["performances"] else ""
-            print(f"{fact['name']:20s} {fact['megabytes']:6.1f} MB  {known:16s}  {fact['folder']}")
-    elif action == "show" and performances:
-        known_performances = load_performances(name)
-        if known_performances is None:
-            raise UserError(f"{name}: this model knows no performances")
-        if json:
-            print(json_module.dumps({"name": name, "default": known_performances.default, "performances": [
-                dataclasses.asdict(p) for p in known_performances.performances]}))
+            terminal.print_json({"name": name, "default": known.default, "performances": [
+                dataclasses.asdict(p) for p in known.performances]})
         else:
-            _print_table(known_performances)
-    elif action == "show":
-        card = find(name) / "README.md"
-        text = card.read_text() if card.is_file() else f"{name}: no model card"
-        print(json_module.dumps({"name": name, "card": text}) if json else text)
+            _print_table(known)
+        return
+    text = model_card(name)
+    if json:
+        terminal.print_json({"name": name, "card": text})
     else:
-        raise UserError(f"models {action}: unknown; use list or show")
+        print(text)
 
 
-def _fact(name: str) -> dict:
-    folder = find(name)
-    file = folder / FILE
-    size = sum(path.stat().st_size for path in weight_files(folder / WEIGHTS))
-    return {"name": name, "megabytes": round(size / 1e6, 1),
-            "performances": len(read_performances(file).names) if file.is_file() else 0,
-            "folder": str(folder)}
+@command("music-diffusion models release runs/mine my_model",
+         run=argument("Folder of a training run.", "RUN"),
+         output=argument("Folder of the model.", "OUT"),
+         bindings=option("Changes how the model is rendered, such as FrameDiffusionModel.num_steps=8; "
+                         "repeatable.", "--binding", metavar="NAME=VALUE"),
+         performances=option("Names of the model's performances.", metavar="FILE.json"))
+def release(request: ReleaseRequest, json: bool = False) -> None:
+    """Make a model folder of a training run."""
+    from music_diffusion.workflows.models import release_run
+
+    release_run(request)
+    terminal.print_made(request.output, {}, json=json)
 
 
-def _print_table(performances: Performances) -> None:
+@command("music-diffusion models note-rows FluidR3_GM.sf2 rows/",
+         soundfont=argument(".sf2 or .sf3.", "SOUNDFONT"), output=argument("Folder to write.", "OUT"),
+         notes_per_program=option("Isolated notes."), seed=option("Another seed draws other notes."))
+def note_rows(request: NoteRowsRequest, json: bool = False) -> None:
+    """Render isolated notes of a SoundFont, from which the note timbre network learns."""
+    from music_diffusion.workflows.models import render_note_rows
+
+    with terminal.progress_bar(f"note rows {request.output}") as bar:
+        render_note_rows(request, bar)
+    terminal.print_made(request.output, {}, json=json)
+
+
+@command("music-diffusion models note-maps data/ mapped/ --weights note_timbre/weights.safetensors",
+         data=argument("Folder that prepare wrote.", "DATA"), output=argument("Folder to write.", "OUT"),
+         weights=option("Weights of a note timbre network, or of a model that has one.", metavar="FILE"),
+         performances=option("Names of its performances, if it knows some.", metavar="FILE.json"))
+def note_maps(request: NoteMapsRequest, json: bool = False) -> None:
+    """Add to prepared data the note maps that a model draws."""
+    from music_diffusion.workflows.models import draw_maps
+
+    with terminal.progress_bar(f"note maps {request.output}") as bar:
+        draw_maps(request, bar)
+    terminal.print_made(request.output, {}, json=json)
+
+
+@command("music-diffusion models performances data/ performances.json --table recordings.csv",
+         data=argument("Folder that prepare wrote.", "DATA"),
+         output=argument("The list; what is in it keeps its numbers.", "FILE.json"),
+         table=option("What is known of them: columns name, source, room.", metavar="CSV"),
+         default=option("The one that plays where none is asked for.", metavar="NAME"))
+def performances(request: PerformanceListRequest, json: bool = False) -> None:
+    """List the performances in prepared data, as a file for training."""
+    from music_diffusion.workflows.models import list_performances
+
+    names = list(list_performances(request).names)
+    terminal.print_made(request.output, {
+        "performances": names, "summary": f"{len(names)} performances: {', '.join(names)}"}, json=json)
+
+
+def _print_table(known: Performances) -> None:
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(Column("performance", no_wrap=True), "source", "instruments", "room",
                   Column("minutes", justify="right"), box=None, pad_edge=False)
-    for p in performances.performances:
+    for p in known.performances:
         shown, more = ", ".join(p.instruments[:SHOWN]), len(p.instruments) - SHOWN
         if more > 0:
             shown += f" and {more} more"
-        name = p.name + (" (default)" if p.name == performances.default else "")
+        name = p.name + (" (default)" if p.name == known.default else "")
         # Text: brackets are markup in plain strings.
         table.add_row(*map(Text, (name, p.source, shown, p.room, f"{p.minutes:.1f}")))
     Console().print(table)

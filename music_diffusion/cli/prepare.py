@@ -1,240 +1,162 @@
-"""`music-diffusion prepare`."""
+"""`music-diffusion prepare`: a command for every data set, and some beside them."""
 
 from __future__ import annotations
 
-import dataclasses
-import json as json_module
-import os
-import pathlib
-from collections.abc import Callable
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
 
-from music_diffusion.cli.progress import progress_bar
-from music_diffusion.data.items import DataSet
-from music_diffusion.data.sets.catalogue import CATALOGUE, open_set
-from music_diffusion.data.sets.transposed import Transposed
-from music_diffusion.data.splits import Assigned
+import typer
+from typer.core import TyperGroup
+
+from music_diffusion.cli import terminal
+from music_diffusion.cli.options import argument, command, option
 from music_diffusion.errors import UserError
+from music_diffusion.workflows.requests import AudioFolderRequest, DataSetRequest, ReferencesRequest
 
-KINDS = ("sets", "renders", "audio_folder", "note_rows", "note_maps", "performances",
-         "references", "release")  # beside data sets
-SOUNDFONT = "soundfont"
-HELD_OUT = 0.05  # share for validation; of renders, hours of it (and of test) for each hour of training
+if TYPE_CHECKING:
+    from music_diffusion.data.doctor import Diagnosis
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the command line says; see `cli.main.prepare`."""
-
-    kind: str
-    source: str | None
-    destination: str | None
-    doctor: bool = False
-    options: tuple[tuple[str, str], ...] = ()
-    transpose: int = 0
-    codec: str = "16k"
-    stems: bool = False
-    container: str = "array_record"
-    shards: int = 32
-    refuse: bool = False
-    runner: str | None = None
-    runner_options: tuple[str, ...] = ()
-    soundfonts: tuple[str, ...] = ()
-    hours: float = 10.0
-    test: bool = False
-    solo: float = 0.0
-    midi: bool = False
-    rate: int = 16000
-    mono: bool = False
-    notes_per_program: int = 440
-    weights: str | None = None
-    bindings: tuple[str, ...] = ()
-    performances: str | None = None
-    workers: int = 2
-    seed: int = 0
-    json: bool = False
+ANY = "DATASET"  # stands for the name of any data set
+FOUND = 1  # exit code where the doctor finds something
+# Commands that were kinds of `prepare` in version 0.1.
+MOVED = {"renders": "render SCORES OUT --soundfont FILE.sf2", "release": "models release RUN OUT",
+         "note_rows": "models note-rows SOUNDFONT OUT", "note_maps": "models note-maps DATA OUT",
+         "performances": "models performances DATA FILE.json"}
+RENDERS = "Options of the data set soundfont"
+SEED = option("Another seed draws other excerpts and splits.")
 
 
-def run(request: Request) -> None:
-    """Does it, and tells in a line what was made."""
-    kind = request.kind
-    if kind == "sets":
-        from music_diffusion.cli import prepare_set
+class DataSets(TyperGroup):
+    """Takes the name of every data set for a command."""
 
-        prepare_set.run_sets(json=request.json)
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns the command. Raises UserError for an unknown name, or that of an older version."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or cmd_name.startswith("-"):
+            return found
+        if cmd_name in MOVED:
+            raise UserError(f"prepare {cmd_name}: is now music-diffusion {MOVED[cmd_name]}")
+        from music_diffusion.data.sets.catalogue import CATALOGUE
+
+        if cmd_name not in CATALOGUE:
+            raise UserError(f"prepare {cmd_name}: unknown; choose a data set of `music-diffusion prepare "
+                            "sets`, audio_folder or references")
+        return super().get_command(ctx, ANY)
+
+
+@command("music-diffusion prepare maestro maestro-v3.0.0/ data/")
+def prepare() -> None:
+    """Make training data of your recordings or a published data set (see `prepare sets`)."""
+
+
+@command("music-diffusion prepare sets")
+def sets(json: bool = False) -> None:
+    """List the data sets."""
+    from music_diffusion.data.sets.catalogue import CATALOGUE
+
+    if json:
+        terminal.print_json({name: entry._asdict() for name, entry in CATALOGUE.items()})
         return
-    if kind not in KINDS and kind not in CATALOGUE:
-        raise UserError(f"prepare {kind}: unknown; choose a data set of `music-diffusion prepare sets`, "
-                        f"{', '.join(KINDS[1:-1])} or {KINDS[-1]}")
-    if request.source is None:
-        raise UserError("SRC is missing: give the folder to read")
-    if not os.path.exists(request.source):
-        raise UserError(f"{request.source}: no such folder or file")
-    if request.doctor:
-        if kind not in CATALOGUE:
-            raise UserError(f"prepare {kind} --doctor: only data sets are examined")
-        from music_diffusion.cli import doctor
+    from rich.console import Console
+    from rich.table import Table
 
-        doctor.run(open_request(request), source=request.source, codec=request.codec,
-                   workers=request.workers, json=request.json)
-        return
-    if request.destination is None:
-        raise UserError("DST is missing: give the folder to write")
-    if kind in CATALOGUE:
-        from music_diffusion.cli import prepare_set
+    table = Table("DATASET", "what", "SRC", box=None)
+    for name, entry in CATALOGUE.items():
+        table.add_row(name, entry.about, entry.source)
+    Console().print(table)
 
-        prepare_set.run(kind=kind, data_set=open_request(request), destination=request.destination,
-                        codec=request.codec, stems=request.stems, container=request.container,
-                        shards=request.shards, refuse=request.refuse, runner=request.runner,
-                        runner_options=request.runner_options, workers=request.workers,
-                        seed=request.seed, json=request.json)
+
+@command("music-diffusion prepare maestro maestro-v3.0.0/ data/",
+         kind=None, seed=SEED,
+         source=argument("Folder of the data set.", "SRC"),
+         destination=argument("Folder to write.", "DST"),
+         doctor=option("Examine the data set instead: what is wrong with it, and what to do."),
+         transpose=option("Add copies of training items up to so many semitones higher and lower."),
+         codec=option("Of the spectrograms: 16k, 24k, 44k, 48k or a gin file."),
+         stems=option("Keep the spectrograms of stems, too."),
+         container=option("array_record or tfrecord.", "--format"),
+         shards=option("Files of a split, at most: as many can be written at once."),
+         refuse=option("End with the first item that cannot be used, rather than skip it."),
+         runner=option("Run on Apache Beam: DirectRunner, DataflowRunner …"),
+         runner_options=option("For Beam; repeatable.", "--runner-option", "--runner_option",
+                               metavar="--NAME=VALUE"),
+         soundfonts=option(".sf2 or .sf3; repeatable.", "--soundfont", metavar="FILE.sf2", panel=RENDERS),
+         hours=option("Hours of training excerpts.", panel=RENDERS),
+         test=option("Also a test split.", panel=RENDERS),
+         solo=option("Share of excerpts with one instrument alone.", panel=RENDERS))
+def data_set(context: typer.Context, request: functools.partial[DataSetRequest], doctor: bool = False,
+             json: bool = False) -> None:
+    """Make spectrograms with notes of a data set (a name of `prepare sets`), or examine it."""
+    asked = request(kind=context.info_name)
+    if doctor:
+        _examine(asked, json)
         return
-    with progress_bar(f"{kind} {request.destination}") as bar:
-        facts = _MAKERS[kind](request, request.source, request.destination,
-                              lambda done, of: bar(done / of))
-    folder = pathlib.Path(request.destination).resolve()
-    if request.json:
-        print(json_module.dumps({"folder": str(folder)} | facts))
+    from music_diffusion.workflows.prepare import contents, prepare_data_set
+
+    with terminal.progress_bar(f"{asked.kind} {asked.destination}") as progress:
+        manifest = prepare_data_set(asked, progress)
+    terminal.print_made(asked.destination or "", manifest if json else {"summary": contents(manifest)},
+                        json=json)
+    for name, reason in [] if json else manifest["skipped"][:10]:
+        terminal.say(f"  skipped {name}: {reason}")
+
+
+@command("music-diffusion prepare audio_folder recordings/ data/",
+         source=argument("Folder of audio files.", "SRC"), seed=SEED,
+         destination=argument("Folder to write.", "DST"))
+def audio_folder(request: AudioFolderRequest, json: bool = False) -> None:
+    """Cut any folder of audio into records, for the inverters."""
+    from music_diffusion.workflows.prepare import audio_contents, prepare_audio
+
+    with terminal.progress_bar(f"audio_folder {request.destination}") as progress:
+        manifest = prepare_audio(request, progress)
+    terminal.print_made(request.destination, manifest | {"summary": audio_contents(manifest)}, json=json)
+
+
+@command("music-diffusion prepare references maestro-v3.0.0/ references/ --dataset maestro",
+         source=argument("Folder of the data set.", "SRC"), seed=SEED,
+         destination=argument("Folder to write.", "DST"),
+         dataset=option("A name of `prepare sets`.", metavar="NAME"),
+         splits=option("Those to write, with commas between."),
+         minutes=option("Of each performance in each split, at most."))
+def references(request: ReferencesRequest, json: bool = False) -> None:
+    """Write audio and notes of a data set as files, to compare renderings with."""
+    from music_diffusion.data.references import TABLE
+    from music_diffusion.workflows.prepare import prepare_references
+
+    with terminal.progress_bar(f"references {request.destination}") as progress:
+        counts = prepare_references(request, progress)
+    summary = ", ".join(f"{n} file{'s' * (n != 1)} for {split}" for split, n in counts.items())
+    terminal.print_made(request.destination, {"files": counts, "summary": f"{summary}; {TABLE}"}, json=json)
+
+
+def _examine(request: DataSetRequest, json: bool) -> None:
+    """Prints what the doctor finds; ends with FOUND where there is something."""
+    from music_diffusion.workflows.doctor import examine_source
+
+    diagnosis = examine_source(request, terminal.TERMINAL)
+    if diagnosis is None and json:
+        terminal.print_json({"folder": request.source, "changed": []})
+    elif diagnosis is None:
+        print(f"{request.source}: prepared, every shard is as it was written")
+    elif json:
+        terminal.print_json(diagnosis.to_dict())
     else:
-        print(f"{folder}: {facts.pop('summary', 'done')}")
+        _show(diagnosis)
+    if diagnosis is not None and diagnosis.findings:
+        sys.exit(FOUND)
 
 
-def open_request(request: Request) -> DataSet:
-    """The reader that the command line asks for."""
-    if request.source is None:
-        raise ValueError("the request has no source")
-    options: dict = dict(request.options)
-    if request.kind == SOUNDFONT:
-        if not request.soundfonts:
-            raise UserError("prepare soundfont needs --soundfont FILE.sf2, once or several times")
-        options = {"soundfonts": request.soundfonts, "train_hours": request.hours, "solo": request.solo,
-                   "validation_hours": HELD_OUT * request.hours, "stems": request.stems,
-                   "test_hours": HELD_OUT * request.hours * request.test, "seed": request.seed} | options
-    data_set = open_set(request.kind, request.source, options)
-    if not request.transpose:
-        return data_set
-    assigned = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed)
-    return Transposed(data_set=assigned, most=request.transpose)
+def _show(diagnosis: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
+    from music_diffusion.data.doctor import COLUMNS
 
-Progress = Callable[[int, int], None]
-
-
-def _renders(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.data.audio_renders import AudioRenderPlan, render_audio
-
-    if not request.soundfonts:
-        raise UserError("prepare renders needs --soundfont FILE.sf2, once or several times")
-    render_audio(AudioRenderPlan(
-        scores=source, soundfonts=request.soundfonts, train_hours=request.hours,
-        validation_hours=HELD_OUT * request.hours, test_hours=HELD_OUT * request.hours * request.test,
-        sample_rate=request.rate, solo=request.solo, midi=request.midi, workers=request.workers,
-        seed=request.seed), destination, progress)
-    return {}
-
-
-def _audio_folder(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.data.audio_folder import AudioFolderPlan, prepare_audio_folder
-
-    manifest = prepare_audio_folder(AudioFolderPlan(
-        source=source, sample_rate=request.rate, mono=request.mono, workers=request.workers,
-        seed=request.seed), destination, progress)
-    hours = ", ".join(f"{manifest['hours'][s]:.2f} h for {s}" for s in manifest["hours"]
-                      if manifest["records"][s])
-    skipped = manifest["skipped"]
-    left_out = [f"; skipped {len(skipped)}, e.g. {name}: {why} (see manifest.json)"
-                for name, why in skipped[:1]]
-    return manifest | {"summary": "".join([hours, *left_out])}
-
-
-def _note_rows(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.data.note_renders import NoteRowPlan, write_note_rows
-
-    write_note_rows(NoteRowPlan(soundfont=source, notes_per_program=request.notes_per_program,
-                                workers=request.workers, seed=request.seed), destination, progress)
-    return {}
-
-
-def _note_maps(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.conditions.performances import read_performances
-    from music_diffusion.data.note_maps import add_note_maps
-    from music_diffusion.data.records import Record, read_manifest
-    from music_diffusion.models.stored_timbre import stored_timbre
-
-    if request.weights is None:
-        raise UserError("prepare note_maps needs --weights note_timbre.safetensors")
-    config, timbre = stored_timbre(request.weights)
-    if config.performances is None:
-        add_note_maps(source, destination, config, timbre, progress=progress)
-        return {}
-    if request.performances is None:
-        raise UserError(f"{request.weights}: knows performances; give their names by --performances FILE")
-    known = read_performances(request.performances)
-    if len(known.names) != config.performances.count:
-        raise UserError(f"{request.performances}: names {len(known.names)} performances, and "
-                        f"{request.weights} has {config.performances.count}; give the file that belongs "
-                        "to the weights")
-    # Before any record is drawn.
-    for name in read_manifest(source).get("classes", {}).get("performance", ()):
-        known.number(name)
-
-    def row_of(record: Record) -> int | None:
-        named = record.labels.get("performance")
-        return None if named is None else known.number(named)
-
-    add_note_maps(source, destination, config, timbre, progress=progress, row_of=row_of)
-    return {}
-
-
-def _release(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.synthesis.release import release
-
-    release(source, destination, bindings=list(request.bindings), performances=request.performances)
-    progress(1, 1)
-    return {}
-
-
-def _performances(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.conditions.performances import write_performances
-    from music_diffusion.data.performances import add_performances, read_told
-
-    options = dict(request.options)
-    told, default = options.pop("table", None), options.pop("default", None)
-    if options:
-        raise UserError(f"prepare performances has no option {min(options)!r}; there are table and default")
-    listed = add_performances(source, destination, None if told is None else read_told(told), default)
-    write_performances(destination, listed)
-    progress(1, 1)
-    return {"performances": list(listed.names),
-            "summary": f"{len(listed.names)} performances: {', '.join(listed.names)}"}
-
-
-def _references(request: Request, source: str, destination: str, progress: Progress) -> dict:
-    from music_diffusion.data.references import TABLE, write_references
-
-    options = dict(request.options)
-    kind = options.pop("dataset", None)
-    if kind not in CATALOGUE:
-        raise UserError("prepare references needs --option dataset=NAME, a data set of `music-diffusion "
-                        "prepare sets`" + ("" if kind is None else f"; {kind} is none"))
-    splits = [split.strip() for split in options.pop("splits", "train,test").split(",")]
-    minutes = options.pop("minutes", "10")
-    try:
-        length = float(minutes)
-    except ValueError:
-        raise UserError(f"--option minutes={minutes}: give a number") from None
-    data_set = open_request(dataclasses.replace(
-        request, kind=kind, options=tuple(options.items()), transpose=0, test=True))
-    listing = data_set.list()
-    if any(item.split is None for item in listing.items):
-        listing = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed).list()
-    counts = write_references(listing, destination, splits=splits, minutes=length,
-                              sample_rate=request.rate, seed=request.seed, workers=request.workers,
-                              progress=progress)
-    return {"files": counts, "summary": ", ".join(
-        f"{n} file{'s' * (n != 1)} for {split}" for split, n in counts.items()) + f"; {TABLE}"}
-
-
-_MAKERS: dict[str, Callable[[Request, str, str, Progress], dict]] = {
-    "renders": _renders, "audio_folder": _audio_folder, "note_rows": _note_rows,
-    "note_maps": _note_maps, "performances": _performances, "references": _references,
-    "release": _release}
+    if diagnosis.findings:
+        table = Table(*COLUMNS)
+        for row in diagnosis.rows():
+            table.add_row(*row)
+        Console().print(table)
+    print(diagnosis.summary())

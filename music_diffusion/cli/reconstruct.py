@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json as json_module
-
-import numpy as np
-
-from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli.progress import progress_bar
-from music_diffusion.evaluation.spectral import FineSpectralDistance, LogMelDistance
-from music_diffusion.synthesis.hub import load_inverter
-from music_diffusion.synthesis.reconstruct import check_files, reconstruct_file
+from music_diffusion.cli import terminal
+from music_diffusion.cli.options import argument, command, option
+from music_diffusion.paths import shown
+from music_diffusion.workflows.requests import ReconstructRequest
 
 
-class Distances:
-    """What `--json` tells of output against input: means over the channels."""
+@command("music-diffusion reconstruct song.wav -o again.wav --plot again.png",
+         source=argument("Any audio: WAV, FLAC, MP3, OGG, Opus or AIFF.", "IN.wav"),
+         inverter=option("griffin_lim, griffin_lim_hop, the name or folder of a trained one, "
+                         "soundstream[:URL or folder] or soundstream_onnx:FILE."),
+         plot=option("Picture: the input's spectrogram over the output's.", metavar="OUT.png"),
+         mono=option("Mix the channels to one first; otherwise each is inverted alone."),
+         json=option("Print one JSON object, with distances between input and output."))
+def reconstruct(request: ReconstructRequest, json: bool = False) -> None:
+    """Turn audio into a spectrogram and back: what an inverter keeps of it."""
+    from music_diffusion.workflows import listen
 
-    def __init__(self, codec: MelCodec):
-        self._codec = codec
-        self._channels: list[tuple[LogMelDistance, FineSpectralDistance]] = []
-
-    def push(self, given: np.ndarray, made: np.ndarray) -> None:
-        """Takes the next samples [n, C] of both."""
-        if not self._channels:
-            self._channels = [(LogMelDistance(self._codec),
-                               FineSpectralDistance(self._codec.sample_rate))
-                              for _ in range(given.shape[1])]
-        for distances, a, b in zip(self._channels, given.T, made.T, strict=True):
-            for distance in distances:
-                distance.push(a, b)
-
-    def finish(self) -> dict[str, float]:
-        log_mel, fine = np.mean([[d.finish() for d in c] for c in self._channels], axis=0)
-        return {"log_mel_l1": round(float(log_mel), 4), "fine_spectral_distance": round(float(fine), 4)}
-
-
-def run(*, source: str, output: str, inverter: str, plot: str | None, mono: bool, json: bool) -> None:
-    """See `cli.main.reconstruct`."""
-    check_files(source, output, plot)  # before the inverter is loaded
-    with progress_bar(f"reconstructing {output}") as progress:
-        loaded = load_inverter(inverter)
-        distances = Distances(loaded.codec) if json else None
-        done = reconstruct_file(loaded, source, output, name=inverter, mono=mono, plot=plot,
-                                observe=distances.push if distances else None, progress=progress)
-    if distances:
-        print(json_module.dumps(dataclasses.asdict(done) | distances.finish()))
+    done = listen.reconstruct(request, terminal.TERMINAL, compare=json)
+    file = done.reconstruction
+    if json:
+        terminal.print_json(done.facts())
     else:
-        print(f"{output}: {done.audio_seconds:.1f} s of audio in {done.wall_seconds:.1f} s "
-              f"({done.realtime_factor:.1f} x realtime, {inverter})")
+        print(f"{shown(file.output)}: {file.audio_seconds:.1f} s of audio in {file.wall_seconds:.1f} s "
+              f"({file.realtime_factor:.1f} x realtime, {request.inverter})")
+    terminal.check_picture(file.plot_error, file.output)

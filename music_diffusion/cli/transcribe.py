@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json as json_module
-
-from music_diffusion.cli.progress import progress_bar
-from music_diffusion.errors import UserError
-from music_diffusion.synthesis.hub import load_transcriber
-from music_diffusion.synthesis.transcribe import check_files, transcribe_file
+from music_diffusion.cli import terminal
+from music_diffusion.cli.options import argument, command, option
+from music_diffusion.paths import shown
+from music_diffusion.workflows.requests import TranscribeRequest
 
 
-def run(*, source: str, output: str, transcriber: str, plot: str | None, onset: float | None,
-        frame: float | None, json: bool) -> None:
-    """See `cli.main.transcribe`."""
-    check_files(source, output, plot)  # before the transcriber is loaded
-    loaded = load_transcriber(transcriber)
-    decode = loaded.model.decode
-    try:
-        decode = dataclasses.replace(
-            decode, onset_threshold=decode.onset_threshold if onset is None else onset,
-            frame_threshold=decode.frame_threshold if frame is None else frame)
-    except ValueError as e:
-        raise UserError(f"thresholds: {e}") from e
-    loaded = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, decode=decode))
-    with progress_bar(f"transcribing {source}") as progress:
-        _, facts = transcribe_file(loaded, source, output, plot=plot, progress=progress)
+@command("music-diffusion transcribe song.wav -o song.mid --plot song.png",
+         source=argument("Any audio: WAV, FLAC, MP3, OGG, Opus or AIFF.", "IN.wav"),
+         output=option("Where to write the notes.", "--output", "-o", metavar="OUT.mid"),
+         transcriber=option("Name or folder of a trained transcriber."),
+         plot=option("Picture: the notes over the recording's spectrogram.", metavar="OUT.png"),
+         onset=option("Least activation that begins a note; lower hears more notes."),
+         frame=option("Least activation that holds a note; lower makes notes longer."))
+def transcribe(request: TranscribeRequest, json: bool = False) -> None:
+    """Write down the notes of a recording, with instruments and drums."""
+    from music_diffusion.workflows import listen
+
+    facts = listen.transcribe(request, terminal.TERMINAL)
     if json:
-        print(json_module.dumps(dataclasses.asdict(facts)))
+        terminal.print_json(facts)
     else:
-        print(f"{output}: {facts.notes} notes ({facts.drums} of drums) in {facts.audio_seconds:.1f} s "
-              f"of audio, {facts.wall_seconds:.1f} s ({facts.realtime_factor:.1f} x realtime)")
+        print(f"{shown(facts.output)}: {facts.notes} notes ({facts.drums} of drums) in "
+              f"{facts.audio_seconds:.1f} s of audio, {facts.wall_seconds:.1f} s "
+              f"({facts.realtime_factor:.1f} x realtime)")
+    terminal.check_picture(facts.plot_error, facts.output)

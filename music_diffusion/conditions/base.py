@@ -18,6 +18,7 @@ from jaxtyping import Float
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
+from music_diffusion.notes.midi import MidiFile
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.vocabulary import EventConfig
 from music_diffusion.types import Batch, Params
@@ -142,10 +143,13 @@ class Source:
     notes: Notes | None = None
     mel: Float[np.ndarray, "T F"] | None = None  # a recording, log-mel in nat
     performance: Float[np.ndarray, " R"] | None = None  # weights of the rows of a model's table
+    name: str = ""  # path of the file, if it was one
+    ignored: Mapping[str, int] = dataclasses.field(default_factory=dict)  # see `notes.midi.MidiFile`
+    warnings: tuple[str, ...] = ()  # what is wrong with the file
 
 
 # What a user may give to render from: notes, a recording, a file of either, or nothing.
-Given: TypeAlias = Notes | Waveform | Source | str | os.PathLike | None
+Given: TypeAlias = Notes | MidiFile | Waveform | Source | str | os.PathLike | None
 
 
 class Piece(Protocol):

@@ -40,7 +40,7 @@ from music_diffusion.conditions.performance_numbers import (
 )
 from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
-from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
+from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features, warn_if_crowded
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Batch, Params
 
@@ -134,6 +134,8 @@ class NoteFrames(ConditionsBase):
 
     def of_piece(self, source: Source, params: Params) -> NoteFramePiece:
         """Returns the features of any windows; `params` has the note timbre network as `timbre`."""
+        if source.notes is not None:
+            warn_if_crowded(source.notes, 0.0, source.frames, frame_grid(source.codec, self.ring))
         return NoteFramePiece(conditions=self, source=source, params=params)
 
 

@@ -1,7 +1,7 @@
 """Note maps outside training, where only the notes that are there are drawn.
 
 The same maps as `FrameDiffusionModel.note_maps`, without padded slots: a
-segment costs what its notes cost, and no number of notes is too many.
+segment costs what its notes cost, up to VOICES notes of a frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.score_denoiser import ONSET_SECONDS, SLOT_FIELDS
-from music_diffusion.notes.frames import FrameGrid, note_states
+from music_diffusion.notes.frames import VOICES, FrameGrid, note_states
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Params
 
@@ -34,6 +34,9 @@ def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start
                    grid: FrameGrid, performance: Float[np.ndarray, " R"] | None = None) -> np.ndarray:
     """Draws scaled maps [T, 2, F] float32 of all notes, and of those in their first frames.
 
+    Where more than VOICES notes are heard at once, of the loudest and newest; whoever draws a piece
+    says so (`notes.frames.warn_if_crowded`).
+
     Args:
       config, timbre: the note timbre network and its parameters.
       notes: absolute times.
@@ -42,7 +45,7 @@ def draw_note_maps(config: NoteTimbreConfig, timbre: Params, notes: Notes, start
       grid: frame times and tail.
       performance: weights of the performances, where the network has some; None and all 0 are none.
     """
-    states = note_states(notes, start, frames, grid)
+    states = note_states(notes, start, frames, grid, VOICES)
     codec: MelCodec = config.codec
     weights = None
     if config.performances is not None:

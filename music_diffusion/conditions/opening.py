@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
@@ -9,7 +11,7 @@ from music_diffusion.audio.io import read_audio
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.conditions.base import Given, Source
 from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import read_midi
+from music_diffusion.notes.midi import MidiFile, read_midi_file
 from music_diffusion.notes.notes import Notes
 
 
@@ -18,20 +20,23 @@ def notes_source(given: Given, codec: MelCodec, tail: float) -> Source:
 
     Raises UserError: no notes, no MIDI file, or a file that cannot be read.
     """
-    if isinstance(given, Source):
-        notes = given.notes
-    elif isinstance(given, Waveform) or given is None:
-        notes = None
-    else:
-        notes = given if isinstance(given, Notes) else read_midi(given)
-    if notes is None:
+    if given is None or isinstance(given, Waveform) or isinstance(given, Source) and given.notes is None:
         raise UserError("this model plays notes: give notes or a MIDI file")
-    if not len(notes):
-        raise UserError("there are no notes to render")
     if isinstance(given, Source):
-        return given
-    return Source(codec=codec, notes=notes,
-                  frames=int(np.ceil((notes.duration + tail) * codec.frame_rate)))
+        source = given
+    elif isinstance(given, Notes):
+        source = Source(codec=codec, notes=given, frames=_frames(given, codec, tail))
+    else:
+        file = given if isinstance(given, MidiFile) else read_midi_file(given)
+        source = Source(codec=codec, notes=file.notes, frames=_frames(file.notes, codec, tail),
+                        name=file.path, ignored=file.ignored, warnings=file.warnings)
+    if not source.notes:
+        raise UserError("there are no notes to render")
+    return source
+
+
+def _frames(notes: Notes, codec: MelCodec, tail: float) -> int:
+    return int(np.ceil((notes.duration + tail) * codec.frame_rate))
 
 
 def recording_source(given: Given, codec: MelCodec) -> Source:
@@ -43,8 +48,9 @@ def recording_source(given: Given, codec: MelCodec) -> Source:
         if given.mel is None:
             raise UserError("this model changes recordings: give audio")
         return given
-    if isinstance(given, Notes) or given is None:
+    if given is None or isinstance(given, Notes | MidiFile):
         raise UserError("this model changes recordings: give a waveform or an audio file")
     wave = given if isinstance(given, Waveform) else read_audio(given)
     mel = codec.encode(wave.mono().resample(codec.sample_rate).samples)
-    return Source(codec=codec, mel=mel, frames=len(mel))
+    name = "" if isinstance(given, Waveform) else os.fspath(given)
+    return Source(codec=codec, mel=mel, frames=len(mel), name=name)

@@ -15,7 +15,6 @@ import difflib
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Self
 
@@ -24,7 +23,9 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_text
 from music_diffusion.networks.performance import PERFORMANCE_TABLE
+from music_diffusion.tables import read_text
 from music_diffusion.types import Params
 
 FILE = "performances.json"
@@ -117,13 +118,11 @@ def table_digest(params: Params) -> str:
 def read_performances(path: str | os.PathLike) -> Performances:
     """Reads the file. Raises UserError: it is not there, or damaged."""
     try:
-        content = json.loads(pathlib.Path(path).read_text())
+        content = json.loads(read_text(path, f"give a {FILE}"))
         entries = [Performance(**{**p, "instruments": tuple(p.get("instruments", ()))})
                    for p in content["performances"]]
         return Performances(performances=tuple(entries), default=content["default"],
                             table=content.get("table"))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); give a {FILE}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         if isinstance(e, UserError):
             raise UserError(f"{path}: {e}") from e
@@ -135,6 +134,4 @@ def write_performances(path: str | os.PathLike, performances: Performances) -> N
     """Writes the file, whole or not at all."""
     content = {"default": performances.default, "table": performances.table,
                "performances": [dataclasses.asdict(p) for p in performances.performances]}
-    part = pathlib.Path(f"{path}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

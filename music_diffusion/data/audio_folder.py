@@ -175,8 +175,8 @@ def _resampled(reader: AudioReader, plan: AudioFolderPlan) -> Iterator[Float[np.
     def shaped(samples: np.ndarray) -> np.ndarray:
         return samples if stereo else samples[:, None]
 
-    for block in reader.blocks():
-        yield shaped(resampler.push(block if stereo else block.mean(axis=1)))
+    for block in reader.blocks() if stereo else reader.mono_blocks():
+        yield shaped(resampler.push(block))
     yield shaped(resampler.finish())
 
 

@@ -103,7 +103,7 @@ def render_audio(plan: AudioRenderPlan, folder: str,
         (out / split).mkdir(exist_ok=True)
     run_tasks(functools.partial(render_file, folder, plan.sample_rate, plan.midi), missing,
               plan.workers, progress)
-    with (out / TABLE).open("w", newline="") as f:
+    with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
         writer.writerows(row_of(e) for e in _present(out, plan))

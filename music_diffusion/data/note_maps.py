@@ -13,7 +13,7 @@ from music_diffusion.data import records
 from music_diffusion.data.shards import checksum, facts_path, read_facts, write_facts
 from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
-from music_diffusion.notes.frames import FrameGrid
+from music_diffusion.notes.frames import FrameGrid, warn_if_crowded
 from music_diffusion.types import Params, StepProgress
 
 
@@ -41,6 +41,7 @@ def add_note_maps(folder: str, out: str, config: NoteTimbreConfig, timbre: Param
 
     def with_maps(message: bytes, suffix: str) -> bytes:
         record = records.Record.from_bytes(message, suffix)
+        warn_if_crowded(record.notes, record.start, len(record.mel), grid)
         maps = draw_note_maps(config, timbre, record.notes, record.start, len(record.mel), grid)
         if config.performances is not None:
             row = row_of(record)

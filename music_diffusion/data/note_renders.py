@@ -12,6 +12,7 @@ import numpy as np
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.soundfont import SoundFontRenderer, check_library
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.frames import DRUMS, FrameGrid
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import StepProgress
@@ -103,8 +104,7 @@ def write_note_rows(plan: NoteRowPlan, folder: str,
     out.mkdir(parents=True, exist_ok=True)
     parts = run_tasks(functools.partial(_program_rows, plan, folder), range(DRUMS + 1), plan.workers,
                       progress)
-    np.save(out / f"{FILE}.part.npy", np.concatenate([np.load(part) for part in parts]))
-    os.replace(out / f"{FILE}.part.npy", out / FILE)
+    _save(out / FILE, np.concatenate([np.load(part) for part in parts]))
     for part in parts:
         os.unlink(part)
 
@@ -115,6 +115,11 @@ def _program_rows(plan: NoteRowPlan, folder: str, program: int) -> str:
         count = plan.notes_per_program * (4 if program == DRUMS else 1)
         rows = note_rows(program, count, plan.seed, renderer=plan.renderer, codec=plan.codec,
                          grid=plan.grid, sampling=plan.sampling)
-        np.save(f"{path}.part.npy", rows)
-        os.replace(f"{path}.part.npy", path)
+        _save(path, rows)
     return path
+
+
+def _save(path: str | os.PathLike, rows: np.ndarray) -> None:
+    # To an open file: given a path, `np.save` adds a suffix of its own.
+    with atomic_write(path) as part, part.open("wb") as file:
+        np.save(file, rows)

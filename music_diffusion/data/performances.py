@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from music_diffusion.data import records
 from music_diffusion.data.sets.transposed import is_copy
 from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
+from music_diffusion.tables import read_table
 
 Rows = Mapping[str, Mapping[str, str]]  # name → row of a table
 
@@ -76,11 +76,7 @@ def add_performances(folder: str | os.PathLike, path: str | os.PathLike, rows: R
 
 def read_told(path: str | os.PathLike) -> dict[str, dict[str, str]]:
     """Reads a CSV table about performances, by the column `name`. Raises UserError where it has none."""
-    try:
-        with open(path, newline="", encoding="utf-8") as f:
-            rows = list(csv.DictReader(f))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); give a CSV file") from e
+    rows = list(read_table(path, advice="give a CSV file"))
     if not rows or not all(row.get("name") for row in rows):
         raise UserError(f"{path}: needs rows with a column `name`")
     return {row["name"]: row for row in rows}

@@ -6,9 +6,9 @@ each beside it, and a table of how each was recorded.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -18,6 +18,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from music_diffusion.audio.io import native_path
 from music_diffusion.conditions.base import Example
 from music_diffusion.data.audio_renders import COLUMNS, TABLE
 from music_diffusion.data.rooms import Room, draw_room
@@ -28,6 +29,8 @@ from music_diffusion.notes.frames import NUM_CLASSES
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
+from music_diffusion.paths import restored
+from music_diffusion.tables import read_table
 
 TableRow = dict[str, str]  # column → cell of the table of renders
 # Notes, seconds at which the crop begins among them, its seconds, its row → what is learned of it.
@@ -148,20 +151,17 @@ class RecordingSource:
     def rows(self, split: str) -> list[TableRow]:
         """Reads the table's rows of a split. Raises UserError if the folder is no such folder."""
         table = pathlib.Path(self.folder) / TABLE
-        make = "make it with `music-diffusion prepare renders --midi`"
+        make = "make it with `music-diffusion render --midi`"
         if not table.is_file():
             raise UserError(f"{self.folder}: no {TABLE} there; {make}")
-        with table.open(newline="") as f:
-            reader = csv.DictReader(f)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise UserError(f"{table}: lacks columns; {make}")
-            rows = [row for row in reader if row["split"] == split]
+        rows = [row | {"file": restored(row["file"])} for row in read_table(table, COLUMNS, advice=make)
+                if row["split"] == split]
         if not rows:
             raise UserError(f"{table}: no file of split {split}; {make}")
         first = pathlib.Path(self.folder) / rows[0]["file"]
         if not first.with_suffix(".mid").is_file():
             raise UserError(f"{self.folder}: no notes beside the audio; {make}")
-        rate = soundfile.info(first).samplerate
+        rate = soundfile.info(native_path(str(first))).samplerate
         if rate != self.sample_rate:
             raise UserError(f"{self.folder}: its audio has {rate} Hz, not {self.sample_rate}; "
                             f"render it again with --rate {self.sample_rate}")
@@ -200,7 +200,7 @@ class _Crop(grain.transforms.RandomMap):
         path = pathlib.Path(s.folder) / row["file"]
         speed = self._varied.speed(rng) if self._varied else 1.0
         room = self._varied.draw_room(rng) if self._varied else None
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(native_path(os.fspath(path))) as file:
             needed = int(np.ceil(s.samples * speed)) + 1
             first = int(rng.integers(max(0, file.frames - needed) + 1))
             # What sounded before is still heard in the room.

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
@@ -20,6 +19,7 @@ from safetensors.numpy import save
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
+from music_diffusion.files import replacing, write_text
 from music_diffusion.notes.notes import Notes
 
 MANIFEST = "manifest.json"
@@ -123,20 +123,12 @@ def write_shard(path: str | os.PathLike, messages: Iterable[bytes]) -> int:
 
     Raises OSError where it cannot be written, as on a full disk; nothing of it stays.
     """
-    # Not one name for all: another process may write the same shard (`data.beam`).
-    part = pathlib.Path(f"{path}.{secrets.token_hex(4)}.part")
-    try:
-        if pathlib.Path(path).suffix == TF_RECORD:
-            from music_diffusion.data.tf_records import write_tf_records
+    if pathlib.Path(path).suffix == TF_RECORD:
+        from music_diffusion.data.tf_records import write_tf_records
 
-            count = write_tf_records(part, messages)
-        else:
-            count = _write_array_records(part, messages)
-        os.replace(part, path)
-    finally:
-        for rest in (part, pathlib.Path(f"{part}.part")):  # the second is that of `write_tf_records`
-            rest.unlink(missing_ok=True)
-    return count
+        return write_tf_records(path, messages)
+    with replacing(path) as part:
+        return _write_array_records(part, messages)
 
 
 def _write_array_records(path: pathlib.Path, messages: Iterable[bytes]) -> int:
@@ -221,9 +213,7 @@ def open_shards(paths: Sequence[str]) -> Sequence[bytes]:
 
 def write_manifest(folder: pathlib.Path, **facts) -> None:
     """Writes what the shards hold (codec, counts, hours, versions), whole or not at all."""
-    part = folder / f"{MANIFEST}.part"
-    part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    os.replace(part, folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
 
 def read_manifest(folder: str | os.PathLike, codec: MelCodec | None = None) -> dict:

@@ -19,6 +19,7 @@ from music_diffusion.data.pairs import write_pairs
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
+from music_diffusion.files import atomic_write
 from music_diffusion.types import StepProgress
 
 TABLE = "performances.csv"
@@ -74,7 +75,7 @@ def write_references(listing: Listing, destination: str, *, splits: Sequence[str
             raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
         chosen[split] = choose_references(listing.items, split, minutes, seed)
         if not chosen[split]:
-            raise UserError(f"no item with notes for {split}; leave it out: --option splits=train")
+            raise UserError(f"no item with notes for {split}; leave it out of --splits")
         names = collections.Counter(_name(item) for item, _ in chosen[split])
         if (most := names.most_common(1)[0])[1] > 1:
             raise UserError(f"{most[1]} items of {split} would be files called {most[0]}; rename them")
@@ -96,11 +97,10 @@ def _write(destination: str, sample_rate: int, task: tuple[str, Item, float]) ->
 
 
 def _write_table(folder: pathlib.Path, tasks: Sequence[tuple[str, Item, float]]) -> None:
-    part = folder / f".{TABLE}.part"
-    with open(part, "w", newline="", encoding="utf-8") as f:
+    with (atomic_write(folder / TABLE) as part,
+          part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as f):
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["file", "group", "seconds"])
         for split, item, seconds in tasks:
             if item.performance is not None:
                 writer.writerow([f"{split}/{_name(item)}.flac", item.performance, round(seconds, 2)])
-    os.replace(part, folder / TABLE)

@@ -22,6 +22,7 @@ from music_diffusion.data.items import SPLITS
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
+from music_diffusion.files import PART, replacing
 from music_diffusion.types import StepProgress
 
 
@@ -257,19 +258,19 @@ def _name(split: str, index: int) -> str:
 
 
 def _remove_others(out: pathlib.Path, names: set[str]) -> None:
-    """Removes shards of members that are no longer there, and what an interrupted run left."""
-    for path in [*records.find_shards(out), *out.glob("*.part")]:
-        name = path.name.partition(".")[0]
-        if path.suffix == ".part" or name not in names:
+    """Shards of members that are no longer there, and what an interrupted run left."""
+    for path in out.glob(f"*{PART}"):
+        path.unlink()
+    for path in records.find_shards(out):
+        if path.name.partition(".")[0] not in names:
             path.unlink()
-            (out / f"{name}.json").unlink(missing_ok=True)
+            facts_path(path).unlink(missing_ok=True)
 
 
 def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Writes a file of JSON, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    """Whole or not at all."""
+    with replacing(path) as part:  # not `write_text`: `WriteShard` says more of a full disk
+        part.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _manifest(plan: ShardPlan, members: Sequence[ShardMember],

@@ -130,8 +130,8 @@ def _facts(reader: AudioReader, start: float, end: float | None) -> SoundFacts:
 
 def _mono(reader: AudioReader, sample_rate: int) -> Blocks:
     resampler = StreamResampler(reader.sample_rate, sample_rate)
-    for block in reader.blocks():
-        yield resampler.push(block[:, 0] if reader.channels == 1 else block.mean(axis=1))
+    for block in reader.mono_blocks():
+        yield resampler.push(block)
     yield resampler.finish()
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Int
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import replacing
 
 _HEADER = struct.Struct("<QI")
 _LENGTH = struct.Struct("<Q")
@@ -39,16 +40,16 @@ def write_tf_records(path: str | os.PathLike, messages: Iterable[bytes]) -> int:
 
     Raises:
       UserError: google-crc32c is not installed.
+      OSError: it cannot be written, as on a full disk; nothing of it stays.
     """
-    part, count = f"{os.fspath(path)}.part", 0
-    with open(part, "wb") as file:
+    count = 0
+    with replacing(path) as part, part.open("wb") as file:
         for message in messages:
             length = _LENGTH.pack(len(message))
             file.write(length + _CHECKSUM.pack(_masked_crc(length)))
             file.write(message)
             file.write(_CHECKSUM.pack(_masked_crc(message)))
             count += 1
-    os.replace(part, path)
     return count
 
 

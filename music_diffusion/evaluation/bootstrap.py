@@ -29,15 +29,19 @@ class Interval:
 
 def bootstrap_interval(statistic: Callable[[Float[np.ndarray, "N D"]], float],
                        clips: Sequence[Float[np.ndarray, "n D"]], *, draws: int = 200,
-                       level: float = 0.95, seed: int = 0) -> Interval:
+                       level: float = 0.95, seed: int = 0,
+                       bounds: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Returns the interval that holds a statistic of all files with about the probability `level`.
 
     As many files as there are, drawn with replacement, give one value of the statistic; quantiles
     of `draws` values, less their bias, are the interval. For a mean the bias is near 0 and this is
     the percentile interval. But a Fréchet or kernel distance grows where files repeat: plain
     percentiles lie above its value, usually without including it. The corrected interval is for
-    the statistic at this number of files; it may reach below 0. It is too narrow for fewer than
-    about 10 files.
+    the statistic at this number of files. It is too narrow for fewer than about 10 files.
+
+    The correction is an estimate and moves both ends alike, so that it may move one beyond what the
+    statistic can be (an F1 above 1, a distance below 0). Such an end is put on the bound: of an
+    interval that holds the truth nothing is lost, as the truth does not lie beyond.
 
     Args:
       statistic: of embeddings [N, D], or of anything else that has a row per item.
@@ -45,6 +49,7 @@ def bootstrap_interval(statistic: Callable[[Float[np.ndarray, "N D"]], float],
       draws: number of values, >= 2.
       level: 0..1.
       seed: of the draws.
+      bounds: the least and the greatest value that the statistic can have.
 
     Raises:
       UserError: no files.
@@ -61,5 +66,6 @@ def bootstrap_interval(statistic: Callable[[Float[np.ndarray, "N D"]], float],
         statistic(np.concatenate([clips[i] for i in rng.integers(len(clips), size=len(clips))]))
         for _ in range(draws)])
     bias = drawn.mean() - value
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - bias
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - bias
+    low, high = np.clip(ends, *bounds)
     return Interval(float(low), float(high), float(bias))

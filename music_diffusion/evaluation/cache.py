@@ -7,13 +7,14 @@ import json
 import math
 import os
 import pathlib
-import secrets
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from music_diffusion.files import write_bytes
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,7 +55,7 @@ class Cache:
         found = _read_arrays(path)
         if found is None:
             found = {name: np.ascontiguousarray(array) for name, array in make().items()}
-            _write(path, save(found, metadata={"digest": array_digest(found)}))
+            write_bytes(path, save(found, metadata={"digest": array_digest(found)}))
         return found
 
     def values(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -64,7 +65,8 @@ class Cache:
         if found is None:
             found = make()
             plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
-            _write(path, json.dumps({"digest": digest(plain), "values": plain}, allow_nan=False).encode())
+            content = {"digest": digest(plain), "values": plain}
+            write_bytes(path, json.dumps(content, allow_nan=False).encode())
         return found
 
 
@@ -91,13 +93,3 @@ def _read_values(path: pathlib.Path) -> dict[str, Any] | None:
     if kept != digest(values):
         return None
     return {k: math.nan if v is None else v for k, v in values.items()}
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    """The file appears when it is complete; two processes may write the same."""
-    part = path.with_name(f".{secrets.token_hex(6)}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

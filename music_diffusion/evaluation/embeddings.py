@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -62,6 +62,7 @@ class Embedder(Protocol):
         ...
 
 
+@runtime_checkable
 class Tagger(Protocol):
     """The abilities of the project's tagging model that `TaggerEmbedder` needs."""
 

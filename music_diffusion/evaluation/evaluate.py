@@ -11,7 +11,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.examples import make_examples
 from music_diffusion.evaluation.pairing import Problem, pair_files
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.evaluation.report import write_report
+from music_diffusion.evaluation.report import check_page, write_report
 from music_diffusion.evaluation.scoring import FileResult, Work, score_item, unrelated_notes
 from music_diffusion.evaluation.summary import summarize
 from music_diffusion.evaluation.tools import ToolLoader, fingerprints, tools_of
@@ -59,6 +59,7 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
     Raises:
       UserError: see `pair_files` and `summarize`, and a tool that cannot be loaded.
     """
+    check_page()
     pairing = pair_files(plan)
     folder = pathlib.Path(output)
     if folder.exists() and not folder.is_dir():
@@ -74,7 +75,8 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
         lambda done, count: progress(SCORING_SHARE * done / count))
     summary = summarize(plan, tools, results, [*problems, *pairing.problems], speed)
     labels = {f.key: f.label for f in summary.figures}
-    examples = make_examples(plan, tools, results, labels)
+    examples, failed = make_examples(plan, tools, results, labels)
+    summary.warnings.extend(failed)
     content = write_report(folder, plan, tools, results, summary, examples, speed)
     progress(1.0)
     return content

@@ -18,6 +18,7 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, FileResult
 from music_diffusion.evaluation.sounds import read_start
 from music_diffusion.evaluation.tools import Resynthesis, Tools
+from music_diffusion.paths import shown
 
 MOST_SECONDS, ALL_SECONDS = 20.0, 60.0  # of one example, and of all (the report stays below 10 MB)
 LEAD = 0.25  # seconds before the first sound
@@ -75,19 +76,30 @@ def _title(rank: int, count: int) -> str:
 
 
 def make_examples(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult],
-                  labels: dict[str, str]) -> list[ReportExample]:
+                  labels: dict[str, str]) -> tuple[list[ReportExample], list[str]]:
     """Makes excerpts with players, spectrograms and the piano roll of asked and heard notes.
+
+    They come after all the work: one that cannot be made is left out, not the report with it.
 
     Args:
       plan: how many, and how far files count.
       tools: whose inverter makes the reference's third player.
       results: of all files.
       labels: of scores.
+
+    Returns:
+      The examples, and a line about each that could not be made.
     """
     chosen = choose(results, plan.examples)
     length = min(MOST_SECONDS, ALL_SECONDS / max(1, len(chosen)))
-    return [_example(plan, tools.resynthesis, title, result, score, labels, length)
-            for title, result, score in chosen]
+    made, failed = [], []
+    for title, result, score in chosen:
+        try:
+            made.append(_example(plan, tools.resynthesis, title, result, score, labels, length))
+        except Exception as e:  # of any library that draws or encodes; it is reported
+            reason = " ".join(f"{type(e).__name__}: {e}".split())
+            failed.append(f"The example {shown(result.item.name)} is left out: {shown(reason)}.")
+    return made, failed
 
 
 def _example(plan: EvaluationPlan, resynthesis: Resynthesis | None, title: str, result: FileResult,

@@ -157,7 +157,8 @@ def _mean_figure(plan: EvaluationPlan, results: Sequence[FileResult], key: str, 
     low, high = math.nan, math.nan
     if len(values) > 1 and plan.draws >= 2:
         interval = bootstrap_interval(lambda x: float(x.mean()), list(values[:, None, None]),
-                                      draws=plan.draws, level=plan.level, seed=plan.seed)
+                                      draws=plan.draws, level=plan.level, seed=plan.seed,
+                                      bounds=limits(key))
         low, high = interval.low, interval.high
     return Figure(
         key=key, label=label, what=what, better=better, section=section,
@@ -167,6 +168,13 @@ def _mean_figure(plan: EvaluationPlan, results: Sequence[FileResult], key: str, 
         floors=bounds((_mean(found, f"{UNRELATED}:{key}"), "another file's notes")),
         ceilings=bounds((_mean(found, f"{REFERENCE}:{key}"), "reference as it is"),
                         (_mean(found, f"{INVERTED}:{key}"), f"reference through {plan.inverter}")))
+
+
+def limits(key: str) -> tuple[float, float]:
+    """The least and the greatest value that a score of a file can have."""
+    if key in NOTE_LABELS or key == "pitch_jaccard_distance":
+        return 0.0, 1.0
+    return (-math.inf if key == "level_difference_db" else 0.0), math.inf
 
 
 def _mean(results: Sequence[FileResult], key: str) -> float:

@@ -9,7 +9,6 @@ the rest is scored.
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import os
 import pathlib
@@ -17,6 +16,8 @@ from collections.abc import Container
 
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.paths import name_key, restored
+from music_diffusion.tables import read_table
 
 # libsndfile's formats by their usual suffixes.
 AUDIO = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc"})
@@ -56,7 +57,7 @@ class Problem:
 class ItemFiles:
     """Files that belong together; at least one of the two recordings is there."""
 
-    name: str  # path below the folder, without suffix
+    name: str  # `name_key` of the path below the folder, without suffix
     generated: str | None = None  # paths
     reference: str | None = None
     notes: str | None = None
@@ -78,14 +79,15 @@ class Pairing:
 def find_files(root: str, suffixes: frozenset[str], what: str) -> tuple[dict[str, str], list[Problem]]:
     """Finds files below a folder by their path without suffix, in order; hidden ones are left out.
 
-    A single file instead of a folder is found as itself.
+    Paths are compared by `name_key`, and the keys are such. A single file instead of a folder is
+    found as itself.
 
     Raises:
       UserError: no such folder, or nothing of the kind in it.
     """
     path = pathlib.Path(root)
     if path.is_file():
-        return {path.stem: str(path)}, []
+        return {name_key(path.stem): str(path)}, []
     if not path.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of the {what} files")
     found: dict[str, str] = {}
@@ -96,7 +98,7 @@ def find_files(root: str, suffixes: frozenset[str], what: str) -> tuple[dict[str
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
                 continue
             file = pathlib.Path(folder, name)
-            key = file.relative_to(path).with_suffix("").as_posix()
+            key = name_key(file.relative_to(path).with_suffix("").as_posix())
             if key in found:
                 problems.append(Problem(
                     kind="ambiguous", file=str(file), what=f"{found[key]} has the same name",
@@ -141,21 +143,9 @@ class GroupTable:
 
     def __init__(self, path: str, column: str):
         self._groups: dict[tuple[str, ...], str] = {}
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as f:
-                rows = csv.DictReader(f)
-                names = list(rows.fieldnames or [])
-                for name in ("file", column):
-                    if name not in names:
-                        raise UserError(f"{path}: has no column {name!r}; it has "
-                                        f"{', '.join(names) or 'none'}")
-                for row in rows:
-                    if row["file"] and row[column]:
-                        self._groups[_ending(row["file"])] = row[column]
-        except (UnicodeDecodeError, csv.Error) as e:
-            raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({e})") from e
-        except OSError as e:
-            raise UserError(f"{path}: {e.strerror}; give a CSV file") from e
+        for row in read_table(path, ("file", column), advice="give a CSV file with it"):
+            if row["file"] and row[column]:
+                self._groups[_ending(restored(row["file"]))] = row[column]
         if not self._groups:
             raise UserError(f"{path}: no row names a file and a {column}")
         times = collections.Counter(parts[-1] for parts in self._groups)
@@ -174,8 +164,8 @@ class GroupTable:
 
 
 def _ending(path: str) -> tuple[str, ...]:
-    """The parts of a path, without the suffix of audio or notes."""
-    stem, suffix = os.path.splitext(path.strip().replace("\\", "/"))
+    """The parts of a path, without the suffix of audio or notes, as `name_key` compares them."""
+    stem, suffix = os.path.splitext(name_key(path.strip()).replace("\\", "/"))
     kept = stem if suffix.lower() in AUDIO | NOTES else stem + suffix
     return tuple(part for part in kept.split("/") if part not in ("", "."))
 

@@ -22,7 +22,7 @@ class EvaluationPlan:
     notes: str | None = None  # folder of MIDI files, the notes that should be heard
     groups: str | None = None  # CSV with a column `file` and `group_column`
     group_column: str = "group"
-    embeddings: tuple[str, ...] = ("tagger",)  # names for `cli.embedders.load_embedder`
+    embeddings: tuple[str, ...] = ("tagger",)  # names for `workflows.embedders.load_embedder`
     transcriber: str | None = "transcriber"  # name or folder; None: no transcription
     inverter: str | None = None  # name or folder; the reference goes through it: a ceiling
     model: str | None = None  # name or folder; renders `notes` where `generated` is None
@@ -38,7 +38,7 @@ class EvaluationPlan:
     level: float = 0.95  # of the intervals
     splits: int = 5  # random halves of the reference whose distance is the floor
     examples: int = 3  # files shown with spectrograms and players
-    workers: int = 1  # processes
+    workers: int = 2  # processes
     seed: int = 0  # of resamples, splits and of the model's sampling
 
     def __post_init__(self):

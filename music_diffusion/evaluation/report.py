@@ -15,7 +15,6 @@ import math
 import os
 import pathlib
 import platform
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +28,8 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, UNRELATED, FileResult
 from music_diffusion.evaluation.summary import FEW_MINUTES, Summary, main_scores
 from music_diffusion.evaluation.tools import Tools
+from music_diffusion.files import write_text
+from music_diffusion.paths import shown
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 HTML, JSON, CSV = "report.html", "report.json", "scores.csv"
@@ -40,26 +41,25 @@ PACKAGES = ("numpy", "scipy", "jax", "flax", "soxr", "mir_eval", "tensorflow")
 def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
                  results: Sequence[FileResult], summary: Summary, examples: Sequence[ReportExample],
                  speed: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Writes the three files; each appears when it is complete.
+    """Writes the three files, the page last; each appears when it is complete.
+
+    Names that are not UTF-8 stand in JSON and CSV so that they are found again (`paths.encoded`),
+    and in the page as people read them (`paths.shown`).
 
     Returns:
       What is in report.json.
     """
     folder = pathlib.Path(output)
     content = report_content(plan, tools, results, summary, speed)
-    _write(folder / CSV, _scores_csv(results))
-    _write(folder / HTML, render_html(plan, results, summary, examples, content))
-    _write(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / CSV, _scores_csv(results))
+    write_text(folder / HTML, render_html(plan, results, summary, examples, content))
     return content
 
 
-def _write(path: pathlib.Path, text: str) -> None:
-    part = path.with_name(f".{secrets.token_hex(6)}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def check_page() -> None:
+    """Finds before the work whether the page can be made. Raises UserError without jinja2."""
+    _environment()
 
 
 def report_content(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResult], summary: Summary,
@@ -127,15 +127,7 @@ def _scores_csv(results: Sequence[FileResult]) -> str:
 def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Summary,
                 examples: Sequence[ReportExample], content: dict[str, Any]) -> str:
     """Makes the page from TEMPLATE."""
-    try:
-        import jinja2
-    except ImportError as e:
-        raise UserError("the report needs jinja2; install it with: "
-                        "pip install 'music-diffusion[evaluate]'") from e
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
-    environment.filters["number"] = number
-    template = environment.from_string(TEMPLATE.read_text("utf-8"))
+    template = _environment().from_string(TEMPLATE.read_text("utf-8"))
     labels = {f.key: f.label for f in summary.figures}
     scores = main_scores(results)
     return template.render(
@@ -145,6 +137,20 @@ def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Su
         bars=_bars(summary), problems=_by_kind(summary.problems), kinds=KINDS, unrelated=UNRELATED,
         files=sorted(results, key=lambda r: r.item.name)[:MOST_FILES], file_count=len(results),
         most_problems=MOST_PROBLEMS, nan=math.nan)
+
+
+def _environment() -> Any:
+    """Of jinja2; whatever it prints can be written."""
+    try:
+        import jinja2
+    except ImportError as e:
+        raise UserError("the report needs jinja2; install it with: "
+                        "pip install 'music-diffusion[evaluate]'") from e
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: shown(value) if type(value) is str else value)
+    environment.filters["number"] = number
+    return environment
 
 
 def _strips(results: Sequence[FileResult], figures: Sequence[Figure]) -> list[Strip]:

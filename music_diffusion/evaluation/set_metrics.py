@@ -46,7 +46,7 @@ def fad(generated: Clips, reference: Clips, inverted: Clips, plan: EvaluationPla
     """Returns the Fréchet audio distance."""
     target = fit_gaussian(np.concatenate(reference), "the reference")
     value = frechet_distance(fit_gaussian(np.concatenate(generated), "the generated"), target)
-    low, high = _interval(lambda x: quick_frechet(x, target), generated, plan, plan.draws)
+    low, high = _interval(lambda x: quick_frechet(x, target), generated, plan, plan.draws, (0.0, math.inf))
     return _bounded(value, low, high, frechet_audio_distance, reference, inverted, plan)
 
 
@@ -110,11 +110,12 @@ def _or_nan(number: Callable[[], float]) -> float:
 
 
 def _interval(statistic: Callable[[np.ndarray], float], clips: Clips, plan: EvaluationPlan,
-              draws: int) -> tuple[float, float]:
+              draws: int, bounds: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:
     if draws < 2 or len(clips) < 2:
         return math.nan, math.nan
     try:
-        found = bootstrap_interval(statistic, clips, draws=draws, level=plan.level, seed=plan.seed)
+        found = bootstrap_interval(statistic, clips, draws=draws, level=plan.level, seed=plan.seed,
+                                   bounds=bounds)
     except UserError:  # some draw has too few embeddings
         return math.nan, math.nan
     return found.low, found.high

@@ -40,8 +40,8 @@ def read_start(path: str, seconds: float) -> tuple[Waveform, AudioFacts]:
     """
     with AudioReader(path) as reader:
         limit, parts, count = round(seconds * reader.sample_rate), [], 0
-        for block in reader.blocks():
-            parts.append(block.mean(axis=1))
+        for block in reader.mono_blocks():
+            parts.append(block)
             count += len(block)
             if count > limit:
                 break

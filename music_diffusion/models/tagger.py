@@ -131,6 +131,7 @@ def _named(logits: Float[Array, "B K"], label: Float[Array, " B"]) -> tuple[jax.
 
 
 BLOCK = 32  # patches heard at once
+REACH = 4  # patches on each side of a patch over which presence is averaged
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,16 +147,78 @@ class Presence:
         return self.model.front.patch_hop * self.model.front.hop / self.model.front.sample_rate
 
     def __call__(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n K"]:
-        """Returns probabilities of the 35 classes in the n >= 1 patches that the audio reaches."""
-        front = self.model.front
-        step = front.patch_hop * front.hop
-        count = max(1, -(-len(samples) // step))
-        parts = []
-        for first in range(0, count, BLOCK):
-            block = samples[first * step:][:(BLOCK - 1) * step + front.patch_samples]
-            block = np.pad(block, (0, (BLOCK - 1) * step + front.patch_samples - len(block)))
-            parts.append(np.asarray(_presence(self.model, self.params, block.astype(np.float32))))
-        return np.concatenate(parts)[:count]
+        """Probability of each of the 35 classes in the patches that the audio reaches, n >= 1."""
+        stream = PresenceStream(self)
+        return np.concatenate([stream.push(samples), stream.finish()])
+
+
+class PresenceStream:
+    """`Presence` of samples that come in parts."""
+
+    def __init__(self, presence: Presence):
+        self._presence, front = presence, presence.model.front
+        self._step = front.patch_hop * front.hop
+        self._size = (BLOCK - 1) * self._step + front.patch_samples  # samples heard at once
+        self._held = np.zeros(0, np.float32)
+        self._samples = self._patches = 0  # so far
+
+    def push(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n K"]:
+        """Takes the next samples; returns the patches that are known."""
+        self._held = np.concatenate([self._held, samples.astype(np.float32)])
+        self._samples += len(samples)
+        parts = [np.zeros((0, NUM_CLASSES), np.float32)]
+        while len(self._held) >= self._size:
+            parts.append(self._next())
+        return np.concatenate(parts)
+
+    def finish(self) -> Float[np.ndarray, "n K"]:
+        """The remaining patches. Call once, at the end."""
+        count, parts = max(1, -(-self._samples // self._step)), [np.zeros((0, NUM_CLASSES), np.float32)]
+        while self._patches < count:
+            left = count - self._patches
+            parts.append(self._next()[:left])
+        return np.concatenate(parts)
+
+    def _next(self) -> np.ndarray:
+        block = np.pad(self._held[:self._size], (0, max(0, self._size - len(self._held))))
+        self._held = self._held[BLOCK * self._step:]
+        self._patches += BLOCK
+        return np.asarray(_presence(self._presence.model, self._presence.params, block))
+
+
+class PresenceWeights:
+    """Who plays around a patch: the mean over it and REACH patches on each side, as far as there are."""
+
+    def __init__(self, presence: Presence):
+        self._stream = PresenceStream(presence)
+        self._heard = np.zeros((REACH, NUM_CLASSES), np.float32)  # from `_first` - REACH on
+        self._first = self._end = 0  # patches that can still be asked for; that were heard
+        self.known = 0  # patches whose weights are known
+
+    def push(self, samples: Float[np.ndarray, " S"]) -> None:
+        """Takes the next samples."""
+        self._add(self._stream.push(samples))
+        self.known = max(0, self._end - REACH)
+
+    def finish(self) -> None:
+        """The samples have ended."""
+        self._add(self._stream.finish())
+        self._heard = np.pad(self._heard, ((0, REACH), (0, 0)))
+        self.known = self._end
+
+    def _add(self, heard: np.ndarray) -> None:
+        self._end += len(heard)
+        self._heard = np.concatenate([self._heard, heard])
+
+    def around(self, patch: np.ndarray) -> Float[np.ndarray, "R K"]:
+        """Weights of patches in ascending order, none before those of the last call; behind the end
+        those of the last patch."""
+        patch = np.minimum(patch, self._end - 1)
+        self._heard, self._first = self._heard[patch[0] - self._first:], int(patch[0])
+        rows = np.arange(self._first, patch[-1] + 1)
+        total = sum(self._heard[k:k + len(rows)] for k in range(2 * REACH + 1))
+        count = np.minimum(rows + REACH, self._end - 1) - np.maximum(rows - REACH, 0) + 1
+        return (total / count[:, None])[patch - self._first]
 
 
 @functools.partial(jax.jit, static_argnums=0)

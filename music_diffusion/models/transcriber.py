@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from music_diffusion.audio.codec import check_mono
 from music_diffusion.audio.log_frequency import LogFrequencyConfig, log_frequency
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Metrics, ModelBase, Variables, require_features
-from music_diffusion.models.tagger import Presence
+from music_diffusion.models.tagger import Presence, PresenceWeights
 from music_diffusion.networks.pitch_net import PitchNet, PitchNetConfig
 from music_diffusion.notes.activations import (
     LOWEST_PITCH,
@@ -38,14 +39,12 @@ from music_diffusion.notes.activations import (
     NUM_DRUMS,
     NUM_PITCHES,
     Activations,
-    DecodeConfig,
     SparseClasses,
-    decode_notes,
 )
+from music_diffusion.notes.decoding import DecodeConfig, NoteDecoder
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Batch, Params, StepProgress
 
-PRESENCE_PATCHES = 4  # on each side of a patch over which presence is averaged
 HEADS = ("onset", "frame", "velocity", "classes", "drums")
 
 
@@ -165,8 +164,9 @@ class Transcriber:
     """A trained model and its parameters: samples in, notes out, of any length.
 
     The audio is heard in chunks with as much around them as the network can
-    see, so that the result does not depend on `chunk_frames`. An hour's
-    activations take about 250 MB.
+    see, so that the result does not depend on `chunk_frames`. `transcribe` keeps
+    the activations, about 250 MB an hour; `notes` gives the same notes in memory
+    that does not grow with the recording.
     """
 
     model: TranscriberModel
@@ -182,53 +182,104 @@ class Transcriber:
 
     def transcribe(self, samples: Float[np.ndarray, " S"], *, progress: StepProgress | None = None
                    ) -> Transcription:
-        """Returns the notes of mono samples at `sample_rate`. Raises UserError for another shape or NaN."""
-        samples = check_mono(samples).astype(np.float32)
+        """Notes of mono samples at `sample_rate`. Raises UserError for another shape or NaN."""
+        samples = check_mono(samples)
         count = max(1, -(-len(samples) // self.model.spectrum.hop))
-        parts = []
-        for first in range(0, count, self.chunk_frames):
-            parts.append(self._chunk(samples, first, min(self.chunk_frames, count - first)))
+        parts, done = [], 0
+        for part in self._heard([samples]):
+            parts.append(part)
+            done += len(part)
             if progress:
-                progress(min(first + self.chunk_frames, count), count)
-        joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        at, pitch, classes = joined.pop("at"), joined.pop("pitch"), joined.pop("classes")
-        if self.presence is not None:
-            classes = self._weighed(self.presence, classes, at, samples)
-        whole = Activations(**joined, frame_seconds=self.model.spectrum.frame_seconds,
-                            classes=SparseClasses.gather(at, pitch, classes, count))
-        return Transcription(notes=decode_notes(whole, self.model.decode), activations=whole)
+                progress(done, count)
+        return Transcription(notes=self._decoded(parts), activations=Activations.concatenate(parts))
+
+    def notes(self, blocks: Iterable[Float[np.ndarray, " n"]]) -> Notes:
+        """The notes of `transcribe`, of mono samples at `sample_rate` that come in blocks of any size.
+
+        Raises UserError for blocks of another shape or NaN.
+        """
+        return self._decoded(self._heard(blocks))
+
+    def _decoded(self, parts: Iterable[Activations]) -> Notes:
+        decoder = NoteDecoder(self.model.decode, self.model.spectrum.frame_seconds)
+        return Notes.concatenate([*(decoder.push(part) for part in parts), decoder.finish()])
 
     def compile(self) -> None:
         """Does beforehand what would make the first call slower."""
         self.transcribe(np.zeros(1, np.float32))
 
-    def _weighed(self, presence: Presence, classes: np.ndarray, at: np.ndarray,
-                 samples: np.ndarray) -> np.ndarray:
-        """Returns sqrt(p(class | cell)) * p(class plays around the cell's frame); [R, 34].
+    def _heard(self, blocks: Iterable[Float[np.ndarray, " n"]]) -> Iterator[Activations]:
+        """The activations chunk by chunk."""
+        weights = None if self.presence is None else PresenceWeights(self.presence)
+        waiting: list[dict[str, Any]] = []  # chunks about whose instruments nothing is known yet
+        for said in self._chunks(blocks, weights):
+            waiting.append(said)
+            while waiting and (weights is None or weights.known > self._patches(
+                    waiting[0]["end"] - 1, waiting[0]["end"])[0]):
+                yield self._activations(waiting.pop(0), weights)
+        if weights is not None:
+            weights.finish()
+        for said in waiting:
+            yield self._activations(said, weights)
 
-        The network knows which instruments play such pitches, the tagger which of them are here.
+    def _chunks(self, blocks: Iterable[Float[np.ndarray, " n"]], weights: PresenceWeights | None
+                ) -> Iterator[dict[str, Any]]:
+        """What the network says of the frames; `weights` hears the same samples."""
+        hop, edge, size = self.model.spectrum.hop, self._edge, self.chunk_frames
+        held = np.zeros(edge * hop, np.float32)  # from `edge` frames before `first` on
+        first = total = 0
+        for block in blocks:
+            for at in range(0, len(block), size * hop):  # so that a long block is not heard at once
+                samples = check_mono(block[at:at + size * hop]).astype(np.float32)
+                total += len(samples)
+                held = np.concatenate([held, samples])
+                if weights is not None:
+                    weights.push(samples)
+                while len(held) >= (size + 2 * edge) * hop:
+                    yield self._chunk(held, first, size)
+                    held, first = held[size * hop:], first + size
+        count = max(1, -(-total // hop))
+        while first < count:
+            yield self._chunk(held, first, min(size, count - first))
+            held, first = held[size * hop:], first + size
+
+    def _patches(self, first: int, end: int) -> np.ndarray:
+        """The tagger's patches in which frames begin."""
+        assert self.presence is not None
+        seconds = np.arange(first, end) * self.model.spectrum.frame_seconds
+        return (seconds / self.presence.seconds).astype(np.int64)
+
+    def _activations(self, said: dict[str, Any], weights: PresenceWeights | None) -> Activations:
+        """Of a chunk, with its instruments weighed by who plays at all.
+
+        sqrt(p(class | cell)) * p(class plays around the cell's frame): the network knows which
+        instruments play such pitches, the tagger which of them are here.
         """
-        heard, reach = presence(samples)[:, :NUM_CLASSES], PRESENCE_PATCHES
-        padded = np.pad(heard, ((reach, reach), (0, 0)))
-        total = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0).sum(axis=-1)
-        ones = np.pad(np.ones(len(heard)), reach)
-        around = total / np.convolve(ones, np.ones(2 * reach + 1), mode="valid")[:, None]
-        patch = (at * self.model.spectrum.frame_seconds / presence.seconds).astype(np.int64)
-        weight = around[np.minimum(patch, len(heard) - 1)]
-        return (np.sqrt(classes.astype(np.float32)) * weight).astype(np.float16)
+        at, pitch, classes = said["at"], said["pitch"], said["classes"]
+        first, end = said["first"], said["end"]
+        if weights is not None:
+            weight = weights.around(self._patches(first, end))[at - first, :NUM_CLASSES]
+            classes = (np.sqrt(classes.astype(np.float32)) * weight).astype(np.float16)
+        return Activations(
+            **{k: said[k] for k in HEADS if k != "classes"},
+            frame_seconds=self.model.spectrum.frame_seconds,
+            classes=SparseClasses.gather(at - first, pitch, classes, end - first))
 
-    def _chunk(self, samples: np.ndarray, first: int, frames: int) -> dict[str, np.ndarray]:
-        """Returns activations of frames from `first` on; classes where a pitch may sound."""
-        hop, edge = self.model.spectrum.hop, self._edge
-        begin, end = (first - edge) * hop, (first + self.chunk_frames + edge) * hop
-        heard = np.pad(samples[max(0, begin):end], (max(0, -begin), 0))
-        heard = np.pad(heard, (0, end - begin - len(heard)))
+    def _chunk(self, heard: np.ndarray, first: int, frames: int) -> dict[str, Any]:
+        """What is said of frames from `first` on; classes where a pitch may sound.
+
+        Args:
+          heard: samples from `_edge` frames before `first` on, as far as they go.
+          first, frames: which.
+        """
+        edge, size = self._edge, (self.chunk_frames + 2 * self._edge) * self.model.spectrum.hop
+        heard = np.pad(heard[:size], (0, max(0, size - len(heard))))
         said = {k: np.asarray(v[0, edge:edge + frames])
                 for k, v in _activations(self.model, self._weights, heard[None]).items()}
         decode = self.model.decode
         at, pitch = np.nonzero((said["frame"] >= 0.5 * decode.frame_threshold)
                                | (said["onset"] >= 0.5 * decode.onset_threshold))
-        return said | {"at": at + first, "pitch": pitch,
+        return said | {"at": at + first, "pitch": pitch, "first": first, "end": first + frames,
                        "classes": said["classes"][at, pitch].astype(np.float16)}
 
     @property

@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_bytes
 from music_diffusion.types import Params
 
 WEIGHTS = "weights.safetensors"  # file names in the folder of a released model
@@ -51,10 +52,7 @@ def save_safetensors(
         metadata["parts"] = str(len(parts))
     # The first, which names the others, comes last.
     for number in range(len(parts), 0, -1):
-        target = _part(path, number)
-        beside = pathlib.Path(f"{target}.part")
-        beside.write_bytes(save(parts[number - 1], metadata=metadata))
-        os.replace(beside, target)
+        write_bytes(_part(path, number), save(parts[number - 1], metadata=metadata))
 
 
 def _part(path: str | os.PathLike, number: int) -> pathlib.Path:

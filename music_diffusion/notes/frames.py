@@ -8,6 +8,8 @@ i * hop (see `audio.codec`).
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,6 +19,12 @@ from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM
 DRUMS = 128  # "program" of every drum note in slot features
 NUM_CLASSES = DRUM_CLASS + 1  # MT3's instrument classes and the drums
 ROLL_CHANNELS = 3 * 128 + 2 * NUM_CLASSES
+# Notes of a frame that note maps are drawn of. A full orchestra has up to 332 of them, most of them
+# released; what has more ("black MIDI") would take any amount of time.
+VOICES = 512
+ROWS = 2**21  # rows that are looked at in one go
+AGING = 3.0  # dB a second by which a note that is held falls behind a new one
+RINGING = 60.0  # dB by which a released note falls over the tail
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +49,8 @@ def _heard(notes: Notes, start: float, frames: int, grid: FrameGrid) -> Notes:
     return notes.between(start - grid.tail - grid.hop, last + grid.hop)
 
 
-def note_states(notes: Notes, start: float, frames: int, grid: FrameGrid) -> dict[str, np.ndarray]:
+def note_states(notes: Notes, start: float, frames: int, grid: FrameGrid,
+                voices: int | None = None) -> dict[str, np.ndarray]:
     """Every note in every frame that hears it, as R rows in order of frames.
 
     Args:
@@ -49,6 +58,8 @@ def note_states(notes: Notes, start: float, frames: int, grid: FrameGrid) -> dic
       start: seconds, time of the segment's first sample.
       frames: T.
       grid: frame times and tail.
+      voices: most notes of a frame; None: all. Where there are more, the loudest and newest are
+        taken, as synthesizers do (`_loudness`); `left_out` counts the others.
 
     Returns:
       `frame` (0..T-1), `program` (0..127, DRUMS), `pitch`, `velocity` [R]
@@ -57,14 +68,14 @@ def note_states(notes: Notes, start: float, frames: int, grid: FrameGrid) -> dic
     """
     notes = _heard(notes, start, frames, grid)
     centre = grid.centres(start, frames)
-    # Frames in which age > -half_window and release < tail, as ranges.
-    first = np.searchsorted(centre, notes.start - grid.half_window, side="right")
-    last = np.searchsorted(centre, notes.end + grid.tail, side="left")
-    count = np.maximum(last - first, 0)
-    note = np.repeat(np.arange(len(notes)), count)
-    frame = np.arange(len(note)) - np.repeat(np.cumsum(count) - count, count) + first[note]
-    order = np.argsort(frame, kind="stable")
-    note, frame = note[order], frame[order]
+    first, last = _ranges(notes, centre, grid)
+    heard = _counts(first, last, frames)
+    if voices is None or heard.max(initial=0) <= voices:
+        note, frame = _rows(first, last, 0, frames)
+    else:
+        parts = [_loudest(notes, centre, grid, *_rows(first, last, a, b), voices)
+                 for a, b in _portions(heard)]
+        note, frame = (np.concatenate(part) for part in zip(*parts, strict=True))
     at = centre[frame]
     program = np.where(notes.is_drum, DRUMS, notes.program)
     return {
@@ -72,6 +83,77 @@ def note_states(notes: Notes, start: float, frames: int, grid: FrameGrid) -> dic
         "pitch": notes.pitch[note], "velocity": notes.velocity[note],
         "age": (at - notes.start[note]).astype(np.float32),
         "release": (at - notes.end[note]).astype(np.float32)}
+
+
+def _ranges(notes: Notes, centre: np.ndarray, grid: FrameGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Frames in which age > -half_window and release < tail: first, and the one behind the last; [N]."""
+    first = np.searchsorted(centre, notes.start - grid.half_window, side="right")
+    last = np.searchsorted(centre, notes.end + grid.tail, side="left")
+    return first, np.maximum(last, first)
+
+
+def _counts(first: np.ndarray, last: np.ndarray, frames: int) -> np.ndarray:
+    """Notes of every frame, [T]."""
+    begun, over = (np.bincount(at, minlength=frames + 1) for at in (first, last))
+    return np.cumsum(begun - over)[:frames]
+
+
+def _portions(heard: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of frames with about ROWS notes in all, or of one frame."""
+    first, total = 0, 0
+    for frame, count in enumerate(heard.tolist()):
+        if total and total + count > ROWS:
+            yield first, frame
+            first, total = frame, 0
+        total += count
+    yield first, len(heard)
+
+
+def _rows(first: np.ndarray, last: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """(note, frame) of the frames begin to end, in order of frames, then of notes."""
+    first, last = np.clip(first, begin, end), np.clip(last, begin, end)
+    count = last - first
+    note = np.repeat(np.arange(len(first)), count)
+    frame = np.arange(len(note)) - np.repeat(np.cumsum(count) - count, count) + first[note]
+    order = np.argsort(frame, kind="stable")
+    return note[order], frame[order]
+
+
+def _loudest(notes: Notes, centre: np.ndarray, grid: FrameGrid, note: np.ndarray, frame: np.ndarray,
+             voices: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of at most so many notes of a frame, in their order."""
+    at = centre[frame]
+    loudness = _loudness(notes.velocity[note], at - notes.start[note], at - notes.end[note], grid)
+    order = np.lexsort((-loudness, frame))
+    count = np.bincount(frame - frame[0])
+    rank = np.arange(len(frame)) - np.repeat(np.cumsum(count) - count, count)
+    kept = np.sort(order[rank < voices])
+    return note[kept], frame[kept]
+
+
+def _loudness(velocity: np.ndarray, age: np.ndarray, release: np.ndarray, grid: FrameGrid) -> np.ndarray:
+    """About how loud a note is by now, in dB: General MIDI's curve of velocities, less what it has lost."""
+    lost = AGING * np.maximum(age, 0) + RINGING * np.maximum(release, 0) / max(grid.tail, grid.hop)
+    return 40 * np.log10(velocity / 127) - lost
+
+
+def left_out(notes: Notes, start: float, frames: int, grid: FrameGrid, voices: int = VOICES
+             ) -> tuple[int, int, int]:
+    """What `note_states` leaves out: frames in which it does, the most notes of a frame, and rows."""
+    heard = _heard(notes, start, frames, grid)
+    counts = _counts(*_ranges(heard, grid.centres(start, frames), grid), frames)
+    return (int((counts > voices).sum()), int(counts.max(initial=0)),
+            int(np.maximum(counts - voices, 0).sum()))
+
+
+def warn_if_crowded(notes: Notes, start: float, frames: int, grid: FrameGrid) -> None:
+    """Warns once about the notes of a piece that are too many to be drawn; see `note_states`."""
+    crowded, most, rows = left_out(notes, start, frames, grid)
+    if crowded:
+        warnings.warn(
+            f"up to {most} notes sound or ring at once; in {crowded * grid.hop:.1f} s only the {VOICES} "
+            f"loudest and newest are heard, and {rows / crowded:.0f} others of a frame are left out",
+            stacklevel=2)
 
 
 def slot_features(notes: Notes, start: float, frames: int, grid: FrameGrid,

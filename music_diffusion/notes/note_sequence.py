@@ -13,7 +13,7 @@ import numpy as np
 
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.sustain import SUSTAIN_CONTROL, apply_sustain
+from music_diffusion.notes.sustain import SOSTENUTO_CONTROL, SUSTAIN_CONTROL, Pedal, apply_pedals
 
 if typing.TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -51,7 +51,7 @@ def to_note_sequence(notes: Notes) -> NoteSequence:
 
 
 def from_note_sequence(sequence: NoteSequence) -> Notes:
-    """Reads a NoteSequence, its sustain pedal applied for each instrument.
+    """Reads a NoteSequence, its pedals (sustain and sostenuto) applied for each instrument.
 
     Args:
       sequence: an unquantised NoteSequence, or any object with `notes` (each
@@ -80,8 +80,12 @@ def from_note_sequence(sequence: NoteSequence) -> Notes:
         notes = Notes(*(np.array(column) for column in columns))
     except ValueError as e:
         raise UserError(f"{name}: {e}") from e
-    pedal = [(c.time, c.instrument, c.control_value) for c in sequence.control_changes
-             if c.control_number == SUSTAIN_CONTROL]
-    time, channel, value = zip(*pedal, strict=True) if pedal else ((), (), ())
-    return apply_sustain(notes, np.array(instrument), np.array(time), np.array(channel),
-                         np.array(value))
+    sustain, sostenuto = (_pedal(sequence, control) for control in (SUSTAIN_CONTROL, SOSTENUTO_CONTROL))
+    return apply_pedals(notes, np.array(instrument), sustain, sostenuto)
+
+
+def _pedal(sequence: NoteSequence, control: int) -> Pedal:
+    rows = [(c.time, c.instrument, c.control_value) for c in sequence.control_changes
+            if c.control_number == control]
+    time, channel, value = np.array(rows, np.float64).reshape(-1, 3).T
+    return Pedal(time, channel, value)

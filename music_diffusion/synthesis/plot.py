@@ -1,64 +1,140 @@
-"""A picture of a rendering: piano roll over spectrogram, with one time axis."""
+"""Pictures: spectrograms, alone or under their notes or in pairs, with one time axis."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.files import atomic_write
 from music_diffusion.notes.notes import Notes
+from music_diffusion.paths import shown
+from music_diffusion.types import Mel
 
-COLUMNS = 2000  # of the picture; longer spectrograms are averaged into these
+COLUMNS = 2048  # of a picture at most; even
+# Fonts for names in scripts that matplotlib's own lacks, as systems have them.
+FONTS = ("Noto Sans CJK JP", "Noto Sans", "Hiragino Sans", "Arial Unicode MS", "Yu Gothic",
+         "Microsoft YaHei", "Malgun Gothic", "Segoe UI Emoji", "Noto Sans Arabic",
+         "Noto Sans Devanagari", "FreeSans", "Unifont")
 
 
 class SpectrogramSketch:
-    """A spectrogram in at most COLUMNS columns, gathered from a stream in flat memory."""
+    """A spectrogram of unknown length in at most COLUMNS columns, in flat memory.
 
-    def __init__(self, frames: int, mels: int):
-        self.frames_per_column = max(1, -(-frames // COLUMNS))
-        columns = -(-frames // self.frames_per_column)
-        self._sum = np.zeros((columns, mels))
-        self._count = np.zeros(columns)
-        self._at = 0
+    When the columns are full, neighbours are put together.
+    """
 
-    def push(self, mel: np.ndarray) -> None:
+    def __init__(self, mels: int):
+        self._sum, self._count = np.zeros((COLUMNS, mels)), np.zeros(COLUMNS)
+        self.frames_per_column = 1
+        self.frames = 0  # that were pushed
+
+    def push(self, mel: Mel) -> None:
         """Takes the next frames [t, F] in nat."""
-        column = (self._at + np.arange(len(mel))) // self.frames_per_column
+        while self.frames + len(mel) > len(self._count) * self.frames_per_column:
+            self._fold()
+        column = (self.frames + np.arange(len(mel))) // self.frames_per_column
         np.add.at(self._sum, column, mel)
         np.add.at(self._count, column, 1)
-        self._at += len(mel)
+        self.frames += len(mel)
+
+    def _fold(self) -> None:
+        """Twice as many frames a column."""
+        half = len(self._count) // 2
+        for array in (self._sum, self._count):
+            array[:half] = array[0::2] + array[1::2]
+            array[half:] = 0
+        self.frames_per_column *= 2
 
     @property
-    def mel(self) -> np.ndarray:
-        """Returns the sketch, [columns, F] nat."""
-        return self._sum / np.maximum(self._count, 1)[:, None]
+    def mel(self) -> Mel:
+        """[columns, F] nat."""
+        used = -(-self.frames // self.frames_per_column)
+        return self._sum[:used] / self._count[:used, None]
+
+    def draw(self, axes, codec: MelCodec) -> None:
+        """Draws it as wide as its frames last."""
+        # The last column may hold fewer frames; it is drawn as wide as the others.
+        draw_mel(axes, self.mel, codec, len(self.mel) * self.frames_per_column / codec.frame_rate)
+        axes.set_xlim(0, self.frames / codec.frame_rate)
 
 
-def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSketch,
-                   codec: MelCodec, title: str) -> None:
-    """Writes a picture as PNG; it appears only when it is complete."""
+def attempt(draw: Callable[..., None], path: str, *arguments: Any) -> str | None:
+    """Draws a picture that accompanies other work, which must not be lost with it.
+
+    Args:
+      draw: called with the path and the arguments.
+      path: of the PNG.
+
+    Returns:
+      None, or in one line why there is no picture.
+    """
+    try:
+        draw(path, *arguments)
+    except Exception as e:  # of matplotlib's, any kind; the reason is reported
+        reason = " ".join(f"{type(e).__name__}: {e}".split())
+        return f"{shown(path)}: the picture could not be drawn ({shown(reason)})"
+    return None
+
+
+@contextlib.contextmanager
+def new_figure(path: str | os.PathLike, *, dpi: int = 110, **settings) -> Iterator[tuple]:
+    """Gives (figure, axes) of `pyplot.subplots`, and writes the PNG; it appears when it is complete.
+
+    Args:
+      path: of the PNG.
+      dpi: dots an inch.
+      settings: of `pyplot.subplots`.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
+    from matplotlib import font_manager
     from matplotlib import pyplot as plt
 
-    seconds = sketch._at / codec.frame_rate
-    figure, (roll, spectrum) = plt.subplots(
-        2, 1, figsize=(12, 7), sharex=True, height_ratios=(2, 3), layout="constrained")
-    draw_roll(roll, notes)
-    roll.set_title(title, loc="left")
-    draw_mel(spectrum, sketch.mel, codec, seconds)
-    spectrum.set_xlabel("time (s)")
-    spectrum.set_xlim(0, seconds)
-    part = f"{path}.part"
-    try:
-        figure.savefig(part, dpi=110, format="png")
-        os.replace(part, path)
-    finally:
-        plt.close(figure)
-        if os.path.exists(part):
-            os.remove(part)
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = [*matplotlib.rcParams["font.sans-serif"], *(name for name in FONTS if name in there)]
+    with matplotlib.rc_context({"font.sans-serif": fonts}), warnings.catch_warnings():
+        # A script that no font has is drawn as boxes.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from|Matplotlib currently does not")
+        figure, axes = plt.subplots(layout="constrained", **settings)
+        try:
+            yield figure, axes
+            with atomic_write(path) as part:
+                figure.savefig(part, dpi=dpi, format="png")
+        finally:
+            plt.close(figure)
+
+
+def title(axes, text: str) -> None:
+    """Writes a text over a panel as it is: $ begins no formula, and it stays one line."""
+    axes.set_title(shown(text), loc="left", parse_math=False)
+
+
+def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSketch,
+                   codec: MelCodec, name: str) -> None:
+    """Writes a PNG of a piano roll over a spectrogram; it appears only when it is complete."""
+    with new_figure(path, nrows=2, figsize=(12, 7), sharex=True, height_ratios=(2, 3)) as (_, panels):
+        roll, spectrum = panels
+        draw_roll(roll, notes)
+        title(roll, name)
+        sketch.draw(spectrum, codec)
+        spectrum.set_xlabel("time (s)")
+
+
+def plot_pair(path: str | os.PathLike, sketches: Sequence[SpectrogramSketch], codec: MelCodec,
+              titles: Sequence[str]) -> None:
+    """Writes a PNG of two spectrograms, one over the other; it appears only when it is complete."""
+    with new_figure(path, nrows=2, figsize=(12, 7), sharex=True, sharey=True) as (_, panels):
+        for panel, sketch, text in zip(panels, sketches, titles, strict=True):
+            sketch.draw(panel, codec)
+            title(panel, text)
+        panels[-1].set_xlabel("time (s)")
 
 
 def draw_roll(axes, notes: Notes) -> None:

@@ -7,16 +7,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import soundfile
 from jaxtyping import Float
 
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.encode_stream import MelStream
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.io import AudioReader, AudioWriter, StreamResampler, check_writable
 from music_diffusion.audio.loudness import TruePeakLimiter
+from music_diffusion.audio.mixdown import mix
 from music_diffusion.errors import UserError
+from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
-from music_diffusion.synthesis.plot_pair import FoldingSketch, plot_pair
+from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_pair
 from music_diffusion.types import Progress
 
 CEILING = 0.0  # dBTP
@@ -33,7 +35,8 @@ class Reconstruction(Speed):
     """
 
     output: str
-    plot: str | None
+    plot: str | None  # None also of a picture that could not be drawn
+    plot_error: str | None  # why it could not, in one line
     inverter: str
     sample_rate: int  # Hz, of the output
     channels: int
@@ -110,7 +113,7 @@ def check_files(source: str | os.PathLike, output: str, plot: str | None) -> Non
     """Finds before the work whether the source is audio and the files can be written."""
     with AudioReader(source) as reader:
         if next(reader.blocks(1), None) is None:
-            raise UserError(f"{source}: has no samples")
+            raise UserError(f"{shown(source)}: has no samples")
     check_writable(output)
     if plot is not None:
         check_writable(plot, extensions=(".png",))
@@ -119,17 +122,17 @@ def check_files(source: str | os.PathLike, output: str, plot: str | None) -> Non
 def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str, *, name: str = "",
                      mono: bool = False, plot: str | None = None, observe: Observe | None = None,
                      progress: Progress | None = None) -> Reconstruction:
-    """Writes what the inverter makes of an audio file's spectrogram; nothing appears unless all is well.
+    """Writes what the inverter makes of an audio file's spectrogram, which appears when it is complete.
 
-    The output has the codec's sample rate and the source's level; see
-    `reconstruct_blocks`.
+    A picture that cannot be drawn costs no audio: see `Reconstruction.plot_error`. The output has
+    the codec's sample rate and the source's level; see `reconstruct_blocks`.
 
     Args:
       inverter: any.
       source: audio of any length, rate and number of channels.
       output: .wav, .flac or .mp3.
       name: of the inverter, for the report and the plot.
-      mono: mix the channels to one first; otherwise each is inverted alone.
+      mono: mix the channels to one first (`AudioReader.mono_blocks`); otherwise each is inverted alone.
       plot: .png of the source's spectrogram over the output's, of the channels' mean.
       observe: takes every part of source and output, [n, C] at the codec's rate.
       progress: takes the share that is done.
@@ -137,17 +140,20 @@ def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str,
     check_files(source, output, plot)
     codec = inverter.codec
     inverter.invert(np.full((1, codec.mels), codec.log_min, np.float32))  # compiles
-    sketches = SketchPair(codec) if plot else None
     watch = Stopwatch()
+    sketches: SketchPair | None = None
 
     def work() -> tuple[int, int, float]:
         """Returns channels, samples and peak."""
+        nonlocal sketches
         samples, peak = 0, 0.0
         with AudioReader(source) as reader:
             channels = 1 if mono else reader.channels
-            blocks = _told(reader, progress) if progress else reader.blocks()
-            if mono:
-                blocks = (block.mean(axis=1, keepdims=True) for block in blocks)
+            if plot is not None:
+                sketches = SketchPair(codec, None if mono else reader.signs)
+            blocks = (block[:, None] for block in reader.mono_blocks()) if mono else reader.blocks()
+            if progress is not None:
+                blocks = told(blocks, reader.samples, progress)
             blocks = resampled(blocks, reader.sample_rate, codec.sample_rate)
             with AudioWriter(output, codec.sample_rate, channels) as writer:
                 for given, made in reconstruct_blocks(inverter, blocks, channels):
@@ -160,38 +166,40 @@ def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str,
                         if sketches is not None:
                             sketches.push(given, made)
                 if not samples:
-                    raise UserError(f"{source}: is shorter than a sample at {codec.sample_rate} Hz")
-                if sketches is not None and plot is not None:  # before the audio appears; may fail too
-                    with watch.paused():
-                        sketches.draw(plot, os.path.basename(source), name)
+                    raise UserError(f"{shown(source)}: is shorter than a sample at {codec.sample_rate} Hz")
         return channels, samples, peak
 
     (channels, _, peak), speed = measure(work, lambda done: done[1] / codec.sample_rate, watch=watch)
+    failed = None
+    if plot is not None and sketches is not None:
+        failed = attempt(sketches.draw, plot, os.path.basename(source), name)
     return Reconstruction(
-        output=output, plot=plot, inverter=name, sample_rate=codec.sample_rate, channels=channels,
+        output=output, plot=None if failed else plot, plot_error=failed, inverter=name,
+        sample_rate=codec.sample_rate, channels=channels,
         peak=round(peak, 5), **dataclasses.asdict(speed.rounded()))
 
 
-def _told(reader: AudioReader, progress: Progress) -> Iterator[Block]:
-    """Yields the reader's blocks, and reports the share that is read."""
-    frames, read = max(1, soundfile.info(reader.path).frames), 0
-    for block in reader.blocks():
+def told(blocks: Iterable[np.ndarray], samples: int, progress: Progress) -> Iterator[np.ndarray]:
+    """The same blocks; reports the share of all samples that is read."""
+    read = 0
+    for block in blocks:
         yield block
         read += len(block)
-        progress(min(1.0, read / frames))
+        progress(min(1.0, read / max(1, samples)))
 
 
 class SketchPair:
     """The spectrograms of input and output, for the picture."""
 
-    def __init__(self, codec):
-        self._codec = codec
+    def __init__(self, codec: MelCodec, signs: Float[np.ndarray, " C"] | None = None):
+        """signs: of the channels, where they would cancel each other; see `mixdown.polarity`."""
+        self._codec, self._signs = codec, signs
         self._encoders = MelStream(codec), MelStream(codec)
-        self._sketches = FoldingSketch(codec.mels), FoldingSketch(codec.mels)
+        self._sketches = SpectrogramSketch(codec.mels), SpectrogramSketch(codec.mels)
 
     def push(self, *blocks: Block) -> None:
         for encoder, sketch, block in zip(self._encoders, self._sketches, blocks, strict=True):
-            sketch.push(encoder.push(block.mean(axis=1)))
+            sketch.push(encoder.push(mix(block, self._signs)))
 
     def draw(self, path: str, source: str, inverter: str) -> None:
         for encoder, sketch in zip(self._encoders, self._sketches, strict=True):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import tempfile
 
 from music_diffusion.audio.io import AudioWriter, check_writable
 from music_diffusion.audio.loudness import normalize_file
-from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import read_midi
-from music_diffusion.speed import Speed, Stopwatch, measure
-from music_diffusion.synthesis.plot import SpectrogramSketch, plot_rendering
+from music_diffusion.conditions.base import Given
+from music_diffusion.notes.notes import Notes
+from music_diffusion.speed import Speed, measure
+from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_rendering
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Progress
@@ -27,7 +26,8 @@ class Rendering(Speed):
     """
 
     output: str
-    plot: str | None
+    plot: str | None  # None also of a picture that could not be drawn
+    plot_error: str | None  # why it could not, in one line
     model: str
     steps: int | None  # None for what the model does not have
     solver: str | None
@@ -36,6 +36,8 @@ class Rendering(Speed):
     performance: str | None  # who plays what; None of a model without performances
     joining: str  # of segments: overlap, context or separate
     notes: int
+    ignored: dict[str, int]  # what the MIDI file asks for and is not played; see `MidiFile`
+    warnings: tuple[str, ...]  # what is wrong with the MIDI file
     lufs: float | None  # integrated loudness of the file; None if not normalised or silent
 
 
@@ -46,14 +48,17 @@ def check_outputs(output: str, plot: str | None) -> None:
         check_writable(plot, extensions=(".png",))
 
 
-def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
+def render_file(synthesizer: Synthesizer, given: Given, output: str, *,
                 settings: RenderSettings = RenderSettings(), plot: str | None = None,
                 normalize: bool = True, progress: Progress | None = None) -> Rendering:
-    """Renders a MIDI file; nothing appears unless all went well.
+    """Renders a file; the audio appears when it is complete, and then the picture.
+
+    A picture that cannot be drawn costs no audio: see `Rendering.plot_error`.
 
     Args:
       synthesizer: from `load`.
-      midi: path.
+      given: path of a MIDI file or, for models that change recordings, of an audio file; or what was
+        read from it.
       output: .wav, .flac or .mp3.
       settings: sampling.
       plot: .png of piano roll over spectrogram.
@@ -62,15 +67,11 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
       progress: takes the share that is done.
     """
     check_outputs(output, plot)
-    notes = read_midi(midi)
-    codec = synthesizer.codec
-    source = synthesizer.source_of(notes)
+    codec, source = synthesizer.codec, synthesizer.source_of(given)
+    notes = Notes.empty() if source.notes is None else source.notes
     synthesizer.compile(source, settings)
-    sketch = SpectrogramSketch(source.frames, codec.mels) if plot else None
-    watch = Stopwatch()
+    sketch = SpectrogramSketch(codec.mels) if plot else None
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as scratch:
-        picture = os.path.join(scratch, "plot.png")
-
         def work() -> tuple[float, float | None]:
             """Returns the seconds of audio and its loudness."""
             # Loudness is known only at the end, so the first pass goes to a scratch file.
@@ -79,33 +80,20 @@ def render_file(synthesizer: Synthesizer, midi: str, output: str, *,
                 for samples in synthesizer.stream(source, settings, progress=progress,
                                                   on_mel=sketch.push if sketch else None):
                     writer.write(samples)
-                if sketch is not None:  # before the audio appears, because drawing may fail too
-                    with watch.paused():
-                        plot_rendering(picture, notes, sketch, codec, os.path.basename(midi))
             loudness = normalize_file(target, output).lufs if normalize else None
             return writer.samples / codec.sample_rate, loudness
 
-        (_, lufs), speed = measure(work, lambda done: done[0], watch=watch)
-        if plot is not None:
-            _place(picture, plot)
+        (_, lufs), speed = measure(work, lambda done: done[0])
+    failed = None
+    if plot is not None:
+        failed = attempt(plot_rendering, plot, notes, sketch, codec, os.path.basename(source.name))
     sampling = synthesizer.sampled_by(settings).sampling
     return Rendering(
-        output=output, plot=plot, model=synthesizer.name, steps=sampling.steps,
+        output=output, plot=None if failed else plot, plot_error=failed,
+        model=synthesizer.name, steps=sampling.steps,
         solver=None if sampling.solver is None else repr(sampling.solver), guidance=sampling.guidance,
         seed=settings.seed, performance=synthesizer.performance_of(settings),
         joining=synthesizer.joining_of(settings).name, notes=len(notes),
+        ignored=dict(source.ignored), warnings=source.warnings,
         lufs=None if lufs is None or lufs == float("-inf") else round(lufs, 2),
         **dataclasses.asdict(speed.rounded()))
-
-
-def _place(source: str, target: str) -> None:
-    """Copies a file, maybe from another file system; it appears when it is complete."""
-    part = f"{target}.part"
-    try:
-        shutil.copyfile(source, part)
-        os.replace(part, target)
-    except OSError as e:
-        raise UserError(f"{target}: writing failed ({e.strerror}); is the disk full?") from e
-    finally:
-        if os.path.exists(part):
-            os.remove(part)

@@ -35,7 +35,7 @@ class Synthesizer:
     model: Generator
     params: Params
     inverter: Inverter = GriffinLim()
-    joining: Joining | None = None  # where settings ask for none; None: the model's usual one
+    joining: Joining | None = None  # where settings ask for no other; None: the model's usual one
     tail: float = 2.0  # seconds rendered after the last note ends
     performances: Performances | None = None  # names of the model's table, if it has one
 
@@ -54,7 +54,9 @@ class Synthesizer:
 
     def source_of(self, given: Given) -> Source:
         """Returns what is given as the model takes it. Raises UserError: it cannot be read or used."""
-        return self.model.conditions.open(given, self.codec, self.tail)
+        source = self.model.conditions.open(given, self.codec, self.tail)
+        self.codec.check_same(source.codec)
+        return source
 
     def frames_of(self, given: Given) -> int:
         """Returns the frames of a rendering."""
@@ -73,8 +75,10 @@ class Synthesizer:
 
     def joining_of(self, settings: RenderSettings = RenderSettings()) -> Joining:
         """Returns how long pieces are made. Raises UserError where the model cannot do what is asked."""
-        usual = settings.joining is None and settings.overlap is None and settings.segment is None
-        return self.joining if usual and self.joining is not None else choose_joining(self.model, settings)
+        own = self.joining
+        if own is None or (settings.overlap, settings.segment) != (None, None):
+            return choose_joining(self.model, settings)
+        return own if settings.joining in (None, own.name) else choose_joining(self.model, settings)
 
     def performance_of(self, settings: RenderSettings = RenderSettings()) -> str | None:
         """Returns who plays, in words; None for a model without performances."""

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_text
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 
 
@@ -32,5 +33,5 @@ def export(
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})
-    (out / CONFIG).write_text(config)
+    write_text(out / CONFIG, config)
     return out / WEIGHTS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_text
 from music_diffusion.models.base import Model
 from music_diffusion.training import partitioning
 from music_diffusion.training.checkpoints import Checkpoints
@@ -270,7 +270,5 @@ def _write_config(folder: pathlib.Path) -> str:
 
     text = gin.operative_config_str()
     if jax.process_index() == 0:
-        part = folder / "config.gin.part"
-        part.write_text(text)
-        os.replace(part, folder / "config.gin")
+        write_text(folder / "config.gin", text)
     return text

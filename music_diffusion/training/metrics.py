@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from music_diffusion.files import atomic_write
+
 Scalars = Mapping[str, float]
 
 
@@ -55,12 +57,10 @@ class CsvLog:
                 csv.DictWriter(file, self._columns, restval="").writerow(row)
 
     def _rewrite(self) -> None:
-        part = self._path.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with atomic_write(self._path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
-        os.replace(part, self._path)
 
 
 class MetricWriter:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,40 @@ def clip_by_norm(grads: Params, norm: jax.Array, largest: float) -> Params:
     return jax.tree.map(lambda g: g * scale, grads)
 
 
+class Updated(NamedTuple):
+    """What an update makes of gradients."""
+
+    params: Params
+    opt_state: optax.OptState
+    ema_params: Params | None
+    updates: Params  # what was added to the parameters
+    grad_norm: jax.Array  # of the gradients as given, before they were clipped
+
+
+def apply_gradients(
+    grads: Params, transform: optax.GradientTransformation, params: Params, opt_state: optax.OptState,
+    ema_params: Params | None, step: jax.Array, *, clip_norm: float | None, ema_decay: float,
+    ema_warmup: bool,
+) -> Updated:
+    """Clips the gradients, updates the parameters, and moves their average.
+
+    Args:
+      grads: of the loss.
+      transform: the optimizer, without frozen parameters (`skip_frozen`).
+      params, opt_state, ema_params: of before; without an average `ema_params` is None.
+      step: int32, completed updates.
+      clip_norm, ema_decay, ema_warmup: see `make_train_step`.
+    """
+    grad_norm = optax.tree.norm(grads)
+    if clip_norm is not None:
+        grads = clip_by_norm(grads, grad_norm, clip_norm)
+    updates, opt_state = transform.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    if ema_params is not None:
+        ema_params = moved_average(ema_params, params, ema_decay_at(step, ema_decay, ema_warmup))
+    return Updated(params, opt_state, ema_params, updates, grad_norm)
+
+
 def mean_gradients(
     loss_fn: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]],
     params: Params, batch: Batch, rng: jax.Array, microbatches: int,
@@ -115,10 +149,18 @@ def make_train_step(
     model: Model, optimizer: Optimizer, *, seed: int, microbatches: int = 1,
     clip_norm: float | None = None, ema_decay: float = 0.0, ema_warmup: bool = True,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The pure function (state, batch) -> (state, metrics).
+    """Returns the pure function (state, batch) -> (state, metrics).
 
     Its randomness is a function of `seed` and `state.step` alone, so a resumed run
     draws what an uninterrupted one would have drawn.
+
+    Args:
+      model, optimizer: what is trained, and how.
+      seed: of the randomness of all steps.
+      microbatches: equal parts of a batch, taken one after the other.
+      clip_norm: largest global norm of the gradients; None does not clip.
+      ema_decay: of the parameters' moving average, which is there if the state holds one.
+      ema_warmup: see `ema_decay_at`.
     """
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         mask = never_trained(model, optimizer, state.params)
@@ -131,24 +173,17 @@ def make_train_step(
             return model.loss_fn(params, batch, rng)
 
         loss, metrics, grads = mean_gradients(loss_fn, state.params, batch, rng, microbatches)
-        grad_norm = optax.tree.norm(grads)
-        if clip_norm is not None:
-            grads = clip_by_norm(grads, grad_norm, clip_norm)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema_params = state.ema_params
-        if ema_params is not None:
-            decay = ema_decay_at(state.step, ema_decay, ema_warmup)
-            ema_params = moved_average(ema_params, params, decay)
-
-        update_norm = optax.tree.norm(updates)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
+        new = apply_gradients(
+            grads, transform, state.params, state.opt_state, state.ema_params, state.step,
+            clip_norm=clip_norm, ema_decay=ema_decay, ema_warmup=ema_warmup)
+        update_norm = optax.tree.norm(new.updates)
+        finite = jnp.isfinite(loss) & jnp.isfinite(new.grad_norm) & jnp.isfinite(update_norm)
         step = state.step + 1
         bad_step = jnp.where((state.bad_step == 0) & ~finite, step, state.bad_step)
-        metrics = {**metrics, "loss": loss, "grad_norm": grad_norm, "update_norm": update_norm,
+        metrics = {**metrics, "loss": loss, "grad_norm": new.grad_norm, "update_norm": update_norm,
                    "learning_rate": jnp.asarray(optimizer.learning_rate(state.step), jnp.float32)}
-        return TrainState(step=step, params=params, opt_state=opt_state,
-                          ema_params=ema_params, bad_step=bad_step), metrics
+        return TrainState(step=step, params=new.params, opt_state=new.opt_state,
+                          ema_params=new.ema_params, bad_step=bad_step), metrics
 
     return train_step
 

@@ -2,8 +2,7 @@
 
 For trainers that take nothing but a transformation, as t5x does: clipping, the
 recipe's optimizer without frozen parameters, and the parameters' moving average,
-which is part of the transformation's state and so of every checkpoint. The
-arithmetic is that of `training.state.make_train_step`.
+which is part of the transformation's state and so of every checkpoint.
 """
 
 from __future__ import annotations
@@ -17,12 +16,7 @@ from jaxtyping import Array, Int
 
 from music_diffusion.models.base import Model
 from music_diffusion.training.optimizers import Optimizer, skip_frozen
-from music_diffusion.training.state import (
-    clip_by_norm,
-    ema_decay_at,
-    moved_average,
-    never_trained,
-)
+from music_diffusion.training.state import apply_gradients, never_trained
 from music_diffusion.types import Params
 
 
@@ -53,14 +47,11 @@ def whole_update(
                ) -> tuple[Params, WholeUpdateState]:
         if params is None:
             raise ValueError("whole_update needs the parameters")
-        if clip_norm is not None:
-            grads = clip_by_norm(grads, optax.tree.norm(grads), clip_norm)
-        updates, inner = transform(params).update(grads, state.inner, params)
-        ema_params = state.ema_params
-        if ema_decay > 0:
-            decay = ema_decay_at(state.step, ema_decay, ema_warmup)
-            ema_params = moved_average(ema_params, optax.apply_updates(params, updates), decay)
-        return updates, WholeUpdateState(state.step + 1, inner, ema_params)
+        new = apply_gradients(
+            grads, transform(params), params, state.inner, state.ema_params if ema_decay > 0 else None,
+            state.step, clip_norm=clip_norm, ema_decay=ema_decay, ema_warmup=ema_warmup)
+        ema_params = state.ema_params if new.ema_params is None else new.ema_params
+        return new.updates, WholeUpdateState(state.step + 1, new.opt_state, ema_params)
 
     return optax.GradientTransformation(init, update)
 

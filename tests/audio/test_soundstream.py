@@ -3,11 +3,11 @@
 Their decoder is one whose result is known: a linear synthesis of exp(mel), overlap-added.
 """
 
-import importlib.util
 import pathlib
 
 import numpy as np
 import pytest
+from reference import needs
 
 from music_diffusion.audio import soundstream
 from music_diffusion.audio.chunked import ChunkGrid
@@ -39,8 +39,8 @@ def sound(frames):
 
 def save_hub(folder: pathlib.Path, decode=None, spec=(None, None, 128)):
     """A TF2 SavedModel that is called like Magenta's: model(features [B, T, 128]) → [B, T * 320]."""
-    tensorflow = pytest.importorskip("tensorflow", reason="needs the extra hub")
-    pytest.importorskip("tensorflow_hub", reason="needs the extra hub")
+    tensorflow = needs.module("tensorflow")
+    needs.module("tensorflow_hub")
 
     def overlap_add(features):
         frames = tensorflow.exp(features) @ ATOMS
@@ -59,8 +59,8 @@ def save_hub(folder: pathlib.Path, decode=None, spec=(None, None, 128)):
 
 def save_onnx(path: pathlib.Path, shape=("batch", "frames", 128), hop=HOP):
     """As the published file: `input_features` [batch, frames, 128] float32 → [batch, samples]."""
-    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    onnx = needs.module("onnx")
+    needs.module("onnxruntime")
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name, value):
@@ -168,7 +168,7 @@ def test_without_the_extra_the_error_names_it(missing, extra, tmp_path, monkeypa
 
 
 def test_other_files_are_no_models(tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    needs.module("onnxruntime")
     (tmp_path / "model.onnx").write_bytes(b"no protobuf")
     with pytest.raises(UserError, match="model.onnx: not an ONNX model") as error:
         SoundStreamONNX(tmp_path)
@@ -177,7 +177,7 @@ def test_other_files_are_no_models(tmp_path):
 
 @pytest.mark.parametrize("shape", [("b", "t", 80), ("b", 256, 128), (4, "t", 128), ("t", 128)], ids=str)
 def test_onnx_of_another_signature_is_refused(tmp_path, shape):
-    pytest.importorskip("onnx", reason="needs the extra onnx")
+    needs.module("onnx")
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
@@ -186,7 +186,7 @@ def test_onnx_of_another_signature_is_refused(tmp_path, shape):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    needs.module("onnxruntime")
     with pytest.raises(UserError, match="not SoundStream's mel decoder"):
         SoundStreamONNX(tmp_path)
 
@@ -197,7 +197,7 @@ def test_onnx_of_another_hop_is_refused(tmp_path):
         other.invert(sound(30))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow_hub") is None, reason="needs the extra hub")
+@needs.installed("tensorflow_hub")
 def test_saved_models_of_another_signature_or_hop_are_refused(tmp_path):
     save_hub(tmp_path / "eighty", lambda x: x[:, :, 0], spec=(None, None, 80))
     with pytest.raises(UserError, match=r"does not take a spectrogram \[1, 20, 128\]") as error:
@@ -211,7 +211,7 @@ def test_saved_models_of_another_signature_or_hop_are_refused(tmp_path):
         SoundStreamHub(tmp_path)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow_hub") is None, reason="needs the extra hub")
+@needs.installed("tensorflow_hub")
 def test_a_url_that_cannot_be_reached_is_a_user_error():
     with pytest.raises(UserError, match="cannot be loaded.*give its folder"):
         SoundStreamHub("http://127.0.0.1:9/soundstream/1")

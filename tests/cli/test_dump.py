@@ -1,142 +1,40 @@
-"""`music-diffusion dump`: pictures, sounds and notes of the very examples that training sees."""
+"""`music-diffusion dump`: what is handed on, and the table."""
 
 import json
-import pathlib
-import sys
 
-import numpy as np
 import pytest
-from reference.tiny_records import CODEC, TinySet, made_notes, write_records
 
-from music_diffusion.audio.io import read_audio
-from music_diffusion.cli import dump
-from music_diffusion.data.pipeline import RecordSource
-from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import read_midi
-from music_diffusion.synthesis import plot
-from music_diffusion.synthesis.hub import load_inverter
+from music_diffusion.workflows import dump
+from music_diffusion.workflows.dump import DumpedExamples
+from music_diffusion.workflows.requests import DumpRequest
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_records(tmp_path_factory.mktemp("records") / "data")
+FACTS = {"task": "t", "output": "out", "features": {
+    "targets": {"shape": [256, 16], "dtype": "float32", "min": -1.0, "max": 0.123456},
+    "performance": {"shape": [], "dtype": "int32", "min": 0, "max": 3}},
+    "examples": [{"files": ["000.png"], "notes": 3}]}
 
 
 @pytest.fixture
-def run(folder, tmp_path, monkeypatch, capsys):
-    """Runs the command with options; returns its text. seqio and TensorFlow are not there."""
-    for name in ("seqio", "tensorflow"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.chdir(tmp_path)
+def seen(monkeypatch):
+    seen = []
+    done = DumpedExamples(facts=FACTS, remarks={"targets": "", "performance": "trio (4)"})
+    monkeypatch.setattr(dump, "dump_examples", lambda request, monitor: seen.append(request) or done)
+    return seen
+
+
+def test_people_get_a_table_and_where_the_files_are(program, seen, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-
-    def run(task, **options):
-        arguments = dict(folder=folder, output="out", count=2, split="train", inverter="griffin_lim_hop",
-                         seed=3) | options
-        dump.run(task=task, **arguments)
-        return capsys.readouterr().out
-
-    return run
+    code, out, err = program("dump", "t", "data", "-o", "out")
+    assert (code, err) == (0, "") and seen == [DumpRequest(task="t", folder="data", output="out")]
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert all(word in rows["targets"] for word in ("256 × 16", "float32", "-1 to 0.123"))
+    assert "one" in rows["performance"] and "0 to 3" in rows["performance"] and "trio (4)" in out
+    assert rows["out:"] == "out: 4 examples as .png and .wav, their notes as .mid"
 
 
-def files(folder="out"):
-    return sorted(p.name for p in pathlib.Path(folder).iterdir())
-
-
-def test_sounds_are_the_examples_of_training(run, folder):
-    facts = json.loads(run("soundfont_timbre_transfer", json=True))
-    assert files() == ["000.png", "000.wav", "000_source.wav", "001.png", "001.wav", "001_source.wav"]
-    assert [f for e in facts["examples"] for f in e["files"]] == files()
-    source = RecordSource(folder=folder, codec=CODEC, frames=128, features=None, source=True)
-    inverter = load_inverter("griffin_lim_hop", CODEC)
-    for i in range(2):
-        example = source.dataset("train", 3)[i]
-        for feature, name in (("targets", f"{i:03d}.wav"), ("source", f"{i:03d}_source.wav")):
-            heard = read_audio(f"out/{name}")
-            assert heard.sample_rate == CODEC.sample_rate and len(heard.samples) == 128 * CODEC.hop
-            want = inverter.invert(CODEC.unscale(example[feature]))
-            np.testing.assert_allclose(heard.samples, want, atol=1e-4)
-    assert facts["features"].keys() == {"targets", "source"}
-    its = facts["features"]["source"]
-    assert (its["shape"], its["dtype"]) == ([128, CODEC.mels], "float32")
-    both = [source.dataset("train", 3)[i]["source"] for i in range(2)]
-    assert (its["min"], its["max"]) == (np.min(both), np.max(both))
-
-
-@pytest.mark.parametrize("task, bins", [("paired_folder_frame_diffusion", 127), ("urmp_performance", 1)])
-def test_notes_are_those_of_the_record(run, tmp_path, task, bins):
-    # A record that is shorter than a segment is always shown from its start.
-    short = write_records(tmp_path / "short", TinySet(seconds={"train": (2.0,), "validation": (3.0,)}))
-    run(task, folder=short, count=1)
-    assert files() == ["000.mid", "000.png", "000.wav"]
-    got, want = read_midi("out/000.mid"), made_notes("train/0", 2.0)
-    order = [np.lexsort((n.start.round(2), n.pitch, n.program, n.is_drum)) for n in (got, want)]
-    got, want = got[order[0]], want[order[1]]
-    for field in ("pitch", "program", "is_drum"):
-        np.testing.assert_array_equal(getattr(got, field), getattr(want, field))
-    np.testing.assert_array_equal(got.velocity, want.velocity if bins == 127 else 127)
-    np.testing.assert_allclose(got.start, want.start, atol=2e-3)
-    assert len(read_audio("out/000.wav").samples) == 256 * CODEC.hop
-
-
-def test_the_picture_has_a_panel_for_everything(run, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(dump, "draw_mel", lambda axes, mel, *rest: (
-        drawn.append(mel), plot.draw_mel(axes, mel, *rest)))
-    monkeypatch.setattr(dump, "draw_roll", lambda axes, notes: drawn.append(len(notes)))
-    run("maestro_spectrogram_diffusion_context", count=1)
-    assert len(drawn) == 3 and drawn[0] > 5
-    assert all(mel.shape == (256, CODEC.mels) for mel in drawn[1:])
-    drawn.clear()
-    run("gtzan_style_transfer", count=1)
-    assert [mel.shape for mel in drawn] == [(128, CODEC.mels)] * 2
-    for mel in drawn:  # in nat
-        assert mel.min() >= CODEC.log_min - 1e-3 and mel.max() > 0.5
-    data = pathlib.Path("out/000.png").read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
-
-
-def test_people_get_a_table_with_labels_by_name(run, folder):
-    text = run("musicnet_performance", count=3, seed=0)
-    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
-    source = RecordSource(folder=folder, codec=CODEC, features=None, performance=True)
-    names = [("quartet", "trio")[int(source.dataset("train", 0)[i]["performance"])] for i in range(3)]
-    for name in set(names):
-        assert f"{name} ({names.count(name)})" in rows["performance"]
-    assert "256 × 16" in rows["targets"] and "2048" in rows["inputs"] and "tokens" in rows["inputs"]
-    assert rows["out:"] == "out: 3 examples as .png and .wav, their notes as .mid"
-    text = run("maestro_spectrogram_diffusion_context", count=1)
-    assert " of 1 have a segment before" in text and "targets_context_mask" in text
-
-
-def test_another_seed_shows_others(run):
-    a, b, c = (run("saraga_unconditional", seed=seed, json=True, count=1) for seed in (0, 0, 1))
-    assert a == b != c
-
-
-@pytest.mark.parametrize("task, options, message", [
-    ("maestro_frame_difusion", {}, "did you mean maestro_frame_diffusion"),
-    ("mega_frame_diffusion", {}, "no such task"),
-    ("maestro_unconditional", {"folder": "none"}, "none: no manifest.json"),
-    ("maestro_unconditional", {"split": "test"}, "no split 'test', but train, validation"),
-    ("maestro_unconditional", {"count": 0}, "--count 0"),
-    ("maestro_unconditional", {"seed": -1}, "--seed -1"),
-    ("maestro_unconditional", {"inverter": "grifin"}, "grifin: no such inverter"),
-    ("maestro_unconditional", {"inverter": "inverter"}, "codecs differ"),
-    ("maestro_unconditional", {"output": "file"}, "file: is a file"),
-])
-def test_bad_input_is_a_one_line_error(run, tmp_path, task, options, message):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=message) as error:
-        run(task, **options)
-    assert "\n" not in str(error.value)
-    assert files(".") == ["file"]
-
-
-def test_tasks_that_the_records_cannot_serve_are_refused(run, tmp_path):
-    plain = write_records(tmp_path / "plain", TinySet(labels=False, notes=False, second_timbre=False))
-    for task, lack in (("urmp_performance", "notes"), ("gtzan_style_transfer", "style"),
-                       ("starnet_timbre_transfer", "second timbre")):
-        with pytest.raises(UserError, match=f"plain: its records have no {lack}, which {task} needs"):
-            run(task, folder=plain)
-    assert "mid" not in run("maestro_unconditional_long", folder=plain, count=1)
+def test_every_option_is_handed_on_and_json_is_the_facts(program, seen):
+    code, out, _ = program("dump", "t", "data", "-o", "out", "--count", "2", "--split", "test",
+                           "--inverter", "griffin_lim", "--seed", "3", "--json")
+    assert code == 0 and json.loads(out) == FACTS
+    assert seen == [DumpRequest(task="t", folder="data", output="out", count=2, split="test",
+                                inverter="griffin_lim", seed=3)]

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import sys
 import types
 
 import numpy as np
@@ -22,9 +21,6 @@ from reference.toy_listeners import (
     sine_notes,
 )
 
-from music_diffusion.cli import evaluate as command
-from music_diffusion.cli import evaluate_render
-from music_diffusion.cli import main as module
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.evaluation.evaluate import evaluate
 from music_diffusion.evaluation.plan import EvaluationPlan
@@ -32,6 +28,9 @@ from music_diffusion.evaluation.tools import tools_of
 from music_diffusion.models.weights import CONFIG
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis import hub
+from music_diffusion.workflows import evaluate as command
+from music_diffusion.workflows import render_notes, seams
+from music_diffusion.workflows.requests import SeamsRequest
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(tmp_path, weights, monkeypatch, capfd):
+def cli(tmp_path, weights, monkeypatch, program):
     """Runs the command in a folder with gen, ref and mid; returns (exit code, stdout, stderr)."""
     for folder in ("gen", "ref", "mid"):
         (tmp_path / folder).mkdir()
@@ -67,14 +66,7 @@ def cli(tmp_path, weights, monkeypatch, capfd):
     tools_of.cache_clear()
     CALLS.clear()
 
-    def cli(*arguments):
-        monkeypatch.setattr(sys, "argv", ["music-diffusion", "evaluate", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            module.main()
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return cli
+    return lambda *arguments: program("evaluate", *arguments)
 
 
 TOYS = ["--embedding", "toy", "--transcriber", "ear", "--workers", "1"]
@@ -173,7 +165,7 @@ def renders(monkeypatch):
         return types.SimpleNamespace(audio_seconds=notes.duration, wall_seconds=0.5, peak_memory_mb=None,
                                      start_up_seconds=None, devices=None)
 
-    monkeypatch.setattr(evaluate_render, "render_file", sines)
+    monkeypatch.setattr(render_notes, "render_file", sines)
     return done
 
 
@@ -241,3 +233,23 @@ def test_the_inverter_of_the_ceiling_is_that_of_reconstruct(cli):
     assert np.abs(made).max() > 0
     short = tool.run(samples[:500])
     assert short.shape == (500,) and len(tool.run(samples[:0])) == 0
+
+
+def test_seams_print_a_table_or_json(cli, monkeypatch):
+    test = {"at_joins": 1.5, "elsewhere": 1.0, "low": 0.5, "high": 1.25, "percentile": 99.0, "p": 0.01}
+    facts = {"model": "tiny", "joins": 3, "pieces": 2, "rows": {
+        "independent": {"change": test, "level": test | {"p": 0.5}}}}
+    seen = []
+    monkeypatch.setattr(seams, "measure_seams", lambda *given: seen.append(given[:2]) or facts)
+    code, out, _ = cli("--seams", "--notes", "mid", "--model", "tiny", "--steps", "3", "--max-minutes", "2",
+                       "--seed", "4", "-o", "out", "--json")
+    assert code == 0 and json.loads(out) == facts
+    code, out, _ = cli("--seams", "--notes", "mid")
+    assert code == 0 and out.startswith("# Seams of tiny: 3 joins in 2 pieces\n")
+    change, level = [line for line in out.splitlines() if line.startswith("| independent |")]
+    assert "1.500 nat | 1.000 (0.500 … 1.250) | 99.0 | 0.01 | seam |" in change
+    assert level.endswith("| 0.5 | none found |")
+    assert seen == [(SeamsRequest(notes="mid", model="tiny", steps=3, max_minutes=2.0, seed=4), "out"),
+                    (SeamsRequest(notes="mid"), None)]
+    code, _, err = cli("--seams")
+    assert code == 2 and "--notes is missing" in err

@@ -1,21 +1,19 @@
 """`music-diffusion evaluate --gin_file`: a recipe fills a table, or says what it lacks."""
 
 import json
-import sys
 
 import pytest
 import soundfile
 from reference.toy_listeners import RATE, ToyLoader, play, sine_notes
 
-from music_diffusion.cli import evaluate as command
-from music_diffusion.cli import main as module
 from music_diffusion.notes.midi import write_midi
+from music_diffusion.workflows import evaluate
 
 RECIPE = "recipes/evaluation/difftransfer.gin"
 
 
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capfd):
+def cli(tmp_path, monkeypatch, program):
     """Runs the command in a folder with recordings of three pieces, and three conversions of them:
     `same` has their notes, `half` only those of one piece, `other` has others."""
     for folder, seeds in (("real", (0, 1, 2)), ("same", (0, 1, 2)), ("half", (0, 4, 5)),
@@ -26,17 +24,10 @@ def cli(tmp_path, monkeypatch, capfd):
     (tmp_path / "midi").mkdir()
     for i in range(3):
         write_midi(sine_notes(i), tmp_path / "midi" / f"{i}.mid")
-    monkeypatch.setattr(command.LoadTools, "__call__", lambda self: ToyLoader()())
+    monkeypatch.setattr(evaluate.LoadTools, "__call__", lambda self: ToyLoader()())
     monkeypatch.chdir(tmp_path)
 
-    def cli(*arguments):
-        monkeypatch.setattr(sys, "argv", ["music-diffusion", "evaluate", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            module.main()
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return cli
+    return lambda *arguments: program("evaluate", *arguments)
 
 
 def bindings(**macros):

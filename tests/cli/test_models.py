@@ -5,9 +5,14 @@ import pytest
 from reference import tiny_performances
 from reference.tiny_release import tiny_params, write_release
 
-from music_diffusion.cli import models
-from music_diffusion.errors import UserError
 from music_diffusion.synthesis import hub
+from music_diffusion.workflows import models
+from music_diffusion.workflows.requests import (
+    NoteMapsRequest,
+    NoteRowsRequest,
+    PerformanceListRequest,
+    ReleaseRequest,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -19,39 +24,42 @@ def root(tmp_path, monkeypatch):
     return root
 
 
-def run(**arguments):
-    models.run(**({"action": "list", "name": "default", "performances": False, "json": False} | arguments))
+@pytest.fixture
+def run(program):
+    """Runs `models`; returns its text, or its error."""
+    def run(*arguments):
+        code, out, err = program("models", *arguments)
+        assert (code == 0 and not err) or (code == 2 and not out and err.count("\n") == 1)
+        return out or err
+
+    return run
 
 
-def test_list_has_a_line_per_model(capsys, root):
-    run()
-    lines = capsys.readouterr().out.splitlines()
+def test_list_has_a_line_per_model(run, root):
+    lines = run("list").splitlines()
     assert [line.split()[:3] for line in lines] == [["default", "0.6", "MB"], ["other", "0.0", "MB"]]
     assert lines[0].endswith(str(root / "default"))
+    assert run().splitlines() == lines  # without an action, too
 
 
-def test_json_is_one_object(capsys, root):
-    run(json=True)
-    assert json.loads(capsys.readouterr().out) == {"models": [
+def test_json_is_one_object(run, root):
+    listed = {"models": [
         {"name": "default", "megabytes": 0.6, "performances": 0, "folder": str(root / "default")},
         {"name": "other", "megabytes": 0.0, "performances": 0, "folder": str(root / "other")}]}
-    run(action="show", name="other", json=True)
-    assert json.loads(capsys.readouterr().out) == {"name": "other", "card": "# A tiny model\n"}
+    assert json.loads(run("list", "--json")) == json.loads(run("--json")) == listed
+    assert json.loads(run("show", "other", "--json")) == {"name": "other", "card": "# A tiny model\n"}
 
 
-def test_show_prints_the_card_of_a_name_or_folder(capsys, root):
-    run(action="show")
-    assert capsys.readouterr().out == "# A tiny model\n\n"
+def test_show_prints_the_card_of_a_name_or_folder(run, root):
+    assert run("show") == "# A tiny model\n\n"
     (root / "other" / "README.md").unlink()
-    run(action="show", name=str(root / "other"))
-    assert "no model card" in capsys.readouterr().out
+    assert "no model card" in run("show", root / "other")
 
 
-def test_unknown_names_and_actions_are_errors():
-    with pytest.raises(UserError, match="mine: no such model.*default, other"):
-        run(action="show", name="mine")
-    with pytest.raises(UserError, match="models remove: unknown; use list or show"):
-        run(action="remove")
+def test_unknown_names_and_actions_are_errors(run, program):
+    assert "mine: no such model" in run("show", "mine") and "default, other" in run("show", "mine")
+    code, out, err = program("models", "remove")
+    assert code == 2 and not out and "remove" in err
 
 
 @pytest.fixture
@@ -60,31 +68,56 @@ def many(root):
     return tiny_performances.write_release(root / "many", tiny_performances.tiny_params())
 
 
-def test_performances_are_counted_and_shown_as_a_table(capsys, many):
-    run()
-    lines = capsys.readouterr().out.splitlines()
+def test_performances_are_counted_and_shown_as_a_table(run, many):
+    lines = run().splitlines()
     assert [" performances " in line for line in lines] == [False, True, False]
     assert "3 performances" in lines[1]
-    run(action="show", name="many", performances=True)
-    head, *rows = capsys.readouterr().out.splitlines()
+    head, *rows = run("show", "many", "--performances").splitlines()
     assert head.split() == ["performance", "source", "instruments", "room", "minutes"]
     assert "Violin, Viola, Cello and 2 more" in rows[0] and "dry [close]" in rows[0] and "12.3" in rows[0]
     assert [row.split()[0] for row in rows] == ["studio", "church", "kim"]
     assert ["(default)" in row for row in rows] == [True, False, False]
 
 
-def test_performances_as_json(capsys, many):
-    run(action="show", name=str(many), performances=True, json=True)
-    shown = json.loads(capsys.readouterr().out)
+def test_performances_as_json(run, many):
+    shown = json.loads(run("show", many, "--performances", "--json"))
     assert shown["name"] == str(many) and shown["default"] == "studio"
     assert [p["name"] for p in shown["performances"]] == ["studio", "church", "kim"]
     assert shown["performances"][0]["instruments"] == ["Violin", "Viola", "Cello", "Oboe", "Flute"]
-    run(json=True)
-    counts = {m["name"]: m["performances"] for m in json.loads(capsys.readouterr().out)["models"]}
+    counts = {m["name"]: m["performances"] for m in json.loads(run("--json"))["models"]}
     assert counts == {"default": 0, "many": 3, "other": 0}
 
 
-def test_models_without_performances_have_none_to_show(root):
+def test_models_without_performances_have_none_to_show(run, root):
     write_release(root / "plain", tiny_params())
-    with pytest.raises(UserError, match="plain: this model knows no performances"):
-        run(action="show", name="plain", performances=True)
+    assert "plain: this model knows no performances" in run("show", "plain", "--performances")
+
+
+@pytest.mark.parametrize("arguments, workflow, want", [
+    (["release", "run", "out", "--binding", "A.b = 1", "--binding", "C = 2", "--performances", "p.json"],
+     "release_run", ReleaseRequest(run="run", output="out", bindings=("A.b = 1", "C = 2"),
+                                   performances="p.json")),
+    (["note-rows", "a.sf2", "out", "--notes-per-program", "7", "--workers", "3", "--seed", "4"],
+     "render_note_rows", NoteRowsRequest(soundfont="a.sf2", output="out", notes_per_program=7, workers=3,
+                                         seed=4)),
+    (["note-maps", "data", "out", "--weights", "w", "--performances", "p.json"], "draw_maps",
+     NoteMapsRequest(data="data", output="out", weights="w", performances="p.json"))],
+    ids=lambda x: x if isinstance(x, str) else "")
+def test_what_makes_models_is_handed_on(run, tmp_path, monkeypatch, arguments, workflow, want):
+    seen = []
+    monkeypatch.setattr(models, workflow, lambda request, *_: seen.append(request))
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == f"{tmp_path / 'out'}: done\n"
+    assert json.loads(run(*arguments, "--json")) == {"folder": str(tmp_path / "out")}
+    assert seen == [want, want]
+
+
+def test_performances_are_listed_into_a_file(run, tmp_path, monkeypatch):
+    seen = []
+    known = tiny_performances.PERFORMANCES
+    monkeypatch.setattr(models, "list_performances", lambda request: seen.append(request) or known)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("performances", "data", "list.json", "--table", "t.csv", "--default", "kim")
+    assert run(*arguments) == f"{tmp_path / 'list.json'}: 3 performances: studio, church, kim\n"
+    assert json.loads(run(*arguments, "--json"))["performances"] == ["studio", "church", "kim"]
+    assert seen[0] == PerformanceListRequest(data="data", output="list.json", table="t.csv", default="kim")

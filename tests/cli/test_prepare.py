@@ -1,241 +1,135 @@
-"""`music-diffusion prepare`: what is handed on, and what is refused."""
+"""`music-diffusion prepare` and `render`: what is handed on, what is printed, and the old spellings."""
 
-import dataclasses
 import json
+import types
 
-import jax
-import numpy as np
 import pytest
-import soundfile
-from layouts.common import scale, tones, write_wav
-from typer.testing import CliRunner
 
-from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli import main, prepare
-from music_diffusion.cli.prepare import Request
-from music_diffusion.data import audio_renders, note_maps, records
-from music_diffusion.data.audio_records import read_audio_manifest
-from music_diffusion.data.audio_renders import AudioRenderPlan
-from music_diffusion.data.records import Record, write_manifest
 from music_diffusion.data.sets.catalogue import CATALOGUE
-from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import NoteTimbreModel
-from music_diffusion.conditions.performances import Performance, Performances, write_performances
-from music_diffusion.models.weights import save_safetensors
-from music_diffusion.networks.note_timbre import NoteTimbreConfig
-from music_diffusion.networks.performance import PerformanceConfig
-from music_diffusion.notes.midi import write_midi
-from music_diffusion.notes.notes import Notes
+from music_diffusion.workflows import doctor, prepare
+from music_diffusion.workflows.requests import (
+    AudioFolderRequest,
+    DataSetRequest,
+    ReferencesRequest,
+    ScoresRequest,
+)
+
+MANIFEST = {"hours": {"train": 1.5}, "records": {"train": 2}, "notes": {"train": 7}, "classes": {},
+            "skipped": [["a.wav", "no MIDI file"]]}
 
 
 @pytest.fixture
-def run(tmp_path):
-    (tmp_path / "source").mkdir()
-
-    def run(kind, **arguments):
-        defaults = dict(source=str(tmp_path / "source"), destination=str(tmp_path / "out"))
-        prepare.run(Request(kind=kind, **(defaults | arguments)))
-
-    return run
-
-
-def test_renders_take_several_soundfonts_and_hold_a_share_out(run, tmp_path, monkeypatch):
+def seen(monkeypatch):
+    """The requests; every workflow answers at once."""
     seen = []
-    monkeypatch.setattr(audio_renders, "render_audio", lambda plan, folder, progress: seen.append(
-        (plan, folder)) or progress(1, 2))
-    run("renders", soundfonts=("a.sf2", "b.sf3"), hours=2.0, rate=44100, workers=1, seed=9)
-    run("renders", soundfonts=("a.sf2",), hours=2.0, test=True)
-    run("renders", soundfonts=("a.sf2",), solo=0.25, midi=True)
-    (plan, folder), (tested, _), (alone, _) = seen
-    assert plan == AudioRenderPlan(
-        scores=str(tmp_path / "source"), soundfonts=("a.sf2", "b.sf3"), train_hours=2.0,
-        validation_hours=0.1, test_hours=0.0, sample_rate=44100, workers=1, seed=9)
-    assert folder == str(tmp_path / "out") and tested.test_hours == 0.1
-    assert (plan.solo, plan.midi, alone.solo, alone.midi) == (0.0, False, 0.25, True)
+
+    def answer(result):
+        def workflow(request, *_):
+            seen.append(request)
+            return result
+        return workflow
+
+    for name, result in (("prepare_data_set", MANIFEST), ("prepare_audio", MANIFEST),
+                         ("prepare_references", {"train": 1, "test": 2}), ("render_scores", None)):
+        monkeypatch.setattr(prepare, name, answer(result))
+    monkeypatch.setattr(doctor, "examine_source", answer(None))
+    return seen
 
 
-def test_soundfont_is_a_data_set_with_options_of_its_own(tmp_path):
-    asked = Request(kind="soundfont", source="scores", destination="out", soundfonts=("a.sf2", "b.sf3"),
-                    hours=2.0, test=True, solo=0.5, seed=3, options=(("room", "0.5"), ("pair", "other")))
-    renders = prepare.open_request(asked)
-    assert (renders.folder, renders.soundfonts, renders.train_hours, renders.validation_hours,
-            renders.test_hours, renders.solo, renders.seed, renders.room, renders.pair) == (
-        "scores", ("a.sf2", "b.sf3"), 2.0, 0.1, 0.1, 0.5, 3, 0.5, ("other",))
+def test_the_name_of_a_data_set_is_a_command(program, seen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = program("prepare", "gtzan", "in", "out")
+    assert (code, out) == (0, f"{tmp_path / 'out'}: 1.50 h and 7 notes for train; skipped 1 (see "
+                              "manifest.json)\n")
+    assert err == "  skipped a.wav: no MIDI file\n"
+    code, out, err = program("prepare", "maestro", "in", "out", "--json")
+    assert (code, err) == (0, "") and json.loads(out) == {"folder": str(tmp_path / "out")} | MANIFEST
+    assert seen == [DataSetRequest(kind="gtzan", source="in", destination="out"),
+                    DataSetRequest(kind="maestro", source="in", destination="out")]
 
 
-def test_a_data_set_is_built_with_transposed_copies_and_told_in_a_line(run, tmp_path, capsys):
-    for i, split in enumerate(("train", "train", "validation")):
-        folder = tmp_path / "source" / split
-        folder.mkdir(exist_ok=True)
-        write_midi(scale(pitch=60 + i), folder / f"{i}.mid")
-        write_wav(folder / f"{i}.wav", tones(scale(pitch=60 + i), 2.0, 16000), 16000)
-    write_wav(tmp_path / "source" / "train" / "alone.wav", np.zeros(100), 16000)
-    run("paired_folder", transpose=1, workers=1, options=(("program", "40"),))
-    out, err = capsys.readouterr()
-    assert out == (f"{tmp_path / 'out'}: 0.00 h and 36 notes for train, 0.00 h and 6 notes for "
-                   "validation; skipped 1 (see manifest.json)\n")
-    assert "skipped train/alone.wav: no MIDI file" in err
-    manifest = records.read_manifest(tmp_path / "out", MelCodec())
-    assert manifest["records"] == {"train": 6, "validation": 1, "test": 0}
-    (record,) = [records.Record.from_bytes(m) for p in records.shard_paths(tmp_path / "out", "validation")
-                 for m in records.read_shard(p)]
-    assert set(record.notes.program) == {40}
-    run("paired_folder", transpose=1, workers=1, options=(("program", "40"),), json=True)
-    assert json.loads(capsys.readouterr().out)["checksums"] == manifest["checksums"]
-    with pytest.raises(UserError, match="alone.wav"):
-        run("paired_folder", transpose=1, options=(("program", "40"),), refuse=True)
+def test_every_option_of_a_data_set_is_handed_on(program, seen):
+    assert program(
+        "prepare", "soundfont", "in", "out", "--option", "a=1", "--option", "b = x=y", "--transpose", "3",
+        "--codec", "24k", "--stems", "--format", "tfrecord", "--shards", "9", "--refuse",
+        "--runner", "DirectRunner", "--runner_option=--x=1", "--runner-option=--y", "--soundfont", "a.sf2",
+        "--soundfont", "b.sf2", "--hours", "5", "--test", "--solo", "0.3", "--workers", "3",
+        "--seed", "4")[0] == 0
+    assert seen == [DataSetRequest(
+        kind="soundfont", source="in", destination="out", options=(("a", "1"), ("b", "x=y")), transpose=3,
+        codec="24k", stems=True, container="tfrecord", shards=9, refuse=True, runner="DirectRunner",
+        runner_options=("--x=1", "--y"), soundfonts=("a.sf2", "b.sf2"), hours=5.0, test=True, solo=0.3,
+        workers=3, seed=4)]
+    code, _, err = program("prepare", "gtzan", "in", "out", "--option", "genre")
+    assert code == 2 and "--option genre: write it as NAME=VALUE" in err
 
 
-def test_sets_are_listed(run, capsys):
-    run("sets", source=None, destination=None)
-    out = capsys.readouterr().out
+def test_the_doctor_exits_with_1_where_there_is_something(program, seen, monkeypatch):
+    code, out, _ = program("prepare", "gtzan", "in", "--doctor")
+    assert (code, out) == (0, "in: prepared, every shard is as it was written\n")
+    assert json.loads(program("prepare", "gtzan", "in", "--doctor", "--json")[1]) == {
+        "folder": "in", "changed": []}
+    assert seen[0] == DataSetRequest(kind="gtzan", source="in")
+    for found, want in ((("x",), 1), ((), 0)):
+        diagnosis = types.SimpleNamespace(
+            findings=found, rows=lambda: [["a"] * 4], summary=lambda: "so it is",
+            to_dict=lambda found=found: {"findings": list(found)})
+        monkeypatch.setattr(doctor, "examine_source", lambda *_, diagnosis=diagnosis: diagnosis)
+        code, out, _ = program("prepare", "gtzan", "in", "--doctor")
+        assert code == want and out.endswith("so it is\n")
+        code, out, _ = program("prepare", "gtzan", "in", "--doctor", "--json")
+        assert code == want and json.loads(out) == {"findings": list(found)}
+
+
+def test_other_sources(program, seen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = program("prepare", "audio_folder", "in", "out", "--rate", "4000", "--mono", "--workers",
+                           "3", "--seed", "4", "--json")
+    assert code == 0 and json.loads(out)["summary"].startswith("1.50 h for train; skipped 1, e.g. a.wav: ")
+    code, out, _ = program("prepare", "references", "in", "out", "--dataset", "gtzan", "--splits", "test",
+                           "--minutes", "2")
+    assert code == 0 and out == (
+        f"{tmp_path / 'out'}: 1 file for train, 2 files for test; performances.csv\n")
+    assert seen == [
+        AudioFolderRequest(source="in", destination="out", rate=4000, mono=True, workers=3, seed=4),
+        ReferencesRequest(source="in", destination="out", dataset="gtzan", splits="test", minutes=2.0)]
+
+
+def test_render_hands_on_every_option(program, seen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = program("render", "in", "out", "--soundfont", "a.sf2", "--hours", "5", "--rate", "44100",
+                           "--test", "--solo", "0.3", "--midi", "--workers", "3", "--seed", "4")
+    assert (code, out) == (0, f"{tmp_path / 'out'}: done\n")
+    assert json.loads(program("render", "in", "out", "--json")[1]) == {"folder": str(tmp_path / "out")}
+    assert seen == [ScoresRequest(
+        scores="in", destination="out", soundfonts=("a.sf2",), hours=5.0, rate=44100, test=True, solo=0.3,
+        midi=True, workers=3, seed=4), ScoresRequest(scores="in", destination="out")]
+
+
+def test_sets_are_listed(program):
+    out = program("prepare", "sets")[1]
     assert all(name in out for name in CATALOGUE)
-    run("sets", source=None, json=True)
-    assert json.loads(capsys.readouterr().out).keys() == CATALOGUE.keys()
+    assert json.loads(program("prepare", "sets", "--json")[1]).keys() == CATALOGUE.keys()
     for entry in CATALOGUE.values():
         assert entry.load().__name__ == entry.reader
 
 
-def test_audio_folder_tells_what_it_gave_and_what_it_skipped(run, tmp_path, capsys):
-    tone = np.sin(np.arange(32000) / 5)
-    for name in ("train/a", "validation/b"):
-        (tmp_path / "source" / name).parent.mkdir()
-        soundfile.write(tmp_path / "source" / f"{name}.wav", np.stack([tone, -tone / 2], 1), 8000)
-    (tmp_path / "source" / "c.mp3").touch()
-    run("audio_folder", rate=4000, mono=True, workers=1)
-    assert capsys.readouterr().out == (
-        f"{tmp_path / 'out'}: 0.00 h for train, 0.00 h for validation; skipped 1, e.g. c.mp3: "
-        "the file is empty (see manifest.json)\n")
-    options = read_audio_manifest(tmp_path / "out", 4000)["options"]
-    assert options["mono"] and options["seed"] == 0
-    (tmp_path / "source" / "c.mp3").unlink()
-    run("audio_folder", rate=4000, mono=True, workers=1)
-    assert capsys.readouterr().out.endswith(": 0.00 h for train, 0.00 h for validation\n")
+@pytest.mark.parametrize("old, new", [
+    ("renders", "render SCORES OUT"), ("release", "models release RUN OUT"),
+    ("note_rows", "models note-rows SOUNDFONT OUT"), ("note_maps", "models note-maps DATA OUT"),
+    ("performances", "models performances DATA FILE.json")])
+def test_old_spellings_name_the_new_ones_in_one_line(program, seen, old, new):
+    code, out, err = program("prepare", old, "in", "out", "--soundfont", "a.sf2")
+    assert code == 2 and not out and err.count("\n") == 1 and not seen
+    assert err.startswith(f"error: prepare {old}: is now music-diffusion {new}")
 
 
-@pytest.fixture
-def mapped(run, tmp_path, monkeypatch):
-    """(path of a note timbre network's weights, what `add_note_maps` is asked)."""
-    def make(count: int | None, **more):
-        config = NoteTimbreConfig(width=8, layers=2, performances=None if count is None else (
-            PerformanceConfig(count=count, features=4)))
-        params = NoteTimbreModel(config=config).init(jax.random.key(0), {})["params"]
-        save_safetensors(tmp_path / "timbre.safetensors", {"timbre": params})
-        run("note_maps", weights=str(tmp_path / "timbre.safetensors"), **more)
-        (source, out, *given), = seen
-        assert source.endswith("source") and out.endswith("out")
-        return config, params, given
-
-    seen: list = []
-    monkeypatch.setattr(note_maps, "add_note_maps", lambda *args, progress, row_of=None: seen.append(
-        (*args, row_of)))
-    return make
-
-
-def test_note_maps_use_the_given_weights(mapped):
-    config, params, (its_config, timbre, row_of) = mapped(None)
-    assert its_config == config and row_of is None
-    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(timbre), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-2)
-
-
-def test_note_maps_of_performances_are_found_by_name(mapped, tmp_path):
-    names = tmp_path / "names.json"
-    write_performances(names, Performances(default="b", performances=tuple(
-        Performance(name=name) for name in "abc")))
-    write_manifest(tmp_path / "source", codec=MelCodec().to_dict(), classes={"performance": ["c", "a"]})
-    config, _, (its_config, _, row_of) = mapped(3, performances=str(names))
-    assert its_config == config
-    empty = Record(mel=np.zeros((1, 128)), notes=Notes.empty())
-    rows = [row_of(dataclasses.replace(empty, labels=labels)) for labels in (
-        {"performance": "c"}, {"performance": "a"}, {})]
-    assert rows == [2, 0, None]
-
-
-@pytest.mark.parametrize(("count", "classes", "reason"), [
-    (3, ["c", "chello"], "chello: no such performance"), (2, ["c"], "names 3 performances"),
-    (None, ["c"], "give their names by --performances")])
-def test_note_maps_with_names_that_do_not_fit(mapped, tmp_path, count, classes, reason):
-    names = tmp_path / "names.json"
-    write_performances(names, Performances(default="b", performances=tuple(
-        Performance(name=name) for name in "abc")))
-    write_manifest(tmp_path / "source", codec=MelCodec().to_dict(), classes={"performance": classes})
-    more = {} if count is None else {"performances": str(names)}
-    with pytest.raises(UserError, match=reason) as error:
-        mapped(count or 3, **more)
-    assert "\n" not in str(error.value)
-
-
-def test_release_hands_on_its_bindings(run, monkeypatch):
-    seen = []
-    monkeypatch.setattr("music_diffusion.synthesis.release.release",
-                        lambda *args, **more: seen.append((args, more)))
-    run("release", bindings=("FrameDiffusionModel.num_steps = 8",), performances="names.json")
-    (source, out), more = seen[0]
-    assert source.endswith("source") and out.endswith("out")
-    assert more == {"bindings": ["FrameDiffusionModel.num_steps = 8"], "performances": "names.json"}
-
-
-@pytest.mark.parametrize("kind, arguments, reason", [
-    ("soundfont", {"source": "/no/such/folder"}, "/no/such/folder: no such folder"),
-    ("soundfont", {}, "--soundfont FILE.sf2, once or several times"),
-    ("soundfont", {"soundfonts": ("nowhere.sf2",)}, "nowhere.sf2"),
-    ("renders", {}, "--soundfont FILE.sf2, once or several times"),
-    ("renders", {"soundfonts": (__file__,)}, "source"),
-    ("audio_folder", {}, "source: no audio files there"),
-    ("note_maps", {}, "--weights"),
-    ("note_maps", {"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
-    ("note_maps", {"destination": None}, "DST is missing"),
-    ("paired_folder", {"source": None}, "SRC is missing"),
-    ("release", {}, "source"),
-    ("release", {"doctor": True}, "only data sets are examined"),
-    ("maestro", {}, "maestro"),
-    ("gtzan", {"options": (("genres", "1"),)}, "gtzan: has no option 'genres'; there are genre"),
-    ("paired_folder", {"container": "zip"}, "--format zip"),
-    ("paired_folder", {"codec": "11k"}, "codec 11k: no such gin file; there are 16k"),
-    ("everything", {}, "prepare everything: unknown; choose a data set of")])
-def test_bad_arguments_are_one_line_errors_before_anything_is_written(
-        run, tmp_path, kind, arguments, reason, monkeypatch):
-    with pytest.raises(UserError, match=reason) as error:
-        run(kind, **arguments)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_command_line_hands_on_every_option(monkeypatch):
-    seen = []
-    monkeypatch.setattr(prepare, "run", seen.append)
-    runner = CliRunner()
-    assert runner.invoke(main.app, ["prepare", "renders", "in", "out"]).exit_code == 0
-    assert runner.invoke(main.app, ["prepare", "gtzan", "in", "--doctor"]).exit_code == 0
-    changed = dict(
-        doctor=True, options=(("a", "1"), ("b", "x=y")), transpose=3, codec="24k", stems=True,
-        container="tfrecord", shards=9, refuse=True, runner="DirectRunner", runner_options=("--x=1", "--y"),
-        soundfonts=("a.sf2", "b.sf2"), hours=5.0, test=True, solo=0.3, midi=True, rate=44100, mono=True,
-        notes_per_program=7, weights="w", bindings=("a=1", "b=2"), performances="p.json",
-        workers=3, seed=4, json=True)
-    assert runner.invoke(main.app, [
-        "prepare", "renders", "in", "out", "--doctor", "--option", "a=1", "--option", "b = x=y",
-        "--transpose", "3", "--codec", "24k", "--stems", "--format", "tfrecord",
-        "--shards", "9", "--refuse",
-        "--runner", "DirectRunner", "--runner_option=--x=1", "--runner-option=--y",
-        "--soundfont", "a.sf2", "--soundfont", "b.sf2", "--hours", "5", "--rate", "44100", "--test",
-        "--solo", "0.3", "--midi", "--mono", "--notes-per-program", "7", "--weights", "w",
-        "--binding", "a=1", "--binding", "b=2", "--performances", "p.json",
-        "--workers", "3", "--seed", "4", "--json"]).exit_code == 0
-    assert seen == [
-        Request(kind="renders", source="in", destination="out"),
-        Request(kind="gtzan", source="in", destination=None, doctor=True),
-        Request(kind="renders", source="in", destination="out", **changed)]
-    # No option was forgotten.
-    names = {f.name for f in dataclasses.fields(Request)}
-    assert changed.keys() == names - {"kind", "source", "destination"}
-    wrong = runner.invoke(main.app, ["prepare", "gtzan", "in", "out", "--option", "genre"])
-    assert isinstance(wrong.exception, UserError) and "NAME=VALUE" in str(wrong.exception)
-
-
-@pytest.mark.parametrize("share", ["1.5", "-0.1", "some"])
-def test_a_share_of_solos_is_between_none_and_all(share, monkeypatch):
-    monkeypatch.setattr(prepare, "run", lambda request: pytest.fail("was run"))
-    result = CliRunner().invoke(main.app, ["prepare", "renders", "in", "out", "--solo", share])
-    assert result.exit_code == 2 and "--solo" in result.output
+@pytest.mark.parametrize("arguments, word", [
+    (["everything", "in", "out"], "prepare everything: unknown; choose a data set of"),
+    (["gtzan"], "SRC"), (["audio_folder", "in"], "DST"), (["references", "in", "out"], "--dataset"),
+    (["soundfont", "in", "out", "--solo", "1.5"], "--solo"),
+    (["soundfont", "in", "--solo", "some"], "--solo"),
+    (["audio_folder", "in", "out", "--soundfont", "a.sf2"], "--soundfont")], ids=" ".join)
+def test_what_does_not_fit_is_code_2(program, seen, arguments, word):
+    code, out, err = program("prepare", *arguments)
+    assert code == 2 and not out and word in err and "Traceback" not in err and not seen

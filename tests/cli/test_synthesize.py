@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import struct
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -17,8 +19,6 @@ from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.cli import main as module
 from music_diffusion.cli.synthesize import SOLVERS
 from music_diffusion.errors import UserError
-from music_diffusion.notes.midi import write_midi
-from music_diffusion.notes.notes import Notes
 from music_diffusion.speed import peak_memory_mb, start_up_seconds
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
@@ -55,16 +55,13 @@ GOOD = midi(track(*note(480), *note(240, pitch=64)))
 LONG = 2**27  # ticks
 BAD = {
     "empty": (b"", "empty"),
-    "truncated": (GOOD[:-9], "truncated"),
+    "truncated": (midi(track(*note(480)))[:22], "truncated|no notes"),
     "header_only": (GOOD[:10], "truncated|damaged|not a MIDI"),
     "no_midi": (b"RIFF\x24\0\0\0WAVEfmt nothing of a song", "not a MIDI file"),
     "text": (b"X:1\nK:C\nCDEF\n", "not a MIDI file"),
     "no_notes": (midi(track((0, [0xC0, 5]))), "no notes"),
     "no_tracks": (midi(), "no notes|damaged"),
-    "type_2": (midi(track(*note(480)), kind=2), "format 2"),
-    "smpte": (midi(track(*note(480)), division=0xE728), "ticks|damaged"),
     "zero_division": (midi(track(*note(480)), division=0), "ticks|damaged"),
-    "zero_tempo": (midi(track(tempo(0), *note(480))), "tempo"),
     "absurd_tempo": (midi(track(tempo(16_777_215), *note(LONG)), division=96), "tempo|hours"),
 }
 # Odd, but music: these reach the model.
@@ -76,6 +73,10 @@ ODD = {
     "all_programs": midi(track(*((0, [0xC0, p]) if i == 0 else n for p in range(120, 128)
                                  for i, n in enumerate((None, *note(48)))))),
     "drums": midi(track(*note(480, pitch=38, channel=9))),
+    "cut_off": GOOD[:-9],
+    "type_2": midi(track(*note(480)), kind=2),
+    "smpte": midi(track(*note(480)), division=0xE728),
+    "zero_tempo": midi(track(tempo(0), *note(480))),
     "unreleased": midi(track((0, [0x90, 60, 90]), (480, [0xB0, 7, 100]))),
 }
 
@@ -226,16 +227,27 @@ def test_odd_files_are_rendered(cli, tiny, tmp_path, name):
     assert np.isfinite(soundfile.read(tmp_path / "a.wav")[0]).all()
 
 
-def test_warnings_are_lines_on_stderr_and_the_json_stays_alone(cli, tiny, tmp_path, monkeypatch):
-    def read(path):
-        warnings.warn("something odd", stacklevel=1)
-        return Notes([0.0], [0.5], [60], [90], [0], [False])
-
-    monkeypatch.setattr("music_diffusion.cli.synthesize.read_midi", read)
-    write_midi(Notes([0.0], [0.5], [60], [90], [0], [False]), tmp_path / "song.mid")
+def test_what_the_file_asks_for_and_its_faults_are_said_once(cli, tiny, tmp_path):
+    volume, bend = (0, [0xB0, 7, 20]), (0, [0xE0, 0, 70])
+    damaged = midi(track(volume, bend, *note(480), *note(240, pitch=64)))[:-2]
+    (tmp_path / "song.mid").write_bytes(damaged)
     code, out, err = cli(tmp_path / "song.mid", "-o", tmp_path / "a.wav", "--json", "--steps", "1")
-    assert code == 0 and json.loads(out)["notes"] == 1
-    assert "warning: something odd\n" in err and "Traceback" not in err
+    report = json.loads(out)
+    assert code == 0 and report["notes"] == 2
+    assert report["ignored"] == {"volume": 1, "pitch bend": 1}
+    assert len(report["warnings"]) == 1 and "truncated" in report["warnings"][0]
+    lines = err.splitlines()
+    assert len(lines) == 2 and all(line.startswith(f"warning: {tmp_path}/song.mid: ") for line in lines)
+    assert "truncated" in lines[0] and lines[1].endswith("not played: volume (1), pitch bend (1)")
+
+
+def test_a_pipe_is_read_once(cli, tiny, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(GOOD,), daemon=True)
+    writer.start()
+    code, out, err = cli(tmp_path / "pipe", "-o", tmp_path / "a.wav", "--json", "--steps", "1")
+    assert (code, err) == (0, "") and json.loads(out)["notes"] == 2
+    writer.join(10)
 
 
 def test_a_released_folder_renders_through_the_real_hub(cli, params, tmp_path):

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 import soundfile
+from reference import needs
 from reference.soundfont_file import RATE, expected_hertz, soundfont
 
 from music_diffusion.data import audio_renders
@@ -24,10 +25,7 @@ from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES
 
-try:
-    import fluidsynth  # noqa: F401
-except ImportError:
-    pytest.skip("needs FluidSynth (libfluidsynth) and pyfluidsynth", allow_module_level=True)
+needs.module("fluidsynth")
 
 PITCH = {"tones": 60, "drums": 40}
 

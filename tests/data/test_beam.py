@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from layouts.memory import Failing, Formula, MemorySet, item, sine
+from reference import needs
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import beam as beam_module
@@ -98,7 +99,7 @@ def test_importing_needs_no_beam():
 
 @pytest.fixture(scope="module")
 def beam():
-    return pytest.importorskip("apache_beam")
+    return needs.module("apache_beam")
 
 
 def test_shards_and_manifest_are_those_of_a_run_here(beam, tmp_path):

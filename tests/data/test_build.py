@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from layouts.memory import Failing, Formula, MemorySet, Samples, fail, item, sine
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.data import build as build_module
 from music_diffusion.data import records
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DRUM_PROGRAM, Stem
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.shards import Account, ShardMember, read_facts
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
@@ -109,7 +110,8 @@ def test_records_come_in_order_with_their_labels_through_the_folder(tmp_path, su
 
 
 @pytest.mark.parametrize("features", [
-    FrameFeatures(slots=40), TokenFeatures(tokens=4000)], ids=["frames", "tokens"])
+    functools.partial(NoteFrames().of_notes, slots=40), NoteTokens(tokens=4000).of_notes],
+    ids=["frames", "tokens"])
 def test_every_segment_has_the_features_of_the_whole_pieces_notes(tmp_path, features):
     notes = random_notes(6.0)
     make(tmp_path, [item("a", noise(6000), notes), OTHER], plan_of(frames=60))
@@ -118,7 +120,7 @@ def test_every_segment_has_the_features_of_the_whole_pieces_notes(tmp_path, feat
     for record in found:
         for first in (0, 7, 30, 41, len(record.mel) - 16):
             start = record.start + first * STEP
-            got, want = features(record.notes, start, 16), features(notes, start, 16)
+            got, want = (features(n, start, 16, CODEC) for n in (record.notes, notes))
             for name, value in want.items():
                 np.testing.assert_array_equal(got[name], value, err_msg=f"{name} at {start}")
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import numpy as np
 import pytest
 from layouts.faulty_folder import melody
+from reference import needs
 
 from music_diffusion.data.checks import programs
 from music_diffusion.data.checks.hearing import RATE, Stretch
@@ -16,10 +16,9 @@ from music_diffusion.models.tagger import Presence, TaggerModel
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load_trained
 
-pytest.importorskip("fluidsynth")
-FONTS = sorted(pathlib.Path("/usr/share/sounds/sf2").glob("FluidR3*.sf2"))
-pytestmark = [pytest.mark.slow,
-              pytest.mark.skipif(not FONTS, reason="needs the SoundFont FluidR3_GM")]
+needs.module("fluidsynth")
+FONT = needs.soundfont()
+pytestmark = pytest.mark.slow
 SOLOS = (0, 24, 33, 40, 42, 56, 60, 65, 71, 73, DRUM_PROGRAM)
 SECONDS = 16.0
 
@@ -43,7 +42,7 @@ def solo(program: int):
     pitch = {33: notes.pitch - 24, 42: notes.pitch - 12}.get(program, notes.pitch + 7)
     pitch = rng.choice([36, 38, 42, 46], len(notes)) if program == DRUM_PROGRAM else pitch
     notes = dataclasses.replace(notes, pitch=pitch)
-    samples = SoundFontRenderer(path=str(FONTS[0]), sample_rate=RATE)(notes).samples
+    samples = SoundFontRenderer(path=str(FONT), sample_rate=RATE)(notes).samples
     return notes, (Stretch(start=0.0, samples=samples[:round(SECONDS * RATE)]),)
 
 

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from reference.tiny_records import made_notes
 
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.data.dump import example_notes, roll_notes, slot_notes, token_notes
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.notes.events import quantize
-from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.vocabulary import EventConfig
 
 START, FRAMES, HOP = 2.56, 256, 0.02
+CODEC = MelCodec()
 END = START + FRAMES * HOP
 
 
@@ -46,28 +48,29 @@ def assert_notes(got, want, seconds, tied_are_told=True):
 @pytest.mark.parametrize("velocity_bins", [1, 127])
 def test_tokens_come_back_as_their_quantised_notes(velocity_bins):
     config = EventConfig(velocity_bins=velocity_bins)
-    features = TokenFeatures(config=config)
+    conditions = NoteTokens(events=config)
     notes = piece("tokens")
-    example = {"targets": np.zeros((FRAMES, 1))} | features(notes, START, FRAMES)
+    example = {"targets": np.zeros((FRAMES, 1))} | conditions.of_notes(notes, START, FRAMES, CODEC)
     # Tokens do not tell how loud a note is that is tied into the segment.
-    assert_notes(example_notes(example, features, HOP), heard(quantize(notes, config)), 1e-6,
+    assert_notes(example_notes(example, config, HOP), heard(quantize(notes, config)), 1e-6,
                  tied_are_told=False)
-    assert not len(token_notes(features(Notes.empty(), 0.0, FRAMES)["inputs"], FRAMES * HOP, config))
+    silent = conditions.of_notes(Notes.empty(), 0.0, FRAMES, CODEC)
+    assert not len(token_notes(silent["inputs"], FRAMES * HOP, config))
 
 
 def test_slots_come_back_as_the_very_notes():
     notes = piece("slots")
-    features = FrameFeatures(slots=64)
-    example = {"targets": np.zeros((FRAMES, 1))} | features(notes, START, FRAMES)
-    assert_notes(example_notes(example, features, HOP), heard(notes), 1e-4)
-    silent = features(Notes.empty(), 0.0, 4)
+    conditions = NoteFrames()
+    example = {"targets": np.zeros((FRAMES, 1))} | conditions.of_notes(notes, START, FRAMES, CODEC, slots=64)
+    assert_notes(example_notes(example, None, HOP), heard(notes), 1e-4)
+    silent = conditions.of_notes(Notes.empty(), 0.0, 4, CODEC, slots=64)
     assert not len(slot_notes(silent, HOP))
 
 
 def test_repeated_notes_stay_apart_in_slots_and_rolls():
     start = np.arange(5) * 0.1
     notes = Notes(start, start + 0.1, np.full(5, 60), np.arange(5) + 60, np.full(5, 40), np.zeros(5))
-    example = FrameFeatures()(notes, 0.0, 30)
+    example = NoteFrames().of_notes(notes, 0.0, 30, CODEC, slots=32)
     for got in (slot_notes(example, HOP), roll_notes(example["roll"], HOP)):
         np.testing.assert_allclose(got.start, start, atol=1e-4)
         np.testing.assert_allclose(got.end, start + 0.1, atol=1e-4)
@@ -81,9 +84,8 @@ def test_a_roll_comes_back_on_the_grid_of_frames():
     notes = dataclasses.replace(notes, start=even[0], end=np.maximum(even[1], even[0] + HOP))
     # A segment from the very start: rounding of START must not move an onset by a frame.
     shifted = dataclasses.replace(notes, start=notes.start + 1e-6, end=notes.end + 1e-6)
-    features = FrameFeatures(slots=0, grid=FrameGrid())
-    example = {"targets": np.zeros((FRAMES, 1))} | features(shifted, 0.0, FRAMES)
-    got = example_notes(example, features, HOP)
+    roll = NoteFrames().of_notes(shifted, 0.0, FRAMES, CODEC)
+    got = example_notes({"targets": np.zeros((FRAMES, 1))} | roll, None, HOP)
     kept = notes[notes.start < FRAMES * HOP - 1e-4]
     assert len(got) == len(kept)
     for n in (got, kept):

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data import examples as examples_module
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
+from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, StyleSpectrogram
 from music_diffusion.data import records
+from music_diffusion.data.dump import example_notes
 from music_diffusion.data.examples import Examples
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
 from music_diffusion.data.shards import ShardMember, ShardPlan, facts_path, write_shards
 from music_diffusion.errors import UserError
-from music_diffusion.notes.frames import FrameGrid
 from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec(mels=3)
@@ -26,15 +28,21 @@ T = 16
 FLOOR = np.float32(CODEC.scale(np.log(CODEC.clip_min)))
 LENGTHS = {"train": (64, 24, 40, 7, 16, 70), "validation": (33, 48)}  # frames of the records
 STYLES = ("folk", "jazz", "folk", "jazz", "folk", "odd")
+# All that examples can have beside their targets.
+EVERYTHING = (
+    NoteFrames(slots=2, performance=PerformanceNumbers()),
+    NoteTokens(tokens=200, context=True, performance=PerformanceNumbers()),
+    SourceSpectrogram(), StyleSpectrogram())
+every_condition = pytest.mark.parametrize("conditions", EVERYTHING, ids=lambda c: type(c).__name__)
 
 
-def clock_record(number, length, **more):
+def clock_record(number, length, hop=0.02, **more):
     """Frame t has mel[t, 0] = t steps, mel[t, 1] = number steps above the floor of -11.5; in frame
-    t begins a note of pitch t, which lasts for five frames."""
+    t begins a note of pitch t, which lasts for 0.1 s."""
     mel = np.full((length, 3), -11.5)
     mel[:, 0] += STEP * np.arange(length)
     mel[:, 1] += STEP * number
-    begin = 100.0 + number + 0.02 * np.arange(length) + 0.005
+    begin = 100.0 + number + hop * np.arange(length) + 0.005
     notes = Notes(begin, begin + 0.1, np.arange(length), *(np.full(length, n) for n in (127, 0, False)))
     place = np.arange(length)[:, None, None] + np.array([0.25, 0.5])[:, None]
     labels = {"name": str(number), "style": STYLES[number % 6], "performance": f"hall {number % 3}"}
@@ -43,7 +51,7 @@ def clock_record(number, length, **more):
     return records.Record(**fields | more)
 
 
-def write(folder, suffix=records.ARRAY_RECORD, lengths=None, **more):
+def write(folder, suffix=records.ARRAY_RECORD, lengths=None, codec=CODEC, **more):
     """A folder as the builder makes it, a record for each member, two members a shard."""
     def maker(member, account):
         record = member.content
@@ -54,10 +62,10 @@ def write(folder, suffix=records.ARRAY_RECORD, lengths=None, **more):
         yield record.to_bytes(suffix)
 
     members = [ShardMember(name=f"{split}{i}", split=split, state=(), shard=i // 2,
-                      content=clock_record(i, length, **more))
+                      content=clock_record(i, length, 1 / codec.frame_rate, **more))
                for split, of_split in (lengths or LENGTHS).items() for i, length in enumerate(of_split)]
     plan = ShardPlan(kind=records.EXAMPLES, options={}, maker=maker, workers=1, suffix=suffix)
-    write_shards(plan, members, str(folder), more={"codec": CODEC.to_dict()})
+    write_shards(plan, members, str(folder), more={"codec": codec.to_dict()})
     return str(folder)
 
 
@@ -106,7 +114,7 @@ def test_the_grid_covers_every_frame_in_order(folder):
 
 
 def test_notes_are_cut_at_the_frame_of_the_spectrogram(folder):
-    examples = examples_of(folder, features=FrameFeatures(slots=2, grid=FrameGrid(tail=0.0)))
+    examples = examples_of(folder, conditions=NoteFrames(slots=2, ring=0.0))
     for i in [*range(len(examples)), *range(3)]:
         example = examples.grid()(i) if i else examples.crops(0)(i)
         record, first = place(sound(example))
@@ -136,22 +144,23 @@ def test_crops_are_uniform_over_all_places(tmp_path):
     assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 31.8
 
 
-def test_an_example_depends_on_seed_and_position_alone(folder):
-    everything = dict(features=FrameFeatures(slots=2), context=True, extras=examples_module.EXTRAS)
-    crops, again = (examples_of(folder, **everything).crops(5) for _ in range(2))
+@every_condition
+def test_an_example_depends_on_seed_and_position_alone(folder, conditions):
+    crops, again = (examples_of(folder, conditions=conditions).crops(5) for _ in range(2))
     positions = [3, 0, 40, 3, 1 << 40]
     for i in positions:
         assert_same(crops(i), again(i))
-    other = examples_of(folder, **everything).crops(6)
+    other = examples_of(folder, conditions=conditions).crops(6)
     assert [place(sound(crops(i))) for i in range(20)] != [place(sound(other(i))) for i in range(20)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        fresh = examples_of(folder, **everything).crops(5)  # nothing is open yet
+        fresh = examples_of(folder, conditions=conditions).crops(5)  # nothing is open yet
         for i, example in zip(range(24), pool.map(fresh, range(24)), strict=True):
             assert_same(example, crops(i))
 
 
-def test_examples_go_to_other_processes_without_what_is_open(folder):
-    examples = examples_of(folder, features=TokenFeatures(tokens=200), context=True, extras=("style",))
+@every_condition
+def test_examples_go_to_other_processes_without_what_is_open(folder, conditions):
+    examples = examples_of(folder, conditions=conditions)
     before = examples.crops(1)(7)  # all is open
     for order in (examples.crops(1), examples.grid()):
         packed = pickle.dumps(order)
@@ -161,7 +170,7 @@ def test_examples_go_to_other_processes_without_what_is_open(folder):
 
 
 def test_context_is_the_frames_before(folder):
-    examples = examples_of(folder, context=True)
+    examples = examples_of(folder, conditions=NoteTokens(tokens=200, context=True))
     masks = set()
     for record, first in [(0, 0), (0, T - 1), (0, T), (0, 29), (0, 48), (3, 0), (5, 54)]:
         example = examples.segment(record, first)
@@ -175,13 +184,16 @@ def test_context_is_the_frames_before(folder):
         assert (mask == (first >= T)).all()
         masks.add(float(mask[0]))
     assert masks == {0.0, 1.0}
-    assert "targets_context" not in examples_of(folder).segment(0, 30)
+    plain = examples_of(folder, conditions=NoteTokens(tokens=200)).segment(0, 30)
+    assert plain.keys() == {"targets", "inputs"}
 
 
 def test_source_and_maps_are_cut_as_the_targets(folder):
-    examples = examples_of(folder, extras=("source",))
+    parts = [examples_of(folder, conditions=c) for c in (SourceSpectrogram(), NoteFrames(slots=0))]
     for record, first in [(0, 5), (5, 54), (3, 0)]:
-        example = examples.segment(record, first)
+        source, mapped = (part.segment(record, first) for part in parts)
+        np.testing.assert_array_equal(source["targets"], mapped["targets"])
+        example = mapped | source
         length = min(LENGTHS["train"][record] - first, T)
         nat, source = (CODEC.unscale(example[k][:length].astype(np.float64)) for k in ("targets", "source"))
         np.testing.assert_allclose(source, nat + 1, atol=1e-4)
@@ -193,13 +205,20 @@ def test_source_and_maps_are_cut_as_the_targets(folder):
             np.testing.assert_allclose(example[name][length:], FLOOR, rtol=1e-6)
 
 
+def test_of_the_records_maps_there_are_those_that_the_conditions_ask_for(folder):
+    for conditions in (Nothing(), NoteTokens(tokens=200), SourceSpectrogram(), StyleSpectrogram()):
+        assert not examples_of(folder, conditions=conditions).segment(0, 5).keys() & {"maps", "base_maps"}
+    assert examples_of(folder).segment(0, 5).keys() == {"targets"}
+
+
 def test_performance_and_style_are_numbers_among_the_manifests_classes(folder):
     classes = records.read_manifest(folder, CODEC)["classes"]
     assert classes == {"performance": ["hall 0", "hall 1", "hall 2"], "style": ["folk", "jazz", "odd"]}
     for split in LENGTHS:
-        examples = examples_of(folder, split, extras=("performance", "style"))
+        performed, styled = (examples_of(folder, split, conditions=c) for c in (
+            NoteFrames(performance=PerformanceNumbers()), StyleSpectrogram()))
         for record in range(len(LENGTHS[split])):
-            example = examples.segment(record, 0)
+            example = performed.segment(record, 0) | styled.segment(record, 0)
             assert classes["performance"][example["performance"]] == f"hall {record % 3}"
             assert classes["style"][example["style_label"]] == STYLES[record]
             assert example["performance"].dtype == example["style_label"].dtype == np.int32
@@ -213,7 +232,7 @@ def test_style_is_a_crop_of_another_record_of_the_style(tmp_path, with_facts):
     if not with_facts:  # as of folders that the builder has not made
         for path in records.find_shards(folder):
             facts_path(path).unlink()
-    examples = examples_of(folder, extras=("style",))
+    examples = examples_of(folder, conditions=StyleSpectrogram())
     chosen = collections.defaultdict(set)
     for i in range(300):
         example = examples.crops(0)(i)
@@ -226,10 +245,11 @@ def test_style_is_a_crop_of_another_record_of_the_style(tmp_path, with_facts):
 
 
 def test_the_builders_facts_save_reading_the_records(folder, monkeypatch):
-    examples = examples_of(folder, extras=("style",))
+    examples = examples_of(folder, conditions=StyleSpectrogram())
     monkeypatch.setattr(records.Record, "from_bytes", lambda *_: pytest.fail("a record was read"))
     assert examples.lengths.tolist() == list(LENGTHS["train"]) and len(examples) == 16
-    assert {k: v.tolist() for k, v in examples._styles.items()} == {0: [0, 2, 4], 1: [1, 3], 2: [5]}
+    found = {k: v.tolist() for k, v in examples._labelled["style"].items()}
+    assert found == {0: [0, 2, 4], 1: [1, 3], 2: [5]}
 
 
 def dense_record(folder, dense):
@@ -242,7 +262,7 @@ def dense_record(folder, dense):
 
 def test_too_dense_crops_give_way_to_others(tmp_path, caplog):
     folder = dense_record(tmp_path / "x", np.arange(20, 30))
-    examples = examples_of(folder, features=TokenFeatures(tokens=100))
+    examples = examples_of(folder, conditions=NoteTokens(tokens=100))
     with caplog.at_level(logging.WARNING):
         firsts = [place(examples.crops(0)(i)["targets"])[1] for i in range(60)]
     # Fifty onsets at the end fit, or fifty notes that are tied and end; more do not.
@@ -256,36 +276,39 @@ def test_too_dense_crops_give_way_to_others(tmp_path, caplog):
 
 def test_a_record_that_is_dense_all_over_is_an_error_that_names_it(tmp_path):
     folder = dense_record(tmp_path / "x", np.arange(64))
-    examples = examples_of(folder, features=TokenFeatures(tokens=100))
+    examples = examples_of(folder, conditions=NoteTokens(tokens=100))
     for get in (examples.crops(0), examples.grid(), examples.spread(2).__getitem__):
-        with pytest.raises(UserError, match=f"{folder}: record 0 of train: .* than 100 tokens") as error:
+        with pytest.raises(UserError, match=f"{folder}: record 0 of train: .* the model's 100 tokens") as error:
             get(0)
         assert "\n" not in str(error.value)
 
 
 def test_both_containers_give_the_same_examples(folder, tmp_path):
-    everything = dict(features=FrameFeatures(slots=2), context=True, extras=examples_module.EXTRAS)
-    a = examples_of(folder, **everything)
-    b = examples_of(write(tmp_path / "tf", records.TF_RECORD), **everything)
-    for i in range(len(a)):
-        assert_same(a.crops(0)(i), b.crops(0)(i))
+    other = write(tmp_path / "tf", records.TF_RECORD)
+    for conditions in EVERYTHING:
+        a, b = (examples_of(f, conditions=conditions) for f in (folder, other))
+        for i in range(len(a)):
+            assert_same(a.crops(0)(i), b.crops(0)(i))
 
 
 def test_impossible_examples_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="0 frames"):
         examples_of(folder, frames=0)
-    with pytest.raises(UserError, match="'genre'.*choose among"):
-        examples_of(folder, extras=("genre",))
-    with pytest.raises(UserError, match="codecs differ"):
-        examples_of(folder, codec=MelCodec(), extras=("style",))
+    for conditions in (Nothing(), StyleSpectrogram()):
+        with pytest.raises(UserError, match="codecs differ"):
+            len(examples_of(folder, codec=MelCodec(), conditions=conditions))
     with pytest.raises(UserError, match="no shards named test-"):
         len(examples_of(folder, "test"))
-    plain = write(tmp_path / "plain", labels={"name": "x"}, source=None)
-    for extra in ("style", "performance"):
-        with pytest.raises(UserError, match=f"no {extra}; prepare"):
-            examples_of(plain, extras=(extra,))
-    with pytest.raises(UserError, match="no second timbre"):
-        examples_of(plain, extras=("source",)).segment(0, 0)
+    plain = write(tmp_path / "plain", labels={"name": "x"}, source=None, maps=None)
+    for kind, conditions in (("style", StyleSpectrogram()),
+                             ("performance", NoteFrames(performance=PerformanceNumbers())),
+                             ("performance", NoteTokens(performance=PerformanceNumbers()))):
+        with pytest.raises(UserError, match=f"{plain}: its records have no {kind}; prepare"):
+            examples_of(plain, conditions=conditions)
+    for conditions, missing in ((SourceSpectrogram(), "no second timbre"),
+                                (NoteFrames(slots=0, tails=(0.5,)), "no note maps")):
+        with pytest.raises(UserError, match=f"{plain}: its records have {missing}"):
+            examples_of(plain, conditions=conditions).segment(0, 0)
 
 
 def test_folders_that_are_not_whole_are_refused(tmp_path):
@@ -326,7 +349,7 @@ def test_messages_that_are_no_records_are_named(tmp_path, damage):
 
 
 def test_records_of_other_shapes_are_followed_by_silence(folder):
-    long = examples_of(folder, frames=100, context=True)
+    long = examples_of(folder, frames=100, conditions=NoteTokens(context=True))
     assert len(long) == 6
     for record, length in enumerate(LENGTHS["train"]):
         example = long.grid()(record)
@@ -336,7 +359,16 @@ def test_records_of_other_shapes_are_followed_by_silence(folder):
     assert dataclasses.replace(long, frames=1).segment(0, 63)["targets"].shape == (1, 3)
 
 
-@pytest.mark.parametrize("features", [FrameFeatures(grid=FrameGrid(hop=0.01)), TokenFeatures(hop=0.01)])
-def test_notes_on_other_frames_than_the_spectrograms_are_refused(folder, features):
-    with pytest.raises(UserError, match="frames of 0.01 s, and the codec of 0.02 s"):
-        Examples(folder=folder, split="train", codec=CODEC, frames=T, features=features)
+@pytest.mark.parametrize("conditions", [NoteFrames(ring=0.0), NoteTokens(tokens=400)],
+                         ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("codec", [MelCodec(mels=3, hop=160, window=640),  # 10 ms
+                                   MelCodec(mels=3, sample_rate=24000, hop=960, window=960)])  # 40 ms
+def test_notes_are_on_the_spectrograms_frames_whatever_the_hop(tmp_path, conditions, codec):
+    folder, hop = write(tmp_path / "x", codec=codec), codec.hop / codec.sample_rate
+    examples = Examples(folder=folder, split="train", codec=codec, frames=T, conditions=conditions)
+    for record, first in ((0, 0), (0, 37), (5, 50)):
+        notes = example_notes(examples.segment(record, first), conditions.events, hop)
+        new = notes[notes.start > 1e-6]  # others are tied in
+        # Tokens come in steps of 10 ms.
+        np.testing.assert_allclose(new.start, hop * (new.pitch - first) + 0.005, atol=0.0051)
+        assert set(new.pitch.tolist()) >= set(range(first + 1, first + T - 1))

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 from layouts.memory import MemorySet, Samples, item
+from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.data import records
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.note_maps import add_note_maps
@@ -13,7 +15,6 @@ from music_diffusion.data.shards import read_facts, write_facts
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import split_variables
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
@@ -29,7 +30,7 @@ MODEL = FrameDiffusionModel(config=ScoreDenoiserConfig(
 
 @pytest.fixture(scope="module")
 def params():
-    return split_variables(MODEL.init(jax.random.key(0), {}))[0]
+    return split_variables(compiled.init(MODEL))[0]
 
 
 @pytest.fixture

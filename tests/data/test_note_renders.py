@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from reference import needs
 from reference.mel_oracle import hertz_to_mel
 from reference.soundfont_file import expected_hertz, soundfont
 
@@ -92,8 +93,7 @@ def test_rows_are_a_function_of_seed_and_program():
 
 
 def test_a_font_of_sines_gives_rows_that_peak_at_the_notes_pitch(tmp_path):
-    pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth",
-                        exc_type=ImportError)
+    needs.module("fluidsynth")
     (tmp_path / "sines.sf2").write_bytes(soundfont())
     renderer = SoundFontRenderer(path=str(tmp_path / "sines.sf2"))
     rows = note_rows(5, 12, 0, renderer=renderer, codec=CODEC, grid=GRID,
@@ -118,8 +118,7 @@ def test_notes_struct_is_sorted_so_rows_follow_time():
 
 
 def test_rows_of_all_programs_are_one_file_and_finished_programs_are_kept(tmp_path):
-    pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth",
-                        exc_type=ImportError)
+    needs.module("fluidsynth")
     (tmp_path / "sines.sf2").write_bytes(soundfont())
     plan = NoteRowPlan(soundfont=str(tmp_path / "sines.sf2"), notes_per_program=1, workers=1, seed=3,
                        sampling=NoteSampling(longest=0.06))
@@ -149,8 +148,7 @@ def test_rows_of_all_programs_are_one_file_and_finished_programs_are_kept(tmp_pa
 
 
 def test_rows_of_a_missing_font_are_an_error_before_anything_is_written(tmp_path):
-    pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth",
-                        exc_type=ImportError)
+    needs.module("fluidsynth")
     with pytest.raises(UserError, match="nowhere.sf2"):
         write_note_rows(NoteRowPlan(soundfont="nowhere.sf2"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

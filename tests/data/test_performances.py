@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers
+from music_diffusion.conditions.performances import write_performances
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.performances import add_performances, performances_of, read_told
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.shards import ShardMember, ShardPlan, write_shards
 from music_diffusion.errors import UserError
-from music_diffusion.conditions.performances import write_performances
 from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec(mels=3)
+every_member = pytest.mark.parametrize("conditions", [NoteFrames(slots=0), NoteTokens()],
+                                       ids=["frames", "tokens"])
 # name of the item, performance, frames, program (or None for drums), seconds that its note sounds
 ROWS = (("a", "hall", 3000, 40, 30.0), ("a+1", "hall", 2900, 40, 29.0), ("b", "hall", 1500, None, 2.0),
         ("c-2", "booth", 600, 0, 5.0))
@@ -57,18 +62,24 @@ def test_folders_add_up_in_order(tmp_path):
     assert listed.names == ("booth", "hall", "attic") and listed.default == "hall"
 
 
-def test_file_numbers_the_examples(tmp_path):
+def numbered(conditions, **options):
+    """The same conditions with numbers of performances."""
+    return dataclasses.replace(conditions, performance=PerformanceNumbers(**options))
+
+
+@every_member
+def test_file_numbers_the_examples(tmp_path, conditions):
     """Not the order of the folder's own names."""
     folder, path = folder_of(tmp_path / "d"), tmp_path / "p.json"
     more = folder_of(tmp_path / "more", [("z", "attic", 500, 0, 1.0)])
     write_performances(path, add_performances(more, path))
     write_performances(path, add_performances(folder, path))
-    wanted = dict(folder=folder, split="train", codec=CODEC, extras=("performance",))
-    examples = Examples(**wanted, performances=str(path))
+    wanted = dict(folder=folder, split="train", codec=CODEC)
+    examples = Examples(**wanted, conditions=numbered(conditions, file=str(path)))
     found = {int(examples.segment(i, 0)["performance"]) for i in range(len(ROWS))}
     assert found == {1, 2}
     with pytest.raises(UserError, match="'booth' is no performance"):
-        Examples(**wanted, performances=str(write_one(tmp_path)))
+        Examples(**wanted, conditions=numbered(conditions, file=str(write_one(tmp_path))))
 
 
 def write_one(tmp_path):
@@ -78,19 +89,22 @@ def write_one(tmp_path):
     return path
 
 
-def test_names_and_rows_must_be_as_many(tmp_path):
+@every_member
+def test_names_and_rows_must_be_as_many(tmp_path, conditions):
     folder, path = folder_of(tmp_path / "d"), tmp_path / "p.json"
     write_performances(path, add_performances(folder, path))
-    for performance in (True, str(path)):
-        source = RecordSource(folder=folder, codec=CODEC, features=None, performance=performance)
-        next(dataclasses.replace(source, performance_count=2).train_iterator(2, seed=0))
+    for file in (None, str(path)):
+        sources = [RecordSource(folder=folder, codec=CODEC,
+                                conditions=numbered(conditions, file=file, count=count)) for count in (2, 3)]
+        next(sources[0].train_iterator(2, seed=0))
         with pytest.raises(UserError, match="names 2 performances, and the model has 3; set NUM_PERF"):
-            dataclasses.replace(source, performance_count=3).train_iterator(2, seed=0)
+            sources[1].train_iterator(2, seed=0)
 
 
-def test_all_of_one_number(tmp_path):
+@every_member
+def test_all_of_one_number(tmp_path, conditions):
     folder = folder_of(tmp_path / "d", label=None)
-    batch = next(RecordSource(folder=folder, codec=CODEC, features=None, only_performance=4)
+    batch = next(RecordSource(folder=folder, codec=CODEC, conditions=numbered(conditions, only=4))
                  .train_iterator(3, seed=0))
     assert batch["performance"].tolist() == [4, 4, 4] and batch["performance"].dtype == np.int32
 

@@ -8,8 +8,11 @@ import pytest
 from reference.sharded import check_loads, check_shards
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
+from music_diffusion.conditions.performances import Performance, Performances, write_performances
+from music_diffusion.conditions.spectrograms import Nothing
 from music_diffusion.data import examples, pipeline, records
-from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.pipeline import (
     MixtureSource,
@@ -18,7 +21,6 @@ from music_diffusion.data.pipeline import (
     RecordSource,
 )
 from music_diffusion.errors import UserError
-from music_diffusion.conditions.performances import Performance, Performances, write_performances
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 
@@ -50,7 +52,7 @@ def write_folder(folder, with_maps=False):
                         (clock_record(100 + n, with_maps) for n in range(VALIDATION)))
     records.write_manifest(folder, codec=CODEC.to_dict())
     return RecordSource(folder=str(folder), codec=CODEC, frames=FRAMES,
-                        features=FrameFeatures(slots=2, grid=FrameGrid(tail=0.0)))
+                        conditions=NoteFrames(slots=2, ring=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +93,14 @@ def test_features_are_those_of_the_frame_functions():
     notes = Notes(start, start + 0.1, rng.integers(0, 128, 9), rng.integers(1, 128, 9),
                   rng.integers(0, 128, 9), np.zeros(9))
     grid = FrameGrid()
-    got = FrameFeatures(slots=3, grid=grid)(notes, 0.1, 8)
+    got = NoteFrames(slots=3).of_notes(notes, 0.1, 8, CODEC, slots=3)
     want = slot_features(notes, 0.1, 8, grid, 3)
     want.pop("dropped")
     assert got.keys() == {"roll"} | {f"slot_{k}" for k in want}
     for name, value in want.items():
         np.testing.assert_array_equal(got[f"slot_{name}"], value)
     np.testing.assert_array_equal(got["roll"], roll_features(notes, 0.1, 8, grid))
-    assert FrameFeatures(slots=0)(notes, 0.1, 8).keys() == {"roll"}
+    assert NoteFrames().of_notes(notes, 0.1, 8, CODEC).keys() == {"roll"}
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_others(source):
@@ -142,7 +144,7 @@ def test_iterators_resume_where_they_were(source):
 
 def test_shards_are_parts_of_the_one_stream(source):
     check_shards(source)
-    check_shards(dataclasses.replace(source, shuffle=False, context=True))
+    check_shards(dataclasses.replace(source, shuffle=False, conditions=NoteTokens(context=True)))
     check_loads(source, examples._Crops, "__call__", lambda _, position: position)
 
 
@@ -166,7 +168,7 @@ def test_evaluation_is_spread_over_the_validation_split_and_the_same_every_time(
 
 def test_maps_are_cut_with_the_spectrogram(tmp_path):
     source = write_folder(tmp_path / "mapped", with_maps=True)
-    source = dataclasses.replace(source, features=FrameFeatures(slots=0))
+    source = dataclasses.replace(source, conditions=NoteFrames(slots=0))
     batch = next(source.train_iterator(4, 0))
     assert set(batch) == {"targets", "roll", "maps"} and batch["maps"].dtype == np.float32
     for maps, (_, first) in zip(batch["maps"], places(batch), strict=True):
@@ -191,8 +193,9 @@ def test_wrong_folders_are_one_line_errors(source, tmp_path):
 
 
 def test_records_shorter_than_segments_are_followed_by_silence(source):
-    long = dataclasses.replace(source, frames=LENGTH + 5, features=None)
-    short, whole = (next(dataclasses.replace(source, frames=n, features=None).eval_batches(1))["targets"]
+    source = dataclasses.replace(source, conditions=Nothing())
+    long = dataclasses.replace(source, frames=LENGTH + 5)
+    short, whole = (next(dataclasses.replace(source, frames=n).eval_batches(1))["targets"]
                     for n in (LENGTH + 5, LENGTH))
     np.testing.assert_array_equal(short[:, :LENGTH], whole)
     np.testing.assert_array_equal(short[:, LENGTH:], np.float32(CODEC.scale(np.log(CODEC.clip_min))))

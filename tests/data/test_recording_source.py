@@ -454,7 +454,7 @@ def make(folder, changes):
 @pytest.mark.parametrize("changes, split, reason", [
     ({"table": False}, "train", "no renders.csv"), ({"mid": False}, "train", "no notes"),
     ({"rate": 8000}, "train", "8000 Hz, not 16000"), ({}, "validation", "no file of split validation"),
-    ({"columns": COLUMNS[:-1]}, "train", "lacks columns")])
+    ({"columns": COLUMNS[:-1]}, "train", f"has no column '{COLUMNS[-1]}'")])
 def test_other_folders_are_refused_in_one_line(tmp_path, changes, split, reason):
     source = make(tmp_path, changes)
     with pytest.raises(UserError, match=reason) as error:

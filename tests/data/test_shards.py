@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from layouts.memory import ListMaker
+from reference import needs
 
 from music_diffusion.data import records, shards
 from music_diffusion.data.parallel import run_tasks
@@ -265,8 +266,8 @@ def small_disk(tmp_path):
         return subprocess.run(["mount", "-t", "tmpfs", "-o", *options, "tmpfs", folder],
                               capture_output=True)
 
-    if os.name != "posix" or os.geteuid() or mount("size=200k").returncode:
-        pytest.skip("no right to mount a disk")
+    needs.programs("mount")
+    needs.mounted(mount("size=200k").returncode)
     yield folder, lambda: mount("remount,size=8m").returncode
     subprocess.run(["umount", "--lazy", folder], check=True)
 

@@ -4,16 +4,14 @@ import sys
 
 import numpy as np
 import pytest
+from reference import needs
 from reference.soundfont_file import expected_hertz, soundfont
 
 from music_diffusion.data.soundfont import SoundFontRenderer
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
-try:
-    import fluidsynth  # noqa: F401
-except ImportError:
-    pytest.skip("needs FluidSynth (libfluidsynth) and pyfluidsynth", allow_module_level=True)
+needs.module("fluidsynth")
 
 RATE = 16000
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import wire
+from reference import needs
 
 from music_diffusion.data import tf_example
 from music_diffusion.data.tf_example import parse, parse_floats, serialize
@@ -91,7 +92,7 @@ def test_says_what_to_install(monkeypatch):
 
 
 def test_tensorflow_reads_and_writes_the_same():
-    tf = pytest.importorskip("tensorflow")
+    tf = needs.module("tensorflow")
     kinds = {"audio": tf.train.Feature(bytes_list=tf.train.BytesList(value=FEATURES["audio"])),
              "gain": tf.train.Feature(float_list=tf.train.FloatList(value=FEATURES["gain"])),
              "id": tf.train.Feature(int64_list=tf.train.Int64List(value=FEATURES["id"])),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import wire
+from reference import needs
 
 from music_diffusion.data import tf_records
 from music_diffusion.data.tf_records import (
@@ -143,7 +144,7 @@ def test_says_what_to_install(path, monkeypatch):
 
 
 def test_tensorflow_reads_and_writes_the_same(path, tmp_path):
-    tf = pytest.importorskip("tensorflow")
+    tf = needs.module("tensorflow")
     written = tmp_path / "ours.tfrecord"
     write_tf_records(written, MESSAGES)
     assert list(tf.data.TFRecordDataset(str(written)).as_numpy_iterator()) == MESSAGES

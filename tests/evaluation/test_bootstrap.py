@@ -95,3 +95,26 @@ def test_files():
 def test_wrong_settings(wrong):
     with pytest.raises(ValueError, match="need"):
         bootstrap_interval(np.mean, [np.ones((2, 1)), np.ones((2, 1))], **wrong)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (0.9, 1.0), (0.0, 0.02)])
+def test_an_interval_of_shares_holds_shares_alone(seed, ends):
+    """With few draws the bias of a mean is noise, which moves the ends of skewed scores beyond."""
+    rng = np.random.default_rng(seed)
+    clips = [np.full((1, 1), rng.choice(ends)) for _ in range(4)]
+    free = bootstrap_interval(np.mean, clips, draws=20, seed=seed)
+    held = bootstrap_interval(np.mean, clips, draws=20, seed=seed, bounds=(0.0, 1.0))
+    assert 0 <= held.low <= held.high <= 1 and held.bias == free.bias
+    assert held.low == max(0.0, free.low) and held.high == min(1.0, free.high)
+
+
+def test_that_test_can_fail():
+    """Without bounds some interval of those reaches beyond."""
+    rng = np.random.default_rng(1)
+    beyond = 0
+    for seed in range(20):
+        clips = [np.full((1, 1), x) for x in rng.choice([0.0, 1.0], size=4)]
+        interval = bootstrap_interval(np.mean, clips, draws=20, seed=seed)
+        beyond += interval.low < 0 or interval.high > 1
+    assert beyond > 2

@@ -5,9 +5,9 @@ import pytest
 from scipy.fft import dct
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.cli.embedders import load_embedder
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.mfcc import COEFFICIENTS, WINDOW, MFCCEmbedder
+from music_diffusion.workflows.embedders import load_embedder
 
 RATE = 16000
 

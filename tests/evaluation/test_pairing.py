@@ -1,6 +1,7 @@
 """Which files belong together, by name, and every kind of mismatch that names tell."""
 
 import dataclasses
+import os
 import pathlib
 
 import pytest
@@ -141,7 +142,8 @@ def test_groups_come_from_either_side_and_gaps_are_named(folders, tmp_path):
 
 
 @pytest.mark.parametrize("text, word", [
-    ("name,group\na,A\n", "no column 'file'; it has name, group"), ("", "no column 'file'; it has none"),
+    ("name,group\na,A\n", "no column 'file'; it has name, group"),
+    ("", "no column 'file', 'group'; it has none"),
     ("file,band\na,A\n", "no column 'group'"), ("file,group\n,A\n", "no row names a file"),
     ("file,group\nzzz,A\n", "no row is about a file")])
 def test_unusable_tables_are_refused(folders, tmp_path, text, word):
@@ -152,10 +154,11 @@ def test_unusable_tables_are_refused(folders, tmp_path, text, word):
 
 def test_a_table_that_is_missing_or_in_another_encoding(folders, tmp_path):
     plan = folders(["a.wav"], ["a.wav"], groups=str(tmp_path / "none.csv"))
-    with pytest.raises(UserError, match="none.csv: No such file"):
+    with pytest.raises(UserError, match="none.csv: cannot be read .No such file"):
         pair_files(plan)
-    with pytest.raises(UserError, match="UTF-8"):
-        GroupTable(group_table(tmp_path, "file,group\nä,A\n", "latin-1"), "group")
+    with pytest.warns(UserWarning, match="is not UTF-8"):
+        table = GroupTable(group_table(tmp_path, "file,group\nä,A\n", "latin-1"), "group")
+    assert table.of("x/ä.wav") == "A"
 
 
 def test_every_problem_has_a_heading(folders):
@@ -178,3 +181,19 @@ def test_settings_that_cannot_be_are_refused(settings, word):
 def test_embeddings_are_named_once():
     plan = EvaluationPlan(generated="a", reference="b", embeddings=["x", "y", "x"])
     assert plan.embeddings == ("x", "y")
+
+
+SPELLINGS = ["caf\u00e9", "cafe\u0301", os.fsdecode(b"caf\xe9")]  # the two normal forms, and Latin-1
+
+
+@pytest.mark.parametrize("generated", SPELLINGS)
+@pytest.mark.parametrize("reference", SPELLINGS)
+def test_names_that_look_alike_belong_together(folders, tmp_path, generated, reference):
+    plan = folders([f"{generated}.wav", "b.wav"], [f"{reference}.wav", "b.wav"],
+                   [f"{reference}.mid", "b.mid"],
+                   groups=group_table(tmp_path, f"file,group\n{SPELLINGS[0]}.wav,A\nb,B\n"))
+    pairing = pair_files(plan)
+    assert not pairing.problems
+    for item, name, group in zip(pairing.items, ("b", SPELLINGS[0]), "BA", strict=True):
+        assert item.paired and item.notes and item.name == name and item.group == group
+        assert os.path.exists(item.generated)

@@ -2,8 +2,8 @@
 
 import collections
 
-from music_diffusion.evaluation.performance_plan import draw_performances
 from music_diffusion.conditions.performances import Performance
+from music_diffusion.evaluation.performance_plan import draw_performances
 
 ALL = [Performance(name="trio", instruments=("Violin", "Cello", "Piano")),
        Performance(name="violin", instruments=("Violin",)), Performance(name="unknown"),

@@ -349,11 +349,19 @@ def test_sounds_are_decoded_once_and_only_if_asked_for():
 
 
 def test_the_peak_is_that_of_the_mix(tmp_path):
-    """Channels that cancel are silent in mono, which is what is scored."""
-    soundfile.write(tmp_path / "a.wav", np.stack([NOISE, -NOISE], axis=1), RATE)
+    """The mix is what is scored: of channels that are silent, silence."""
+    soundfile.write(tmp_path / "a.wav", np.zeros((len(NOISE), 2)), RATE)
     wave, facts = read_start(str(tmp_path / "a.wav"), 60.0)
     assert facts.silent and facts.channels == 2 and wave.channels == 1
     assert usable("generated", facts, 0.5) and not usable("reference", facts, 0.5)
+
+
+def test_inverted_stereo_is_scored_by_its_sound(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.stack([NOISE, -NOISE], axis=1), RATE)
+    with pytest.warns(UserWarning, match="cancel each other"):
+        wave, facts = read_start(str(tmp_path / "a.wav"), 60.0)
+    assert not facts.silent and facts.peak == pytest.approx(np.abs(NOISE).max(), abs=1e-4)
+    np.testing.assert_allclose(wave.samples, NOISE, atol=1e-4)
 
 
 def test_spectral_scores_stop_at_the_shorter_end():

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from reference import needs
 
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation import tensorflow_embeddings
@@ -22,8 +23,8 @@ VGGISH_HOP, TRILL_HOP = 15360, 2720
 
 @pytest.fixture(scope="module")
 def tensorflow():
-    module = pytest.importorskip("tensorflow", reason="needs the extra hub")
-    pytest.importorskip("tensorflow_hub", reason="needs the extra hub")
+    module = needs.module("tensorflow")
+    needs.module("tensorflow_hub")
     return module
 
 

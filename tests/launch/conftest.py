@@ -58,7 +58,7 @@ class Shell:
             **environment: str) -> subprocess.CompletedProcess:
         """`start`, and the end of it: returncode, stdout, stderr."""
         process = self.start(script, *arguments, **environment)
-        out, error = process.communicate(timeout=120)
+        out, error = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 

@@ -132,23 +132,22 @@ def test_a_signal_reaches_every_process_once(shell, number, code):
 for name in TERM INT; do trap "echo $name >>$FOLDER/signals; got=\\$((got + 1))" $name; done
 got=0
 : >$FOLDER/ready${@: -1}
-for ((i = 0; i < 400 && !got; i++)); do sleep 0.05; done
+for ((i = 0; i < 12000 && !got; i++)); do sleep 0.05; done
 sleep ${@: -1}.5  # as if it saved, one longer than the other; a second signal would be written down
 exit $1""".replace("$1", str(code))))
     process = shell.start("gpus.sh", "--process_per_gpu", "--gpus=0,1", "--model_dir=x")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not all(
             (shell.folder / f"ready{i}").exists() for i in range(2)):
         time.sleep(0.05)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == code
     assert (shell.folder / "signals").read_text().split() == [number.name[3:]] * 2
 
 
 def test_it_really_trains(tmp_path):
-    environment = os.environ | {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu",
-                                "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = os.environ | {"PYTHON": sys.executable}
     command = ["bash", str(ROOT / "launch" / "local.sh"), "--gin_file=recipes/tiny.gin",
                "--gin.TOTAL_STEPS=2", "--gin.T5Config.decoder_layers=1",
                "--gin.TrainConfig.log_every=1", "--gin.TrainConfig.eval_every=0", "--model_dir=my run"]

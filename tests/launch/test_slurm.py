@@ -48,11 +48,11 @@ def test_only_a_stopped_job_that_still_runs_returns_to_the_queue(cluster, code, 
 def test_a_signal_for_the_shell_leaves_time_to_save(cluster):
     cluster.stub("srun", ": >$FOLDER/ready; sleep 1; : >$FOLDER/saved; exit 143")
     process = cluster.start("slurm.sh", "--model_dir=x")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not (cluster.folder / "ready").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == 143 and (cluster.folder / "saved").exists()
     assert cluster.calls("scontrol") == [["requeue", "77"]]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from reference import compiled
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.adaptation import AdaptationModel, MapModel, grown, losses_of
@@ -19,7 +20,7 @@ from music_diffusion.networks.score_denoiser import ScoreDenoiserConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.notes.frames import ROLL_CHANNELS
 from music_diffusion.training.optimizers import adamw
-from music_diffusion.training.state import init_state, make_train_step
+from music_diffusion.training.state import make_train_step
 
 KNOWN = 3
 
@@ -39,7 +40,7 @@ def base(request):
         performances=table,
         unet=UNet1DConfig(widths=(16, 16), blocks=1, time_features=8, heads=2, head_dim=4))
     model = FrameDiffusionModel(config=config, performance_dropout=0.0)
-    params = random_like(model.init(jax.random.key(0), {})["params"], 1)
+    params = random_like(compiled.init(model)["params"], 1)
     return model, params
 
 
@@ -62,7 +63,7 @@ def adapted(base, batch):
     model, params = base
     adapter = AdaptationModel(model=grown(model), begin_with=1)
     optimizer = adamw(learning_rate=1e-2, weight_decay=0.0)
-    state, _ = init_state(adapter, optimizer, {k: v.shape for k, v in batch.items()}, seed=0, ema=False)
+    state = compiled.first_state(adapter, optimizer, {k: v.shape for k, v in batch.items()})
     state = dataclasses.replace(state, params=adapter.adopt(state.params, params))
     step = jax.jit(make_train_step(adapter, optimizer, seed=0))
     first, losses = state.params, []
@@ -123,7 +124,7 @@ def test_a_second_adaptation_leaves_the_first(base, batch, adapted):
     adapter, _, last, _ = adapted
     merged = adapter.merged(last)
     second = AdaptationModel(model=grown(adapter.model))
-    params = second.adopt(second.init(jax.random.key(0), {})["params"], merged)
+    params = second.adopt(compiled.init(second)["params"], merged)
     params["adapter"] = random_like(params["adapter"], 3)
     twice = second.merged(params)
     assert loss(second.model, twice, batch, KNOWN) == pytest.approx(
@@ -148,7 +149,7 @@ def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
     larger = grown(model)
     adapter = AdaptationModel(model=MapModel(model=larger), begin_with=1)
     optimizer = adamw(learning_rate=1e-2, weight_decay=0.0)
-    state, _ = init_state(adapter, optimizer, {k: v.shape for k, v in batch.items()}, seed=0, ema=False)
+    state = compiled.first_state(adapter, optimizer, {k: v.shape for k, v in batch.items()})
     state = dataclasses.replace(state, params=adapter.adopt(state.params, params))
     step = jax.jit(make_train_step(adapter, optimizer, seed=0))
     first = adapter.merged(state.params)
@@ -183,6 +184,6 @@ def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
 def test_goes_on_from_parameters_of_a_training(base):
     model, params = base
     adapter = AdaptationModel(model=grown(model))
-    fresh = adapter.init(jax.random.key(0), {})["params"]
+    fresh = compiled.init(adapter)["params"]
     trained = {"base": random_like(fresh["base"], 4), "adapter": random_like(fresh["adapter"], 5)}
     assert adapter.adopt(fresh, trained) is trained

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from reference import compiled
 from reference.compiled import eval_fn, loss_fn, predict
 from reference.diffusion_oracle import alpha_sigma
 
@@ -53,7 +54,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables(batch):
-    return MODEL.init(jax.random.key(0), {k: v.shape for k, v in batch.items()})
+    return compiled.init(MODEL, {k: v.shape for k, v in batch.items()})
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,7 @@ def timbre_batch(size=32):
 @pytest.fixture(scope="module")
 def timbre():
     model = NoteTimbreModel(config=CONFIG.timbre)
-    return model, split_variables(model.init(jax.random.key(4), {}))[0]
+    return model, split_variables(compiled.init(model, key=4))[0]
 
 
 def test_timbre_loss_is_the_error_where_something_sounds(timbre):
@@ -289,19 +290,19 @@ def test_a_trained_timbre_network_begins_the_denoisers(timbre, tmp_path):
     _, params = timbre
     save_safetensors(tmp_path / "timbre", params, dtype="float32")
     model = dataclasses.replace(MODEL, timbre_weights=str(tmp_path / "timbre"))
-    begun = model.init(jax.random.key(0), {})["params"]
+    begun = compiled.init(model)["params"]
     jax.tree.map(np.testing.assert_array_equal, begun["timbre"], load_safetensors(tmp_path / "timbre"))
-    fresh = MODEL.init(jax.random.key(0), {})["params"]
+    fresh = compiled.init(MODEL)["params"]
     jax.tree.map(np.testing.assert_array_equal, begun["unet"], fresh["unet"])
 
 
 def test_timbre_weights_of_another_size_are_refused(timbre, tmp_path):
     other = NoteTimbreModel(config=dataclasses.replace(CONFIG.timbre, width=4))
-    save_safetensors(tmp_path / "other", split_variables(other.init(RNG, {}))[0])
+    save_safetensors(tmp_path / "other", split_variables(compiled.init(other, key=RNG))[0])
     with pytest.raises(UserError, match="other"):
-        dataclasses.replace(MODEL, timbre_weights=str(tmp_path / "other")).init(RNG, {})
+        compiled.init(dataclasses.replace(MODEL, timbre_weights=str(tmp_path / "other")), key=RNG)
     with pytest.raises(UserError, match="nowhere"):
-        dataclasses.replace(MODEL, timbre_weights="nowhere").init(RNG, {})
+        compiled.init(dataclasses.replace(MODEL, timbre_weights="nowhere"), key=RNG)
 
 
 def test_reverberation_sums_energies():
@@ -340,7 +341,7 @@ def test_maps_made_beforehand_with_performances_and_without():
         timbre=dataclasses.replace(MODEL.config.timbre, performances=table)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), jnp.float32),
-                          model.init(RNG, {})["params"])
+                          compiled.init(model, key=RNG)["params"])
     shape = (2, 8, 3)
     batch = {"slot_program": rng.integers(-1, 129, shape), "slot_pitch": rng.integers(30, 90, shape),
              "slot_velocity": rng.integers(1, 128, shape), "slot_age": rng.uniform(0, 0.2, shape),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import unfreeze
+from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
@@ -167,7 +168,7 @@ def test_a_generator_for_another_codec_is_refused():
 
 def test_of_a_model_it_gives_what_the_model_generates():
     model = SpectrogramInverterModel(codec=CODEC, generator=GENERATORS["istft"].config)
-    params = unfreeze(model.init(jax.random.key(1), {})["params"])
+    params = unfreeze(compiled.init(model, key=1)["params"])
     made = dataclasses.replace(NeuralInverter.of(model, params), chunk_frames=16)
     made.codec.check_same(CODEC)
     mel = sound(30)

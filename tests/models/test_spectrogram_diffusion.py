@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from reference import compiled
 from reference.compiled import eval_fn, loss_fn, predict
 from reference.transformer_oracle import Oracle
 
@@ -50,7 +51,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables(batch):
-    return MODEL.init(jax.random.key(0), {name: x.shape for name, x in batch.items()})
+    return compiled.init(MODEL, {name: x.shape for name, x in batch.items()})
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_parts_are_injected_and_context_can_be_absent(batch):
         config=dataclasses.replace(CONFIG, context=False), parameterization=V(),
         distance=squared, solver=DDIM(), num_steps=2)
     small = {k: batch[k] for k in ("inputs", "targets")}
-    variables = model.init(jax.random.key(0), {k: x.shape for k, x in small.items()})
+    variables = compiled.init(model, {k: x.shape for k, x in small.items()})
     assert "continuous_encoder" not in variables["params"]
     loss, _ = loss_fn(model, variables["params"], small, jax.random.key(0))
     assert np.isfinite(loss)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import compiled
 from reference.compiled import eval_fn, loss_fn, predict
 
 from music_diffusion.audio.codec import MelCodec
@@ -57,7 +58,7 @@ def tones(size=2, samples=SAMPLES, seed=0):
 
 @functools.cache
 def variables_of(model):
-    return split_variables(model.init(RNG, {}))
+    return split_variables(compiled.init(model, key=RNG))
 
 
 def params_of(model):
@@ -81,7 +82,7 @@ def test_mel_becomes_audio_of_its_length():
 def test_the_other_generator_is_a_part_to_exchange():
     model = dataclasses.replace(MODEL, generator=ISTFT, trim_frames=0)
     batch = {"audio": tones()}
-    params = jax.eval_shape(lambda: model.init(RNG, {}))["params"]
+    params = jax.eval_shape(lambda: compiled.init(model, key=RNG))["params"]
     samples = jax.eval_shape(lambda p: model.predict_batch(p, batch, RNG), params)
     assert samples.shape == (2, SAMPLES)
     loss, metrics = jax.eval_shape(lambda p: model.loss_fn(p, batch, RNG), params)

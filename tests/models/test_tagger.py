@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from reference import compiled
 from reference.compiled import eval_fn, predict
 
 from music_diffusion.audio.vggish_mel import VGGishMel
@@ -40,7 +41,7 @@ SAID = Said(fonts=FONTS, front=FRONT, network=MODEL.network, font_weight=2.0, ro
 
 @functools.cache
 def variables():
-    return split_variables(MODEL.init(RNG, MODEL.feature_shapes))
+    return split_variables(compiled.init(MODEL, MODEL.feature_shapes, RNG))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from reference import compiled
 from reference.compiled import eval_fn, predict
 from reference.tiny_transcriber import MODEL as TINY
 
@@ -80,7 +81,7 @@ def as_logits(true):
 
 @functools.cache
 def fresh():
-    return split_variables(MODEL.init(RNG, MODEL.feature_shapes))
+    return split_variables(compiled.init(MODEL, MODEL.feature_shapes, RNG))
 
 
 @functools.cache

@@ -13,11 +13,10 @@ from music_diffusion.notes.activations import (
     NUM_DRUMS,
     NUM_PITCHES,
     Activations,
-    DecodeConfig,
-    decode_notes,
     draw_activations,
     pitch_roll,
 )
+from music_diffusion.notes.decoding import DecodeConfig, decode_notes
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class
 

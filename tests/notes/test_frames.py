@@ -1,20 +1,24 @@
 """Frame features against loops over notes and frames, written from the docstrings."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from music_diffusion.notes import frames as frames_module
 from music_diffusion.notes.frames import (
     DRUMS,
     NUM_CLASSES,
     ROLL_CHANNELS,
     FrameGrid,
+    left_out,
     note_states,
     roll_features,
     slot_features,
+    warn_if_crowded,
 )
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, nearest_slakh_class
@@ -208,3 +212,49 @@ def test_drums_are_one_program_beyond_general_midi():
 def test_a_grid_that_cannot_be_is_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         dataclasses.replace(GRID, **fields)
+
+
+def crowd(count, seed=0, seconds=1.0):
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, seconds, count)
+    return Notes(start, start + rng.uniform(0, 0.3, count), rng.integers(0, 128, count),
+                 rng.integers(1, 128, count), rng.integers(0, 128, count), rng.random(count) < 0.1)
+
+
+@pytest.mark.parametrize("voices", [1, 7, 40])
+def test_of_a_crowd_the_loudest_are_kept_in_every_frame(voices, monkeypatch):
+    """Against a loop over frames; the formula is that of the docstring."""
+    monkeypatch.setattr(frames_module, "ROWS", 100)  # many portions
+    notes, count = crowd(60), 40
+    everything, some = (note_states(notes, 0.1, count, GRID, limit) for limit in (None, voices))
+    rows = 0
+    for frame in range(count):
+        a, b = ({k: v[s["frame"] == frame] for k, v in s.items()} for s in (everything, some))
+        lost = 3 * np.maximum(a["age"], 0) + 60 * np.maximum(a["release"], 0) / GRID.tail
+        loudness = 40 * np.log10(a["velocity"] / 127) - lost
+        best = np.sort(np.argsort(-loudness, kind="stable")[:voices])
+        for name in a:
+            np.testing.assert_array_equal(b[name], a[name][best])
+        rows += len(a["frame"]) - len(best)
+    assert rows == left_out(notes, 0.1, count, GRID, voices)[2]
+
+
+def test_what_is_no_crowd_is_left_as_it_is():
+    notes = crowd(60)
+    most = left_out(notes, 0.0, 50, GRID, 10)[1]
+    a, b = (note_states(notes, 0.0, 50, GRID, limit) for limit in (None, most))
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert left_out(notes, 0.0, 50, GRID, most) == (0, most, 0)
+    assert most == max(np.bincount(a["frame"])) and most > 30
+
+
+def test_a_crowd_is_warned_about_once_and_an_orchestra_is_not():
+    text = "up to 600 notes sound or ring at once; in .* s only the 512"
+    with pytest.warns(UserWarning, match=text) as told:
+        warn_if_crowded(crowd(600, seconds=1e-3), 0.0, 50, GRID)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_crowded(crowd(500), 0.0, 200, GRID)
+        warn_if_crowded(Notes.empty(), 0.0, 200, GRID)

@@ -1,19 +1,18 @@
 """NoteSequence in and out: with a stand-in always, with note-seq itself where it is installed."""
 
-import importlib.util
 import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
+from reference import needs
 
 from music_diffusion.errors import UserError
 from music_diffusion.notes.note_sequence import from_note_sequence, to_note_sequence
 from music_diffusion.notes.notes import Notes
 
-needs_note_seq = pytest.mark.skipif(
-    importlib.util.find_spec("note_seq") is None, reason="note-seq is an optional extra")
+needs_note_seq = needs.installed("note_seq")
 
 
 class Repeated(list):

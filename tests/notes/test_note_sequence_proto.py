@@ -7,6 +7,7 @@ import pytest
 from layouts import wire
 from layouts.common import scale
 from layouts.compare import assert_same_notes
+from reference import needs
 
 from music_diffusion.errors import UserError
 from music_diffusion.notes.note_sequence import from_note_sequence
@@ -56,7 +57,7 @@ def test_other_bytes_are_refused(message):
 
 
 def test_note_seq_reads_and_writes_the_same():
-    note_seq = pytest.importorskip("note_seq")
+    note_seq = needs.module("note_seq")
     values = dict(
         id="/id/1", filename="a.midi", ticks_per_quarter=480, total_time=3.5,
         tempos=[dict(time=0.5, qpm=90.0)],

@@ -1,4 +1,4 @@
-"""The pedal by hand-made cases, and against a slow event-by-event simulation."""
+"""The pedals by hand-made cases, and against a slow event-by-event simulation."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.sustain import apply_sustain
+from music_diffusion.notes.sustain import Pedal, apply_pedals
 
 
 def make(rows):
@@ -17,12 +17,17 @@ def make(rows):
     return Notes(start, end, pitch, np.full(n, 80), np.zeros(n), drum)
 
 
-def ends(rows, pedals, channel=None):
-    """Ends after pedals (time, value) or (time, value, channel); every note on channel 0."""
-    pedals = [(*p, 0)[:3] for p in pedals]
-    time, value, pedal_channel = zip(*pedals, strict=True) if pedals else ((), (), ())
+def pedal(rows):
+    """A pedal from rows (time, value) or (time, value, channel)."""
+    rows = [(*r, 0)[:3] for r in rows]
+    time, value, channel = zip(*rows, strict=True) if rows else ((), (), ())
+    return Pedal(time, channel, value)
+
+
+def ends(rows, sustain, channel=None, sostenuto=()):
+    """Ends after movements of the pedals; every note on channel 0."""
     channel = np.zeros(len(rows), int) if channel is None else np.array(channel)
-    return list(apply_sustain(make(rows), channel, time, pedal_channel, value).end)
+    return list(apply_pedals(make(rows), channel, pedal(sustain), pedal(sostenuto)).end)
 
 
 @pytest.mark.parametrize("rows, pedals, expected", [
@@ -70,9 +75,90 @@ def test_each_channel_has_its_own_pedal_and_repeats():
 
 
 def test_nothing_to_do():
-    assert len(apply_sustain(Notes.empty(), np.zeros(0, int), [0.0], [0], [127])) == 0
+    assert len(apply_pedals(Notes.empty(), np.zeros(0, int), pedal([(0, 127)]))) == 0
     with pytest.raises(ValueError, match="channel"):
-        apply_sustain(make([(0, 1, 60)]), np.zeros(2, int), [0.0], [0], [127])
+        apply_pedals(make([(0, 1, 60)]), np.zeros(2, int), pedal([(0, 127)]))
+    with pytest.raises(ValueError, match="value"):
+        Pedal([0.0], [0], [127, 0])
+
+
+DOWN, UP = 127, 0
+
+
+@pytest.mark.parametrize("rows, sustain, sostenuto, expected", [
+    # a key that is down when the pedal goes down is caught, a later one is not
+    ([(0, 1, 60), (0.7, 1.5, 62)], [], [(0.5, DOWN), (4, UP)], [4, 1.5]),
+    # a key that was released before is not caught
+    ([(0, 1, 60)], [], [(2, DOWN), (4, UP)], [1]),
+    # one that sounds by the other pedal is caught, and goes on when that is lifted
+    ([(0, 1, 60)], [(0, DOWN), (3, UP)], [(2, DOWN), (6, UP)], [6]),
+    # caught, released, and held by the other pedal that was pressed in the meantime
+    ([(0, 1, 60)], [(3, DOWN), (8, UP)], [(0.5, DOWN), (4, UP)], [8]),
+    # in turn, many times
+    ([(0, 1, 60)], [(3, DOWN), (5, UP), (7, DOWN), (9, UP)], [(0.5, DOWN), (4, UP), (4.5, DOWN), (8, UP)],
+     [9]),
+    # not caught: the sostenuto pedal was down before the key; sustain alone counts
+    ([(1, 2, 60)], [(1.5, DOWN), (3, UP)], [(0.5, DOWN), (6, UP)], [3]),
+    # struck again
+    ([(0, 1, 60), (2, 3, 60)], [], [(0.5, DOWN), (6, UP)], [2, 3]),
+    # lifted and pressed again at one time: what it held ends there
+    ([(0, 1, 60)], [], [(0.5, DOWN), (3, UP), (3, DOWN), (5, UP)], [3]),
+    ([(0, 1, 60)], [(0.5, DOWN), (3, UP), (3, DOWN), (5, UP)], [(9, DOWN)], [3]),
+    # never lifted: until the last event; drums are left alone
+    ([(0, 1, 60), (0, 7, 62)], [], [(0.5, DOWN)], [7, 7]),
+    ([(0, 1, 38, True)], [], [(0.5, DOWN), (4, UP)], [1]),
+])
+def test_sostenuto_by_hand(rows, sustain, sostenuto, expected):
+    assert ends(rows, sustain, sostenuto=sostenuto) == expected
+
+
+def simulate_both(rows, sustain, sostenuto):
+    """Every moment in turn: who is held by what; times are integers."""
+    last = max([r[1] for r in rows] + [p[0] for p in sustain + sostenuto])
+    sounding: dict[int, set] = {}  # note → what holds it: "key", "sustain", "sostenuto"
+    ended: dict[int, int] = {}
+    down = {"sustain": False, "sostenuto": False}
+
+    def let_go(now, name, notes):
+        for i in notes:
+            sounding[i].discard(name)
+            if not sounding[i]:
+                ended[i] = now
+                del sounding[i]
+
+    for now in range(last + 1):
+        for i, row in enumerate(rows):
+            if row[0] == now:
+                sounding[i] = {"key"}
+        for name, moves in (("sustain", sustain), ("sostenuto", sostenuto)):
+            for value in (p[1] for p in moves if p[0] == now):
+                if value < 64:
+                    let_go(now, name, list(sounding))
+                elif not down[name]:  # whatever sounds is held
+                    for holds in sounding.values():
+                        holds.add(name)
+                down[name] = value >= 64
+        if down["sustain"]:
+            for holds in sounding.values():
+                holds.add("sustain")
+        let_go(now, "key", [i for i in sounding if rows[i][1] == now])
+    return [ended.get(i, last) for i in range(len(rows))]
+
+
+def moves(first):
+    """Movements of a pedal at every other time."""
+    return st.lists(st.tuples(st.integers(0, 9).map(lambda t: 2 * t + first), st.sampled_from([0, 127])),
+                    max_size=8)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5)), min_size=1, max_size=8),
+       moves(0), moves(1))
+def test_both_pedals_equal_a_simulation(drawn, sustain, sostenuto):
+    # Every note has a pitch of its own; the two pedals never move at the same time.
+    rows = sorted((s, s + d) for s, d in drawn)
+    rows = [(s, e, 40 + i) for i, (s, e) in enumerate(rows)]
+    assert ends(rows, sustain, sostenuto=sostenuto) == simulate_both(rows, sustain, sostenuto)
 
 
 def simulate(rows, pedals, channel):

@@ -9,12 +9,10 @@ import typer
 
 import gin
 from music_diffusion import gin_setup, train
-from music_diffusion.cli import prepare
-from music_diffusion.cli.evaluate_table import table_of
 from music_diffusion.cli.main import app
 from music_diffusion.configuration.print_config import GIVEN
 from music_diffusion.configuration.reads import build, check, reads
-from music_diffusion.data.sets.catalogue import CATALOGUE
+from music_diffusion.workflows.tables import table_of
 
 TRAIN = ["python", "-m", "music_diffusion.train"]
 PROGRAM = "music-diffusion"
@@ -38,6 +36,18 @@ def header(gin_text: str) -> list[str]:
     return lines
 
 
+def parsed(words: list[str]) -> typer.Context:
+    """Parses the words of a command, of groups too. Raises an error for what the program does not take."""
+    command, path, rest = typer.main.get_command(app), PROGRAM, list(words)
+    context = command.make_context(path, [])
+    while hasattr(command, "commands"):
+        path, *rest = rest
+        command = command.get_command(context, path)
+        assert command is not None, words
+        context = command.make_context(path, [] if hasattr(command, "commands") else list(rest))
+    return context
+
+
 class Checker:
     """Takes commands in their order; later ones may name the runs of earlier ones.
 
@@ -54,15 +64,13 @@ class Checker:
             self._train(words[3:])
             return
         name, rest = words[1], words[2:]
-        context = typer.main.get_command(app).commands[name].make_context(name, list(rest))
+        context = parsed(words[1:])
         if name == "train" and context.params["gin_file"]:
             self._train(rest)
-        elif name == "prepare" and context.params["kind"] == "release":
+        elif words[1:3] == ["models", "release"]:
             self._release(context.params)
-        elif name == "prepare":
-            assert context.params["kind"] in (*prepare.KINDS, *CATALOGUE)
         elif name == "evaluate" and context.params["gin_file"]:
-            bindings = context.params["binding"] or []
+            bindings = context.params["bindings"] or []
             table_of(context.params["gin_file"], bindings)
             check(reads("evaluated"), bindings)
 
@@ -76,12 +84,12 @@ class Checker:
             self.runs[arguments.model_dir] = gin.config_str()
 
     def _release(self, params: dict) -> None:
-        text = self.runs[params["source"]]
+        text = self.runs[params["run"]]
         with gin_setup.private_gin() as private:
             gin_setup.register_configurables()
             private.parse_config(text)
             private.parse_config(f"released.model = {private.query_parameter('train.model')}")
-            bindings = params["binding"] or []
+            bindings = params["bindings"] or []
             private.parse_config(bindings)
             check(reads("released"), bindings)
-            self.released[params["destination"]] = build("released")["model"]
+            self.released[params["output"]] = build("released")["model"]

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 
-import jax
-import numpy as np
-from flax.core import unfreeze
-from flax.traverse_util import flatten_dict, unflatten_dict
 from reference import tiny_release
 
 from music_diffusion.conditions.performances import (
@@ -37,15 +32,9 @@ PERFORMANCES = Performances(default="studio", performances=(
     Performance(name="church", source="b.sf2", minutes=5.0), Performance(name="kim")))
 
 
-@functools.cache
 def tiny_params(seed: int = 0) -> dict:
-    """Random where a fresh network is zero, so that performances show; fits float16. Not to be changed."""
-    rng = np.random.default_rng(seed)
-    flat = flatten_dict(unfreeze(MODEL.init(jax.random.key(seed), {})["params"]))
-    return unflatten_dict({
-        k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * any(
-            name in ("unet", "map_film", "performed", "film_0") for name in k[:2]),
-                      np.float16).astype(np.float32) for k, v in flat.items()})
+    """Random where a fresh network is zero, so that performances show; fits float16."""
+    return tiny_release.tiny_params(MODEL, seed)
 
 
 def write_release(folder: pathlib.Path, params: dict, listed: Performances | None = PERFORMANCES

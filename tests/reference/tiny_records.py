@@ -90,9 +90,9 @@ def tones(notes: Notes, seconds: float, harmonic: int = 1) -> np.ndarray:
     return out
 
 
-def write_records(folder: pathlib.Path, data_set: TinySet = TinySet(), name: str = "tiny", **options
-                  ) -> str:
+def write_records(folder: pathlib.Path, data_set: TinySet = TinySet(), name: str = "tiny",
+                  codec: MelCodec = CODEC, **options) -> str:
     """Builds the folder and returns its name."""
-    plan = BuildPlan(codec=CODEC, frames=600, workers=1, shards=2, **options)
+    plan = BuildPlan(codec=codec, frames=600, workers=1, shards=2, **options)
     build(data_set, name, plan, str(folder))
     return str(folder)

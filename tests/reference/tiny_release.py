@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
 import numpy as np
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
+from reference import compiled
 
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.conditions.performances import (
     FILE,
     Performance,
     Performances,
     write_performances,
 )
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
@@ -56,10 +58,15 @@ def with_performances() -> FrameDiffusionModel:
         MODEL.config, timbre=timbre, performances=PERFORMANCES))
 
 
-def tiny_params(model: FrameDiffusionModel = MODEL) -> dict:
+def tiny_params(model: FrameDiffusionModel = MODEL, seed: int = 0) -> dict:
     """Random where a fresh network is zero, so that noise and notes both show; fits float16."""
-    rng = np.random.default_rng(0)
-    flat = flatten_dict(unfreeze(model.init(jax.random.key(0), {})["params"]))
+    return jax.tree.map(np.copy, _tiny_params(model, seed))
+
+
+@functools.cache
+def _tiny_params(model: FrameDiffusionModel, seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    flat = flatten_dict(unfreeze(jax.jit(lambda: compiled.init(model, key=seed)["params"])()))
     zero = ("unet", "map_film", "performed", "film_0")
     return unflatten_dict({
         k: np.asarray(v + 0.1 * rng.normal(size=v.shape) * any(name in zero for name in k[:2]), np.float16)

@@ -17,7 +17,8 @@ import numpy as np
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.data.synthetic import TRAIN_SEGMENTS, SyntheticSource
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
@@ -77,7 +78,7 @@ def spectrogram_diffusion():
         vocab_size=1536, max_tokens=TOKENS, frames=FRAMES, context_frames=FRAMES,
         mel_bins=CODEC.mels, dropout_rate=0.1, context=True)
     return (SpectrogramDiffusionModel(config=config, codec=CODEC),
-            Pieces(codec=CODEC, frames=FRAMES, notes=3, features=TokenFeatures(tokens=TOKENS),
+            Pieces(codec=CODEC, frames=FRAMES, notes=3, conditions=NoteTokens(tokens=TOKENS),
                    context=True),
             adafactor(learning_rate=1e-3))
 
@@ -89,7 +90,7 @@ def frame_diffusion():
         unet=UNet1DConfig(widths=(16, 16), blocks=1, time_features=4, heads=2, head_dim=8,
                           output=CODEC.mels))
     return (FrameDiffusionModel(config=config, train_timbre=True),
-            Pieces(codec=CODEC, frames=FRAMES, notes=3, features=FrameFeatures(slots=4)),
+            Pieces(codec=CODEC, frames=FRAMES, notes=3, conditions=NoteFrames(slots=4)),
             adamw(learning_rate=1e-3))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax.linen import partitioning
 
 from music_diffusion.data.sharding import shard_batches
+from music_diffusion.models.base import ModelBase
 
 IN, HIDDEN, OUT = 8, 16, 4
 
@@ -29,7 +30,7 @@ class _Net(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyModel:
+class ToyModel(ModelBase):
     """y = x W U + b by least squares, with optional noise from the step's key."""
 
     noise: float = 0.0  # standard deviation added to the inputs while training

@@ -125,11 +125,11 @@ ZOO = {
         bindings=(*STEPS, *SMALL_CODEC, *TINY_T5, "BATCH_SIZE = 8", "T5Config.mel_bins = 16",
                   "T5Config.frames = 32", "T5Config.context_frames = 32", "T5Config.max_tokens = 128",
                   "RecordSource.frames = 32", "RecordSource.codec = @MelCodec()",
-                  "RecordSource.eval_batch_count = 2", "TokenFeatures.tokens = 128")),
+                  "RecordSource.eval_batch_count = 2", "NoteTokens.tokens = 128")),
     "frame_diffusion": ZooMember(
         recipe="default.gin", data=small_records, renders=True,
         fast=("FrameDiffusionModel.num_steps=2",), bindings=(
-            *STEPS, *SMALL_CODEC, *WARM, "RecordSource.frames = 32", "FrameFeatures.slots = 4",
+            *STEPS, *SMALL_CODEC, *WARM, "RecordSource.frames = 32", "NoteFrames.slots = 4",
             "RecordSource.codec = @MelCodec()", "RecordSource.eval_batch_count = 2",
             "NoteTimbreConfig.width = 8", "NoteTimbreConfig.layers = 1",
             "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1",

@@ -6,13 +6,13 @@ import pytest
 from reference import tiny_release
 from reference.tiny_performances import GIN, MODEL, PERFORMANCES, tiny_params, write_release
 
-from music_diffusion.errors import UserError
 from music_diffusion.conditions.performances import (
     FILE,
     read_performances,
     table_digest,
     write_performances,
 )
+from music_diffusion.errors import UserError
 from music_diffusion.models.weights import WEIGHTS, load_safetensors
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.release import release

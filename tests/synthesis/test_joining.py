@@ -1,5 +1,5 @@
 import dataclasses
-import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.diffusion_oracle import gaussian_x0
+from reference.toy_generator import Dice, F, Gaussian, Numbered, Places
 
-from music_diffusion.diffusion.parameterizations import X0
-from music_diffusion.diffusion.sampling import sample
-from music_diffusion.diffusion.schedules import CosineSchedule
 from music_diffusion.diffusion.solvers import DDIM, DDPM
 from music_diffusion.errors import UserError
-from music_diffusion.synthesis.joining import NOISE_BLOCK, Windows, noise, overlapped
+from music_diffusion.synthesis import overlap as module
+from music_diffusion.synthesis.joining import NOISE_BLOCK, Windows, noise
+from music_diffusion.synthesis.overlap import OverlapJoining
 
-F = 3
 WINDOWS = Windows(frames=96, overlap=32, group=3)
 
 
@@ -92,16 +91,24 @@ def test_noise_is_white_and_normal():
 
 
 class Recorder:
-    """A sampler that knows the data; fades as the real one does."""
+    """A sampler of groups that knows the data; fades as the real one does."""
 
     def __init__(self, w, x):
-        self.windows, self.calls = w, []
+        self.calls = []
         self.data = np.pad(x, ((0, w.span), (0, 0)))
 
-    def __call__(self, first, z_T, key, known, has_known):
+    def __call__(self, model, windows, params, batch, z_T, key, known, has_known):
+        first = int(batch["frame"][0, 0])
+        np.testing.assert_array_equal(batch["frame"][:, 0], windows.firsts(first))
         self.calls.append((first, np.asarray(z_T), np.asarray(known), bool(has_known), key))
-        x0 = self.windows.cut(jnp.asarray(self.data[first:first + self.windows.span]))
-        return self.windows.join(self.windows.fade(x0, known, has_known))
+        x0 = windows.cut(jnp.asarray(self.data[first:first + windows.span]))
+        return windows.join(windows.fade(x0, known, has_known))
+
+
+def overlapped(sampler, w, frames, seed, progress=None):
+    """The parts of a piece whose groups are drawn by `sampler`."""
+    with mock.patch.object(module, "_SAMPLE", sampler):
+        return list(OverlapJoining(windows=w).stream(Dice(), {}, Places(frames=frames), seed, progress))
 
 
 @pytest.mark.slow
@@ -110,12 +117,12 @@ class Recorder:
 def test_the_parts_are_the_piece_whatever_its_length(w, frames):
     x = data(frames)
     recorder, done = Recorder(w, x), []
-    parts = list(overlapped(recorder, w, frames, F, seed=0, progress=done.append))
+    parts = overlapped(recorder, w, frames, 0, done.append)
     np.testing.assert_allclose(np.concatenate(parts), x, atol=1e-6)
     assert all(len(p) for p in parts)
     assert done == sorted(done) and done[0] > 0 and done[-1] == 1 and len(done) == len(parts)
     # Every group begins where the one before is no longer alone, and knows its end.
-    stride = w.group * w.stride
+    stride = w.for_length(frames).group * w.stride
     assert [c[0] for c in recorder.calls] == [stride * g for g in range(len(parts))]
     assert [c[3] for c in recorder.calls] == [g > 0 for g in range(len(parts))]
     for first, _, known, has_known, _ in recorder.calls:
@@ -132,7 +139,7 @@ def test_groups_get_the_noise_of_their_frames_and_keys_of_their_own():
     for group in (1, 2, 5):
         w = dataclasses.replace(WINDOWS, group=group)
         recorder = Recorder(w, data(frames))
-        list(overlapped(recorder, w, frames, F, seed=9))
+        overlapped(recorder, w, frames, seed=9)
         of_frame = np.full((frames + w.span, F), np.nan)
         for first, z_T, *_ in recorder.calls:
             for k, z in enumerate(z_T):
@@ -147,29 +154,25 @@ def test_groups_get_the_noise_of_their_frames_and_keys_of_their_own():
     np.testing.assert_array_equal(noises[0], noises[2])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def draw(w, solver, x0_of, z_T, key, known, has_known):
-    """A group through the real sampling loop; `x0_of` holds mean and gain of the denoiser."""
-    mean = w.cut(x0_of)
-
-    def denoise(z, logsnr):
-        alpha2 = jax.nn.sigmoid(logsnr)[:, None, None]
-        gain = jnp.sqrt(alpha2) * 0.25 / (alpha2 * 0.25 + 1 - alpha2)  # data N(mean, 0.5²)
-        return mean + gain * (z - jnp.sqrt(alpha2) * mean)
-
-    x0 = sample(denoise, z_T, key, schedule=CosineSchedule(), parameterization=X0(), solver=solver,
-                num_steps=6, clip_x0=None, x0_hook=lambda x: w.fade(x, known, has_known))
-    return w.join(x0)
+def test_a_groups_first_window_is_faded_from_the_last_one_of_the_group_before():
+    """Windows that are the numbers of their first frames, by hand."""
+    want = np.zeros(300, np.float32)
+    for first in range(0, 300, 64):  # the stride
+        for i in range(min(96, 300 - first)):
+            share = min(1, (i + 1) / 33) if first else 1
+            want[first + i] += share * (first - want[first + i])
+    for group in (1, 2, 8):  # 5, 3 and 1 groups
+        joining = OverlapJoining(windows=dataclasses.replace(WINDOWS, group=group))
+        got = np.concatenate(list(joining.stream(Numbered(), {}, Places(frames=300), 0)))
+        np.testing.assert_allclose(got, np.broadcast_to(want[:, None], (300, F)), atol=1e-4)
 
 
 def render(w, solver, frames, seed=0):
     """A piece of Gaussian data whose mean is known, with its exact denoiser."""
     mean = np.pad(data(frames, seed=5), ((0, 2000), (0, 0)))
-
-    def sampler(first, z_T, key, known, has_known):
-        return draw(w, solver, jnp.asarray(mean[first:first + w.span]), z_T, key, known, has_known)
-
-    return np.concatenate(list(overlapped(sampler, w, frames, F, seed)))
+    stream = OverlapJoining(windows=w).stream(Gaussian(solver=solver), {"mean": mean},
+                                              Places(frames=frames), seed)
+    return np.concatenate(list(stream))
 
 
 def test_the_denoiser_of_these_tests_is_exact():

@@ -128,7 +128,7 @@ def test_the_report_tells_what_was_done(midi, out, monkeypatch):
     assert done == {
         "output": str(out / "a.flac"), "plot": None, "model": "stub", "steps": 3,
         "solver": repr(DDIM(eta=0.0)), "guidance": 2.0, "seed": 9, "notes": 2,
-        "performance": "studio", "joining": "overlap",
+        "performance": "studio", "joining": "overlap", "ignored": {}, "warnings": (),
         "audio_seconds": 4.0, "wall_seconds": wall,
         "realtime_factor": pytest.approx(4.0 / wall, rel=1e-3)}
 

@@ -9,6 +9,7 @@ from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.evaluation.spectral import fine_spectral_distance
 from music_diffusion.synthesis import hub
 
+pytestmark = pytest.mark.optimized
 RATE = 16000
 
 

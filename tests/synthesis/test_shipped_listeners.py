@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from music_diffusion.cli.embedders import load_embedder
 from music_diffusion.evaluation.frechet import frechet_audio_distance
 from music_diffusion.evaluation.transcription import note_scores
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import hub
+from music_diffusion.workflows.embedders import load_embedder
 
 RATE = 16000
 HARMONICS = 12

@@ -10,9 +10,9 @@ from reference.tiny_release import MODEL, tiny_params
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
+from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.diffusion.solvers import DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
-from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.notes.frames import FrameGrid, roll_features
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes

@@ -1,7 +1,5 @@
 """What t5x asks of a model, for every zoo member. Runs without t5x; `test_programs` runs t5x."""
 
-import importlib
-import importlib.util
 import inspect
 
 import jax
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh, PartitionSpec
+from reference import needs
 from reference.toy_regression import IN, OUT, ToyModel, ToySource
 from reference.zoo_recipes import ZOO
 
@@ -26,9 +25,6 @@ from music_diffusion.training.optimizers import adafactor, adamw
 from music_diffusion.training.partitioning import MeshConfig, partition_spec
 from music_diffusion.training.state import init_state
 from music_diffusion.training.whole_update import whole_update
-
-# Not `find_spec("t5x")`: the folder of this file looks like a package of that name.
-HAS_T5X = importlib.util.find_spec("t5x.train") is not None
 
 # Parameters of t5x.models.BaseModel's methods, after `self`.
 BASE_MODEL = {
@@ -75,7 +71,7 @@ def test_methods_take_what_t5x_gives(name):
     assert all(p.default is not p.empty for p in parameters[len(BASE_MODEL[name]):])
 
 
-@pytest.mark.skipif(not HAS_T5X, reason="t5x is not installed; docs/t5x.md tells how")
+@needs.installed("t5x.train")
 def test_t5x_has_the_methods_that_are_written_down_here():
     from t5x.models import BaseModel
 

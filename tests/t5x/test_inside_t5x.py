@@ -1,11 +1,11 @@
 """What is handed to t5x, in t5x's hands; without its programs, which `test_programs` runs."""
 
-import importlib.util
 import types
 
 import jax
 import numpy as np
 import pytest
+from reference import needs
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.t5x.recipe import Recipe
@@ -15,9 +15,7 @@ from music_diffusion.training.partitioning import MeshConfig
 from music_diffusion.training.state import init_state
 from music_diffusion.training.warm_start import stored_params
 
-# Not `find_spec("t5x")`: the folder of this file looks like a package of that name.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("t5x.train") is None,
-                                reason="t5x is not installed; docs/t5x.md tells how")
+pytestmark = needs.installed("t5x.train")
 SHAPES = {"x": (8, 8), "y": (8, 4)}
 
 

@@ -1,7 +1,6 @@
 """t5x's own programs with the recipes of the package, against the built-in trainer."""
 
 import csv
-import importlib.util
 import json
 import os
 import pathlib
@@ -15,15 +14,15 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from reference import needs
+from reference.devices import cpu_devices
 from reference.zoo_recipes import SMALL_CODEC, ZOO
 
 from music_diffusion import gin_setup
 from music_diffusion.synthesis import hub
 from music_diffusion.training.runs import read_run
 
-# Not `find_spec("t5x")`: the folder of this file looks like a package of that name.
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("t5x.train") is None,
-                                reason="t5x is not installed; docs/t5x.md tells how")
+pytestmark = needs.installed("t5x.train")
 MIDI = pathlib.Path(gin_setup.__file__).parent.parent / "examples" / "greensleeves.mid"
 # Relative, of losses. Measured over all members: 0 on one device; on data x model up to 5e-7, but that
 # of the adversarial inverter, whose players magnify what differs, grows from 3e-7 to 2e-5 in 20 steps.
@@ -33,9 +32,8 @@ TOLERANCE, ADVERSARIAL = 1e-5, 2e-4
 def start(*command, devices=1, **environment):
     """(`python -m …` in the background, the file of its output)."""
     inherited = {k: v for k, v in os.environ.items() if k != "JAX_NUMPY_RANK_PROMOTION"}
-    environment = inherited | environment | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "2",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = inherited | cpu_devices(devices) | environment | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "2"}
     output = tempfile.TemporaryFile("w+")
     return subprocess.Popen([sys.executable, "-m", *map(str, command)], env=environment,
                             stdout=output, stderr=subprocess.STDOUT), output
@@ -133,7 +131,7 @@ def test_a_seqio_task_in_place_of_the_recipes_data(tmp_path):
     """It gives the same crops of the same records."""
     member, data = ZOO["spectrogram_diffusion_context"], tmp_path / "data"
     sizes = ("T5Config.frames=256", "T5Config.context_frames=256", "T5Config.max_tokens=2048",
-             "RecordSource.frames=256", "TokenFeatures.tokens=2048", "BATCH_SIZE=2", *SHORT,
+             "RecordSource.frames=256", "NoteTokens.tokens=2048", "BATCH_SIZE=2", *SHORT,
              "TOTAL_STEPS=4")
     run("music_diffusion.train", *member.arguments(data), *(f"--gin.{s}" for s in sizes),
         f"--model_dir={tmp_path / 'builtin'}")

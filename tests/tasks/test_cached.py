@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from reference import needs
 from reference.tiny_records import CODEC, TinySet, write_records
 
-seqio = pytest.importorskip("seqio")
-pytest.importorskip("apache_beam")
+seqio = needs.module("seqio")
+needs.module("apache_beam")
 
 from absl import flags  # noqa: E402
 from seqio.scripts import cache_tasks_main  # noqa: E402

@@ -4,9 +4,12 @@ import dataclasses
 import sys
 
 import jax
+import numpy as np
 import pytest
-from reference.tiny_records import CODEC
+from reference.tiny_records import CODEC, write_records
 
+from music_diffusion.data import records
+from music_diffusion.data.dump import example_notes
 from music_diffusion.data.sets.catalogue import CATALOGUE
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
@@ -44,7 +47,7 @@ def test_unknown_tasks_tell_what_there_is(name, message):
 def features(folder, member):
     """An example as abstract arrays, with the number of bins that the published codec gives it."""
     holdings = members.Holdings.of(folder, CODEC)
-    example = member.fitted(holdings, CODEC).examples(folder, "train", CODEC).crops(0)(0)
+    example = member.fitted(holdings).examples(folder, "train", CODEC).crops(0)(0)
     return {k: jax.ShapeDtypeStruct([128 if n == CODEC.mels else n for n in v.shape], v.dtype)
             for k, v in example.items()}
 
@@ -53,7 +56,7 @@ def features(folder, member):
 def test_spectrogram_diffusion_gets_its_features(folder, member):
     model = SpectrogramDiffusionModel(config=T5Config(
         embed_dim=4, num_heads=1, head_dim=4, mlp_dim=4, encoder_layers=1, decoder_layers=1,
-        context=member.context))
+        context=member.conditions.context))
     got = {k: (1, *v.shape) for k, v in features(folder, member).items()}
     assert got == model.feature_shapes
 
@@ -73,20 +76,28 @@ def test_the_default_model_gets_its_features(folder):
 @pytest.mark.parametrize("member", {m: 0 for t in DATA_SETS.values() for m in t.members},
                          ids=lambda m: m.name)
 def test_blank_arrays_are_like_the_examples(folder, member):
-    fitted = member.fitted(members.Holdings.of(folder, CODEC), CODEC)
+    fitted = member.fitted(members.Holdings.of(folder, CODEC))
     blank = fitted.blank(folder, "train", CODEC)
     example = fitted.examples(folder, "train", CODEC).crops(0)(0)
     assert {k: (v.shape, v.dtype) for k, v in blank.items()} == {
         k: (v.shape, v.dtype) for k, v in example.items()}
 
 
-def test_notes_follow_the_codecs_frames(folder):
-    holdings = members.Holdings.of(folder, CODEC)
-    assert members.FRAME_DIFFUSION.fitted(holdings, CODEC) == members.FRAME_DIFFUSION
-    assert members.PERFORMANCE.fitted(holdings, CODEC) == members.PERFORMANCE
+@pytest.mark.parametrize("member", [members.PERFORMANCE, members.FRAME_DIFFUSION], ids=lambda m: m.name)
+def test_notes_follow_the_codecs_frames(tmp_path, member):
     slow = dataclasses.replace(CODEC, hop=160)
-    assert members.PERFORMANCE.fitted(holdings, slow).features.hop == 0.04
-    assert members.FRAME_DIFFUSION.fitted(holdings, slow).features.grid.hop == 0.04
+    hop, first = 0.04, 5
+    folder = write_records(tmp_path / "slow", codec=slow)
+    fitted = member.fitted(members.Holdings.of(folder, slow))
+    assert fitted == member
+    path = records.shard_paths(folder, "train")[0]
+    record = records.Record.from_bytes(next(iter(records.read_shard(path))))
+    example = fitted.examples(folder, "train", slow).segment(0, first)
+    got = example_notes(example, member.conditions.events, hop).start
+    want = record.notes.start - record.start - first * hop
+    want = np.sort(want[(want > 1e-3) & (want < member.frames * hop)])
+    assert len(want) > 5
+    np.testing.assert_allclose(np.sort(got[got > 1e-3]), want, atol=1e-3)
 
 
 def test_without_seqio_registering_says_how_to_get_it(folder, monkeypatch):

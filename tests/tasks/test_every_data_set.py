@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import needs
 from reference.tiny_release import MODEL
 
+from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.data.build import BuildPlan, build
-from music_diffusion.data.note_features import FrameFeatures
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.sets.catalogue import CATALOGUE, open_set
+from music_diffusion.models.base import ModelBase
 from music_diffusion.tasks.catalogue import DATA_SETS
 from music_diffusion.tasks.members import CODEC
 from music_diffusion.training.optimizers import adamw
@@ -26,7 +28,7 @@ OPTIONS = {"slakh": {"subsets": 2}, "instrument_folders": {"held_out": 0.3}}
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(ModelBase):
     """Any batch trains it: frames from those of the second timbre, or from their neighbours."""
 
     def init(self, rng, shapes):
@@ -63,7 +65,7 @@ def lay_out(name, folder):
     if name == "soundfont":
         from reference.soundfont_file import soundfont
 
-        pytest.importorskip("fluidsynth", exc_type=ImportError)
+        needs.module("fluidsynth")
         for i in range(6):
             midi = importlib.import_module("layouts.common").scale(pitch=50 + i, program=8 * i, count=12)
             (folder / "scores").mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def test_every_data_set_has_tasks_and_a_fixture():
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_from_the_published_layout_to_five_training_steps(name, tmp_path):
-    seqio = pytest.importorskip("seqio")
+    seqio = needs.module("seqio")
     source, options = lay_out(name, tmp_path / "in")
     data_set = open_set(name, str(source), options)
     folder = str(tmp_path / "out")
@@ -94,9 +96,7 @@ def test_from_the_published_layout_to_five_training_steps(name, tmp_path):
     member = tasks.usable(folder, CODEC)[0]
     if any(m.name == "frame_diffusion" for m in tasks.members):
         (member,) = tasks.usable(folder, CODEC, ["frame_diffusion"])
-    grain_source = RecordSource(
-        folder=folder, frames=member.frames, features=member.features, context=member.context,
-        **{extra: True for extra in member.extras})
+    grain_source = RecordSource(folder=folder, frames=member.frames, conditions=member.conditions)
     grains = list(itertools.islice(grain_source.train_iterator(BATCH, 7), STEPS))
     (task_name,) = tasks.register(folder, members=[member.name])
     dataset = seqio.get_mixture_or_task(task_name).get_dataset(seed=7, num_epochs=None).batch(BATCH)
@@ -107,7 +107,7 @@ def test_from_the_published_layout_to_five_training_steps(name, tmp_path):
             np.testing.assert_array_equal(a[feature], b[feature], err_msg=feature)
             assert a[feature].dtype == b[feature].dtype
 
-    model = MODEL if isinstance(member.features, FrameFeatures) else Linear()
+    model = MODEL if isinstance(member.conditions, NoteFrames) else Linear()
     losses, params = trained(model, grains)
     assert all(math.isfinite(loss) for loss in losses)
     again, same = trained(model, seqios)

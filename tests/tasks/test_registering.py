@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from reference import needs
 from reference.tiny_records import CODEC, TinySet, write_records
 
-seqio = pytest.importorskip("seqio")
-tf = pytest.importorskip("tensorflow")
+seqio = needs.module("seqio")
+tf = needs.module("tensorflow")
 
 from music_diffusion.audio.codec import MelCodec  # noqa: E402
 from music_diffusion.data import records  # noqa: E402

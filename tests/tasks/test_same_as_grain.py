@@ -4,26 +4,35 @@ import itertools
 
 import numpy as np
 import pytest
+from reference import needs
 from reference.tiny_records import CODEC
 
-seqio = pytest.importorskip("seqio")
-tf = pytest.importorskip("tensorflow")
+seqio = needs.module("seqio")
+tf = needs.module("tensorflow")
 
-from music_diffusion.data.note_features import FrameFeatures, TokenFeatures  # noqa: E402
+from music_diffusion.conditions.note_frames import NoteFrames  # noqa: E402
+from music_diffusion.conditions.note_tokens import NoteTokens  # noqa: E402
+from music_diffusion.conditions.performance_numbers import PerformanceNumbers  # noqa: E402
+from music_diffusion.conditions.spectrograms import (  # noqa: E402
+    Nothing,
+    SourceSpectrogram,
+    StyleSpectrogram,
+)
 from music_diffusion.data.pipeline import RecordSource  # noqa: E402
 from music_diffusion.tasks import recording_list, soundfont  # noqa: E402
 
 # What the models' docstrings ask for, as grain's source says it.
 SOURCES = {
-    "recording_list_spectrogram_diffusion": dict(features=TokenFeatures()),
-    "recording_list_spectrogram_diffusion_context": dict(features=TokenFeatures(), context=True),
-    "recording_list_frame_diffusion": dict(features=FrameFeatures()),
-    "recording_list_performance": dict(features=TokenFeatures(), performance=True),
-    "recording_list_performance_frames": dict(features=FrameFeatures(slots=0), performance=True),
-    "recording_list_style_transfer": dict(features=None, style=True, frames=128),
-    "recording_list_unconditional": dict(features=None),
-    "recording_list_unconditional_long": dict(features=None, frames=512),
-    "soundfont_timbre_transfer": dict(features=None, source=True, frames=128),
+    "recording_list_spectrogram_diffusion": dict(conditions=NoteTokens()),
+    "recording_list_spectrogram_diffusion_context": dict(conditions=NoteTokens(context=True)),
+    "recording_list_frame_diffusion": dict(conditions=NoteFrames()),
+    "recording_list_performance": dict(conditions=NoteTokens(performance=PerformanceNumbers())),
+    "recording_list_performance_frames": dict(
+        conditions=NoteFrames(slots=0, performance=PerformanceNumbers())),
+    "recording_list_style_transfer": dict(conditions=StyleSpectrogram(), frames=128),
+    "recording_list_unconditional": dict(conditions=Nothing()),
+    "recording_list_unconditional_long": dict(conditions=Nothing(), frames=512),
+    "soundfont_timbre_transfer": dict(conditions=SourceSpectrogram(), frames=128),
 }
 
 

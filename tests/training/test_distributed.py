@@ -17,6 +17,7 @@ import time
 import numpy as np
 import pytest
 from reference import tiny_zoo
+from reference.devices import cpu_devices
 
 from music_diffusion.training.checkpoints import read_params
 
@@ -24,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "model": (1, 1, 8), "data_fsdp": (2, 4, 1),
           "data_model": (4, 1, 2), "fsdp_model": (1, 2, 4), "all": (2, 2, 2)}
 # Half of the compiler's time; what it rounds otherwise is far below the tolerance.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 @contextlib.contextmanager
@@ -34,9 +35,8 @@ def processes(folder, name, jobs, count, devices):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FLAGS}"}
+    environment = os.environ | UNOPTIMIZED | cpu_devices(devices) | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     running, logs = [], [folder / f"{name}-{i}.log" for i in range(count)]
     try:
         for i, log in enumerate(logs):

@@ -14,6 +14,8 @@ import time
 import jax
 import numpy as np
 import pytest
+from reference import needs
+from reference.devices import cpu_devices
 from reference.toy_regression import ToyModel, ToySource
 
 from music_diffusion.errors import UserError
@@ -43,9 +45,8 @@ def losses(folder):
 
 
 def start_process(code, devices=1, **options):
-    environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | cpu_devices(devices) | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment,
                             stdout=subprocess.PIPE, text=True, **options)
 
@@ -64,13 +65,21 @@ def test_converges_and_leaves_its_files(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_evaluation_is_the_mean_over_examples(tmp_path):
-    result = go(tmp_path, total_steps=1, eval_every=1, ema_decay=0.0)
-    params = jax.device_get(result.state.params)
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_evaluation_is_the_mean_over_examples(tmp_path, ema_decay):
+    """With the averaged parameters, where there are any; the others' loss is another one."""
+    result = go(tmp_path, total_steps=4, eval_every=4, ema_decay=ema_decay)
     x, y = ToySource().table()
-    error = x @ params["w"] @ params["u"] + params["bias"] - y
-    both = np.concatenate([error[:8], error[:3]])  # eval_batches: 8 examples, then 3
-    assert result.metrics["loss"] == pytest.approx(np.mean(both**2), rel=1e-5)
+
+    def loss(params):
+        error = x @ params["w"] @ params["u"] + params["bias"] - y
+        return np.mean(np.concatenate([error[:8], error[:3]])**2)  # eval_batches: 8 examples, then 3
+
+    raw, average = (params and loss(jax.device_get(params))
+                    for params in (result.state.params, result.state.ema_params))
+    assert result.metrics["loss"] == pytest.approx(average if ema_decay else raw, rel=1e-5)
+    if ema_decay:
+        assert abs(average / raw - 1) > 0.01
 
 
 def test_resume_is_bit_identical(tmp_path):
@@ -307,10 +316,9 @@ def test_a_full_disk_loses_no_checkpoint(tmp_path):
     """On a file system of two megabytes, where only root may mount one."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)],
-                             capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small file system")
+    needs.programs("mount")
+    needs.mounted(subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)],
+                                 capture_output=True).returncode)
     try:
         go(small / "run", total_steps=3)
         (small / "ballast").write_bytes(b"0" * (os.statvfs(small).f_bavail

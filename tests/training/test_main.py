@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from reference.devices import cpu_devices
 
 import gin
 from music_diffusion.train import main, parse_arguments
@@ -74,11 +75,7 @@ def test_bad_input_is_one_line_and_2(flags, message, capsys, tmp_path):
 @pytest.mark.slow
 def test_tiny_recipe_has_the_same_losses_on_eight_devices(tmp_path):
     def start(devices, *flags):
-        # Unoptimized code compiles in a third of the time.
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-                         "--xla_backend_optimization_level=0"}
+        environment = os.environ | cpu_devices(devices) | {"PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
             [sys.executable, "-m", "music_diffusion.train", "--gin_file=recipes/tiny.gin",
              "--gin.TOTAL_STEPS=4", "--gin.T5Config.decoder_layers=1",

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from reference.devices import cpu_devices
 
 import gin
 from music_diffusion import gin_setup
@@ -208,10 +209,9 @@ def test_shards_hold_what_the_devices_need(data):
             assert needed[p] == needed[q] or not needed[p] & needed[q]
 
 
+@pytest.mark.optimized
 def test_a_step_gathers_every_parameter_once_and_no_activations():
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = os.environ | cpu_devices(8) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     program = subprocess.run([sys.executable, "-m", "reference.sharded_step"], env=environment,
                              capture_output=True, text=True, check=True).stdout
     gathered = re.findall(r"= f32\[([\d,]+)\]\S* (?:all-gather|all-to-all)\(", program)

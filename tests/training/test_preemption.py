@@ -72,7 +72,7 @@ def signalled(folder, total_steps, number, phase, draw):
     if not left:
         time.sleep(draw.choice([0, draw.uniform(0, 0.02), draw.uniform(0, 0.2)]))
         os.kill(process.pid, number)
-    process.join(60)
+    process.join(600)
     assert process.exitcode is not None, f"{number} in {phase}: still alive"
     return process.exitcode
 

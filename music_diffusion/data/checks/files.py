@@ -6,14 +6,16 @@ import json
 import os
 import pathlib
 
-import mido
 import soundfile
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.io import native_path
 from music_diffusion.data.checks.findings import CODEC, EMPTY, UNREADABLE, Finding
 from music_diffusion.data.items import Item
 from music_diffusion.data.records import MANIFEST
 from music_diffusion.errors import UserError
+from music_diffusion.notes.channels import NOTE_ON, merge
+from music_diffusion.notes.smf import parse_smf
 
 # Extension → the formats of libsndfile that may stand behind it.
 FORMATS = {
@@ -35,7 +37,7 @@ def check_names(item: Item) -> list[Finding]:
         if allowed is None:
             continue
         try:
-            with soundfile.SoundFile(path) as file:
+            with soundfile.SoundFile(native_path(path)) as file:
                 its = file.format
         except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError):
             continue  # said by who reads it
@@ -75,11 +77,12 @@ def _foreign(path: str) -> str | None:
 def _without_notes(path: str) -> bool:
     """Returns whether it is a whole MIDI file in which no note begins."""
     try:
-        file = mido.MidiFile(path)
-    except (OSError, EOFError, ValueError, KeyError, IndexError):
+        with open(path, "rb") as f:
+            file = parse_smf(f.read(), path)
+    except (OSError, UserError):
         return False
-    return not any(message.type == "note_on" and message.velocity
-                   for track in file.tracks for message in track)
+    events = merge(file.tracks)
+    return not file.warnings and not ((events.kind == NOTE_ON) & (events.second > 0)).any()
 
 
 def check_prepared(folder: str | os.PathLike, codec: MelCodec) -> list[Finding]:

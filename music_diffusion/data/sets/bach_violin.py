@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import pathlib
@@ -14,6 +13,8 @@ from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import MIN_NOTE_SECONDS
 from music_diffusion.notes.notes import Notes
+from music_diffusion.paths import located, restored
+from music_diffusion.tables import read_table
 
 VIOLIN = 40  # General MIDI program
 COLUMNS = ("filename", "collection", "violinist", "work", "mov", "source_filename", "start", "end")
@@ -98,15 +99,13 @@ def read_notes(score: str, alignment: str) -> Notes:
 
 
 def _columns(path: str, names: tuple[str, ...]) -> list[np.ndarray]:
-    """Reads columns of a table of numbers."""
+    """Columns of a table of numbers."""
+    advice = "unpack the data set again"
     try:
-        with open(path, newline="", encoding="utf-8") as f:
-            rows = [tuple(float(row[name]) for name in names) for row in csv.DictReader(f)]
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); unpack the data set again") from e
-    except (KeyError, TypeError, ValueError) as e:  # a column, a cell, a number
-        raise UserError(f"{path}: needs numbers in columns {', '.join(names)} ({e!r}); unpack the "
-                        "data set again") from e
+        rows = [tuple(float(row[name]) for name in names)
+                for row in read_table(path, names, advice=advice)]
+    except ValueError as e:
+        raise UserError(f"{path}: needs numbers in columns {', '.join(names)} ({e}); {advice}") from e
     return list(np.array(rows, np.float64).reshape(-1, len(names)).T)
 
 
@@ -115,17 +114,16 @@ def _read_info(root: pathlib.Path) -> list[dict[str, str]]:
     if not table.is_file():
         raise UserError(f"{root}: no info.csv there; give the folder bach-violin of the data set, "
                         "with info.csv, audio, notes and alignments")
-    with table.open(newline="", encoding="utf-8-sig") as f:
-        rows = list(csv.DictReader(f))
-    for name in COLUMNS:
-        if not rows or rows[0].get(name) is None:
-            raise UserError(f"{table}: has no rows with a column {name}; unpack the data set again")
+    rows = list(read_table(table, COLUMNS, advice="unpack the data set again"))
+    if not rows:
+        raise UserError(f"{table}: has no rows; unpack the data set again")
     return rows
 
 
 def _find(root: pathlib.Path, kind: str, collection: str, name: str) -> pathlib.Path | None:
-    return next((path for path in (root / kind / collection / name, root / kind / name)
-                 if path.is_file()), None)
+    places = (root / kind / collection / restored(name), root / kind / restored(name))
+    found = (pathlib.Path(located(path)) for path in places)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _piece(row: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ import re
 from music_diffusion.data.items import Item, Listing
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
+from music_diffusion.tables import read_text
 
 # Of the folder with the genres' folders: in the archive of Kaggle, in the others; the folder itself.
 PLACES = ("genres_original", "Data/genres_original", "genres", ".")
@@ -94,7 +95,7 @@ def _read_lists(folder: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
         if path is None:
             raise UserError(f"{folder}: {LISTS[split]} is missing; put all three filtered lists "
                             "there, or give filtered=False")
-        for line in filter(None, path.read_text(encoding="utf-8").split()):
+        for line in filter(None, read_text(path, "fetch the lists again").split()):
             name = pathlib.PurePosixPath(line).stem
             if splits.setdefault(name, split) != split:
                 raise UserError(f"{path}: {line} stands on two lists; fetch the lists again")

@@ -12,17 +12,18 @@ the MAESTRO Dataset", ICLR 2019. Published layout (v1.0.0, v2.0.0, v3.0.0):
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
-import io
 import json
+import os
 import pathlib
 
 from music_diffusion.data.items import Item, Listing
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
+from music_diffusion.paths import located
+from music_diffusion.tables import read_table, read_text
 
 COLUMNS = ("canonical_composer", "canonical_title", "split", "year", "midi_filename",
            "audio_filename")
@@ -42,7 +43,7 @@ class Maestro:
         items, skipped = [], []
         for row in _rows(table):
             missing = [f for f in (row["midi_filename"], row["audio_filename"])
-                       if not (root / f).is_file()]
+                       if not os.path.isfile(located(root / f))]
             if missing:
                 skipped.append((row["midi_filename"], f"no file {missing[0]}; unpack the archive again"))
             else:
@@ -53,10 +54,10 @@ class Maestro:
         return Listing(items=tuple(items), skipped=tuple(skipped))
 
     def _item(self, root: pathlib.Path, row: dict[str, str]) -> Item:
-        midi = str(root / row["midi_filename"])
+        midi = located(root / row["midi_filename"])
         return Item(
             name=row["midi_filename"].rpartition(".")[0], split=row["split"],
-            audio=AudioFile(path=str(root / row["audio_filename"])),
+            audio=AudioFile(path=located(root / row["audio_filename"])),
             notes=functools.partial(read_midi, midi), note_files=(midi,),
             performance=row["year"] if self.years else None,
             piece=f"{row['canonical_composer']}/{row['canonical_title']}")
@@ -74,13 +75,15 @@ def _table(root: pathlib.Path) -> pathlib.Path:
 
 
 def _rows(table: pathlib.Path) -> list[dict[str, str]]:
-    """Reads the recordings of a table, in its order, with COLUMNS."""
-    try:
-        text = table.read_text(encoding="utf-8")
-        rows = _json_rows(text) if table.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
-    except (OSError, ValueError) as e:
-        raise UserError(f"{table}: cannot be read as {table.suffix[1:].upper()} ({e}); "
-                        "download it again") from e
+    """The recordings of a table, in its order, with COLUMNS."""
+    advice = "download it again"
+    if table.suffix == ".json":
+        try:
+            rows = _json_rows(read_text(table, advice))
+        except ValueError as e:
+            raise UserError(f"{table}: cannot be read as JSON ({e}); {advice}") from e
+    else:
+        rows = list(read_table(table, advice=advice))
     for number, row in enumerate(rows, start=1):
         absent = [c for c in COLUMNS if row.get(c) in (None, "")]
         if absent:

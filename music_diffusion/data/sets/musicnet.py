@@ -12,7 +12,6 @@ Scores were aligned to the recordings, hence notes without velocities.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import os
@@ -23,6 +22,7 @@ from music_diffusion.data.items import Item, Listing
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.tables import read_table
 
 METADATA = "musicnet_metadata.csv"
 COLUMNS = ("id", "composer", "composition", "movement", "ensemble", "source", "catalog_name")
@@ -102,20 +102,15 @@ def read_labels(path: str) -> Notes:
     Raises:
       UserError: the file is missing, or no table of MusicNet's labels.
     """
-    rows = []
+    columns, advice = ("start_time", "end_time", "note", "instrument"), "unpack the archive again"
+    table = read_table(path, columns, advice=advice)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                rows.append([int(row[c]) for c in ("start_time", "end_time", "note", "instrument")])
+        rows = [[int(row[c]) for c in columns] for row in table]
         start, end, pitch, instrument = np.array(rows, np.int64).reshape(-1, 4).T
         return Notes(start / LABEL_RATE, end / LABEL_RATE, pitch, np.full(len(rows), VELOCITY),
                      instrument - 1, np.zeros(len(rows), bool))
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); unpack the archive again") from e
-    except KeyError as e:
-        raise UserError(f"{path}: no column {e}; unpack the archive again") from e
-    except (ValueError, TypeError, csv.Error) as e:  # TypeError: int of a row's missing last cells
-        raise UserError(f"{path}: damaged ({e}); unpack the archive again") from e
+    except ValueError as e:
+        raise UserError(f"{path}: damaged ({e}); {advice}") from e
 
 
 def _read_metadata(root: str) -> dict[str, dict[str, str]]:
@@ -125,16 +120,10 @@ def _read_metadata(root: str) -> dict[str, dict[str, str]]:
     if path is None:
         raise UserError(f"{root}: no {METADATA} there or beside it; download it from "
                         "https://zenodo.org/records/5120004")
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-            rows = list(reader)
-    except (ValueError, csv.Error) as e:
-        raise UserError(f"{path}: damaged ({e}); download it again") from e
-    if missing or any(None in row.values() for row in rows):
-        raise UserError(f"{path}: no columns {', '.join(missing) or 'in some rows'}; download it again")
-    return {row["id"]: row for row in rows}
+    table = read_table(path, COLUMNS, advice="download it again")
+    if not all(row[c] for row in table for c in COLUMNS):
+        raise UserError(f"{path}: empty cells in some rows; download it again")
+    return {row["id"]: row for row in table}
 
 
 def _files(folder: str, extension: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.paths import name_key
 
 MIDI_EXTENSIONS = frozenset({".mid", ".midi", ".kar"})
 # Folders that part the two kinds of files: a file is looked for as if they were not there.
@@ -30,8 +31,9 @@ class PairedFolder:
 
     `song.mid` belongs to `song.wav` in the same folder, at any depth, or in a parallel one:
     `train/midi/song.mid` to `train/audio/song.wav`, `midi/train/song.mid` to
-    `audio/train/song.wav` (folders of `KINDS`). Names must match in case. MIDI files end in .mid,
-    .midi or .kar, audio files as in `data.audio_folder.EXTENSIONS`.
+    `audio/train/song.wav` (folders of `KINDS`). Names must match in case, though not in how é is
+    spelled (`paths.name_key`). MIDI files end in .mid, .midi or .kar, audio files as in
+    `data.audio_folder.EXTENSIONS`.
 
     Files below a folder named train, validation (valid, val, dev) or test belong to that split. If
     the pairs lie in several folders at the top (those of splits and of `KINDS` aside), these are
@@ -113,7 +115,7 @@ def _by_key(paths) -> dict[str, list[str]]:
     for path in paths:
         *folders, name = path.split("/")
         kept = [part for part in folders if part.lower() not in KINDS]
-        found["/".join((*kept, pathlib.PurePath(name).stem))].append(path)
+        found[name_key("/".join((*kept, pathlib.PurePath(name).stem)))].append(path)
     return found
 
 

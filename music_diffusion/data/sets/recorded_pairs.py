@@ -12,6 +12,7 @@ from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.paths import located
 
 LONGER = 1.0  # seconds by which notes may outlast their audio
 SILENT_END = 15.0  # seconds by which audio may outlast its notes: applause, silence, a last chord
@@ -30,6 +31,8 @@ class RecordedPairs:
         if not self.audio or len(self.audio) != len(self.midi):
             raise UserError(f"{len(self.audio)} audio files and {len(self.midi)} MIDI files: give --audio "
                             "and --midi equally often, in the same order")
+        for name in ("audio", "midi"):  # é.wav may lie there in the other spelling
+            object.__setattr__(self, name, tuple(located(path) for path in getattr(self, name)))
 
     def seconds(self) -> float:
         """Returns the length of all audio. Raises UserError: unreadable, or MIDI of another length."""

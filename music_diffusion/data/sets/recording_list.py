@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import difflib
 import functools
+import os
 import pathlib
 
 from music_diffusion.data.audio_folder import EXTENSIONS
@@ -14,6 +14,8 @@ from music_diffusion.data.sets.plain_audio import SPLIT_OF
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
+from music_diffusion.paths import located, restored
+from music_diffusion.tables import read_table
 
 TABLE = "recordings.csv"
 COLUMNS = ("audio", "notes", "performance", "style", "instrument", "split", "piece")
@@ -65,10 +67,10 @@ class RecordingList:
         split = row["split"].lower()
         if split and split not in SPLIT_OF:
             raise UserError(f"{table}, line {line}: split {split!r}; give train, validation or test")
-        notes = str(table.parent / row["notes"]) if row["notes"] else None
+        notes = located(table.parent / row["notes"]) if row["notes"] else None
         return Item(
             name="/".join(part for part in row["audio"].split("/") if part not in ("", ".", "..")),
-            split=SPLIT_OF.get(split), audio=AudioFile(path=str(table.parent / row["audio"])),
+            split=SPLIT_OF.get(split), audio=AudioFile(path=located(table.parent / row["audio"])),
             notes=functools.partial(read_midi, notes) if notes else None,
             note_files=(notes,) if notes else (), velocities=self.velocities,
             performance=row["performance"] or None,
@@ -79,19 +81,11 @@ def _rows(table: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
     """Returns line number and known columns of every row; '' for a column or cell that is not there."""
     if not table.is_file():
         raise UserError(f"{table}: no such table; give a CSV file with a column audio")
-    rows = []
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, skipinitialspace=True, restkey="rest", strict=True)
-            _check_header(table, reader.fieldnames or ())
-            for row in reader:
-                if "rest" in row:
-                    raise UserError(f"{table}, line {reader.line_num}: has more cells than the "
-                                    'header; put "..." around a cell with a comma')
-                rows.append((reader.line_num, {c: (row.get(c) or "").strip() for c in COLUMNS}))
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{table}: is no CSV table in UTF-8 ({e}); save it as such") from e
-    return rows
+    found = read_table(table)
+    _check_header(table, found.columns)
+    rows = [{column: row.get(column, "").strip() for column in COLUMNS} for row in found]
+    return [(line, row | {column: restored(row[column]) for column in ("audio", "notes")})
+            for line, row in zip(found.lines, rows, strict=True)]
 
 
 def _check_header(table: pathlib.Path, names) -> None:
@@ -114,7 +108,7 @@ def _unusable(folder: pathlib.Path, row: dict[str, str]) -> str | None:
         subject = "is" if kind == "audio" else f"{path}, its notes, is"
         if pathlib.PurePath(path).is_absolute():
             return f"{subject} no path relative to the table; move the table or the file"
-        if path and not (folder / path).is_file():
+        if path and not os.path.isfile(located(folder / path)):
             return f"{subject} not there; fetch it and put it at this path"
     extension = pathlib.PurePath(row["audio"]).suffix.lower()
     return None if extension in EXTENSIONS else f"{extension} is not read; convert it to WAV or FLAC"

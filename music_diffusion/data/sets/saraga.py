@@ -13,6 +13,7 @@ from music_diffusion.data.audio_folder import find_audio
 from music_diffusion.data.items import Item, Listing
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
+from music_diffusion.tables import read_text
 
 MULTITRACK = ".multitrack-"
 STEMS = ("ghatam", "mridangam-left", "mridangam-right", "violin", "vocal", "vocal-s")
@@ -100,7 +101,7 @@ def _read_metadata(folder: pathlib.Path) -> dict:
     if len(names) != 1:
         raise UserError(f"has {len(names)} .json files instead of one; unpack the data set again")
     try:
-        facts = json.loads((folder / names[0]).read_text(encoding="utf-8"))
+        facts = json.loads(read_text(folder / names[0], "unpack the data set again"))
         if isinstance(facts, dict):
             return facts
         reason = "no object"

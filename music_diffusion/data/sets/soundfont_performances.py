@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import math
 import os
@@ -12,6 +11,7 @@ from typing import Any
 from music_diffusion.data.rooms import Room, Shelf
 from music_diffusion.data.sets.soundfont_excerpts import Recording
 from music_diffusion.errors import UserError
+from music_diffusion.tables import read_table
 
 # Columns beside name and soundfont. Empty cells take the default of `Room` and `Shelf`.
 ROOM = ("rt60", "pre_delay", "wet_db", "damping", "early")
@@ -31,14 +31,10 @@ def read_performances(table: str, soundfonts: Sequence[str]) -> tuple[tuple[str,
       UserError: no such table, a row without name or with that of another, a SoundFont that is not
         among `soundfonts`, or a value that is no number.
     """
-    try:
-        with open(table, newline="", encoding="utf-8") as f:
-            rows = list(csv.DictReader(f))
-    except OSError as e:
-        raise UserError(f"{table}: cannot be read ({e.strerror}); give a CSV file") from e
+    read = read_table(table, advice="give a CSV file")
     fonts = {os.path.basename(path): path for path in soundfonts}
     result: dict[str, Recording] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(read.lines, read, strict=True):
         where = f"{table}, line {line}"
         name = (row.get("name") or "").strip()
         if not name or name in result:

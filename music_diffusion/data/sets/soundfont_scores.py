@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import functools
 import os
 import pathlib
@@ -14,6 +13,8 @@ from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.paths import restored
+from music_diffusion.tables import read_table
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "source", "split")
@@ -54,16 +55,9 @@ def read_score(path: str) -> Notes:
 
 def _of_table(table: pathlib.Path) -> dict[str, Sources]:
     result: dict[str, Sources] = {split: {} for split in SPLITS}
-    try:
-        with table.open(newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise UserError(f"{table}: needs the columns {', '.join(COLUMNS)}")
-            for row in reader:
-                if row["split"] in SPLITS and row["path"]:
-                    result[row["split"]].setdefault(row["source"], []).append(row["path"])
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{table}: is no table of comma-separated text ({e}); write it again") from e
+    for row in read_table(table, COLUMNS, advice=f"it needs the columns {', '.join(COLUMNS)}"):
+        if row["split"] in SPLITS and row["path"]:
+            result[row["split"]].setdefault(row["source"], []).append(restored(row["path"]))
     return result
 
 

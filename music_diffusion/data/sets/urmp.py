@@ -24,6 +24,7 @@ from music_diffusion.data.items import Item, Listing, Stem
 from music_diffusion.data.sounds import AudioFile
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.tables import read_text
 
 # The data set's names of instruments → General MIDI programs from 0, as MT3 has them (which
 # saxophone plays is not known).
@@ -107,21 +108,17 @@ def read_players(paths: tuple[str, ...], programs: tuple[int, ...]) -> Notes:
 
 
 def _read_player(path: str, program: int) -> Notes:
-    rows = []
+    rows, advice = [], "unpack the archive again"
+    text = read_text(path, advice)
     try:
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                if line.strip():
-                    onset, hertz, seconds = (float(word) for word in line.split())
-                    rows.append((onset, onset + seconds, _pitch(hertz)))
+        for line in filter(str.strip, text.splitlines()):
+            onset, hertz, seconds = (float(word) for word in line.split())
+            rows.append((onset, onset + seconds, _pitch(hertz)))
         start, end, pitch = np.array(rows, np.float64).reshape(-1, 3).T
         same = np.ones(len(rows), int)
         return Notes(start, end, pitch, VELOCITY * same, program * same, 0 * same)
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); unpack the archive again") from e
     except ValueError as e:
-        raise UserError(f"{path}: not lines of onset, pitch and duration ({e}); "
-                        "unpack the archive again") from e
+        raise UserError(f"{path}: not lines of onset, pitch and duration ({e}); {advice}") from e
 
 
 def _pitch(hertz: float) -> int:

@@ -49,7 +49,7 @@ def test_tables_that_differ_are_told(tmp_path):
     item = BachViolin(folder=str(tmp_path)).list().items[0]
     lines = path.read_text().splitlines()
     for text, message in (
-            ("\n".join(lines[:-1]), "has 4 rows for 5 notes"), ("a,b\n1,2", "columns start, end"),
+            ("\n".join(lines[:-1]), "has 4 rows for 5 notes"), ("a,b\n1,2", "no column 'start', 'end'"),
             ("\n".join([*lines[:-1], "x,1"]), "columns start, end"),
             ("\n".join([*lines[:-1], "3"]), "columns start, end"),
             ("\n".join([*lines[:-1], "-1,1"]), "at or after 0")):
@@ -73,5 +73,5 @@ def test_wrong_use_is_refused(tmp_path):
     with pytest.raises(UserError, match="is no time"):
         BachViolin(folder=str(tmp_path)).list()
     table.write_text(text.replace("violinist,", "player,", 1))
-    with pytest.raises(UserError, match="column violinist"):
+    with pytest.raises(UserError, match="column 'violinist'"):
         BachViolin(folder=str(tmp_path)).list()

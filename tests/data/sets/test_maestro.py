@@ -91,7 +91,7 @@ def test_the_archive_without_audio_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name, content, complaint", [
     ("maestro-v3.0.0.csv", "canonical_composer,canonical_title\nBach,Fugue\n", "row 1 has no split"),
-    ("maestro-v3.0.0.csv", "\xff".encode("latin-1"), "cannot be read as CSV"),
+    ("maestro-v3.0.0.csv", b"\xff\xfe\0", "damaged UTF-16"),
     ("maestro-v3.0.0.json", "{", "cannot be read as JSON"),
     ("maestro-v3.0.0.json", '"rows"', "neither rows nor columns"),
     ("maestro-v3.0.0.json", '{"midi_filename": {"0": "a.midi"}}', "row 1 has no canonical_composer"),

@@ -6,6 +6,7 @@ from layouts import wire
 from layouts.common import scale
 from layouts.compare import assert_reads
 from layouts.mt3_records import FILES, build
+from reference import needs
 
 from music_diffusion.data.sets.mt3_records import LAYOUTS, Mt3Records
 from music_diffusion.data.sounds import read_sound
@@ -34,7 +35,7 @@ def test_every_data_set_of_mt3_is_there():
 @pytest.mark.parametrize("config", LAYOUTS)
 def test_tensorflow_reads_the_same_features(tmp_path, config):
     """With the feature descriptions of mt3/datasets.py."""
-    tf = pytest.importorskip("tensorflow")
+    tf = needs.module("tensorflow")
     text, number = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
 
     def some(dtype):

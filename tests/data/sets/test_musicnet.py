@@ -111,7 +111,7 @@ def test_a_folder_without_a_whole_recording_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("time,note\n1,2\n", "no column 'start_time'"),
+    ("time,note\n1,2\n", "has no column 'start_time', 'end_time', 'instrument'"),
     (f"{HEADER}\n1,2\n", "damaged"),
     (f"{HEADER}\na,2,1,60,0,1,Half\n", "damaged"),
     (f"{HEADER}\n44100,4,1,60,0,1,Half\n", "damaged"),  # ends before it starts

@@ -1,5 +1,7 @@
 """The reader of a user's pairs against its fixture."""
 
+import os
+
 import numpy as np
 import pytest
 from layouts import paired_folder as layout
@@ -75,3 +77,14 @@ def test_wrong_use_is_refused(tmp_path):
     for program in (-1, 129):
         with pytest.raises(UserError, match="0..127"):
             PairedFolder(folder="x", program=program)
+
+
+@pytest.mark.parametrize("recording", ["caf\u00e9", "cafe\u0301", os.fsdecode(b"caf\xe9")])
+@pytest.mark.parametrize("notes", ["caf\u00e9", "cafe\u0301", os.fsdecode(b"caf\xe9")])
+def test_names_that_look_alike_belong_together(tmp_path, recording, notes):
+    (tmp_path / f"{recording}.wav").touch()
+    (tmp_path / f"{notes}.mid").touch()
+    [item] = PairedFolder(folder=str(tmp_path)).list().items
+    assert item.name == "caf\u00e9"
+    assert (*item.audio.files, *item.note_files) == tuple(
+        str(tmp_path / name) for name in (f"{recording}.wav", f"{notes}.mid"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from layouts import scores
 from layouts.scores import part
+from reference import needs
 from reference.soundfont_file import RATE as FONT_RATE
 from reference.soundfont_file import expected_hertz, soundfont
 
@@ -25,10 +26,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class
 
-try:
-    import fluidsynth  # noqa: F401
-except ImportError:
-    pytest.skip("needs FluidSynth (libfluidsynth) and pyfluidsynth", allow_module_level=True)
+needs.module("fluidsynth")
 
 RATE = 16000
 STILL = dict(reorchestrate=0.0, subset=0.0, transpose=0, stretch=0.0, onset_jitter=0.0,

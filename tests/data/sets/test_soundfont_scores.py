@@ -5,6 +5,7 @@ import collections
 import pytest
 from layouts import scores
 from layouts.scores import part
+from reference import needs
 from reference.soundfont_file import soundfont
 
 from music_diffusion.data.sets.soundfont_renders import SoundFontRenders
@@ -13,7 +14,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 
-pytest.importorskip("fluidsynth", reason="needs FluidSynth and pyfluidsynth", exc_type=ImportError)
+needs.module("fluidsynth")
 
 
 @pytest.fixture(scope="module")

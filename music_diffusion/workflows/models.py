@@ -1,0 +1,118 @@
+"""Released models: what there is, releasing a run, and what the training of some needs beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from music_diffusion.conditions.performances import (
+    FILE,
+    Performances,
+    read_performances,
+    write_performances,
+)
+from music_diffusion.data.records import Record, read_manifest
+from music_diffusion.errors import UserError
+from music_diffusion.models.weights import WEIGHTS, weight_files
+from music_diffusion.synthesis import hub
+from music_diffusion.synthesis.release import release
+from music_diffusion.types import Progress
+from music_diffusion.workflows.monitor import in_steps, unseen
+from music_diffusion.workflows.requests import (
+    NoteMapsRequest,
+    NoteRowsRequest,
+    PerformanceListRequest,
+    ReleaseRequest,
+)
+from music_diffusion.workflows.sources import check_source
+
+
+def released_models() -> list[dict[str, Any]]:
+    """Returns name, megabytes, number of performances and folder of each model in the package."""
+    return [_fact(name) for name in hub.available()]
+
+
+def _fact(name: str) -> dict[str, Any]:
+    folder = hub.find(name)
+    file = folder / FILE
+    size = sum(path.stat().st_size for path in weight_files(folder / WEIGHTS))
+    return {"name": name, "megabytes": round(size / 1e6, 1),
+            "performances": len(read_performances(file).names) if file.is_file() else 0,
+            "folder": str(folder)}
+
+
+def model_card(name: str) -> str:
+    """Returns the text of a model's card. Raises UserError: no such model."""
+    card = hub.find(name) / "README.md"
+    return card.read_text() if card.is_file() else f"{name}: no model card"
+
+
+def known_performances(name: str) -> Performances:
+    """Returns the performances of a model. Raises UserError: no such model, or it knows none."""
+    known = hub.load_performances(name)
+    if known is None:
+        raise UserError(f"{name}: this model knows no performances")
+    return known
+
+
+def release_run(request: ReleaseRequest) -> None:
+    """Makes a model folder of a training run. Raises UserError as `synthesis.release.release` does."""
+    check_source(request.run)
+    release(request.run, request.output, bindings=request.bindings, performances=request.performances)
+
+
+def render_note_rows(request: NoteRowsRequest, progress: Progress = unseen) -> None:
+    """Writes isolated notes of a SoundFont, unless they are there. Raises UserError: a bad SoundFont."""
+    from music_diffusion.data.note_renders import NoteRowPlan, write_note_rows
+
+    check_source(request.soundfont)
+    plan = NoteRowPlan(soundfont=request.soundfont, notes_per_program=request.notes_per_program,
+                       workers=request.workers, seed=request.seed)
+    write_note_rows(plan, request.output, in_steps(progress))
+
+
+def draw_maps(request: NoteMapsRequest, progress: Progress = unseen) -> None:
+    """Copies records, with the maps that a note timbre network draws of their notes.
+
+    Raises:
+      UserError: no records, weights without such a network, or names of performances that are
+        missing, too many, or not those of the weights or the records.
+    """
+    from music_diffusion.data.note_maps import add_note_maps
+    from music_diffusion.models.stored_timbre import stored_timbre
+
+    check_source(request.data)
+    config, timbre = stored_timbre(request.weights)
+    if config.performances is None:
+        add_note_maps(request.data, request.output, config, timbre, progress=in_steps(progress))
+        return
+    if request.performances is None:
+        raise UserError(f"{request.weights}: knows performances; give their names by --performances FILE")
+    known = read_performances(request.performances)
+    if len(known.names) != config.performances.count:
+        raise UserError(f"{request.performances}: names {len(known.names)} performances, and "
+                        f"{request.weights} has {config.performances.count}; give the file that belongs "
+                        "to the weights")
+    # Before any record is drawn.
+    for name in read_manifest(request.data).get("classes", {}).get("performance", ()):
+        known.number(name)
+
+    def row_of(record: Record) -> int | None:
+        named = record.labels.get("performance")
+        return None if named is None else known.number(named)
+
+    add_note_maps(request.data, request.output, config, timbre, progress=in_steps(progress), row_of=row_of)
+
+
+def list_performances(request: PerformanceListRequest) -> Performances:
+    """Writes the performances of prepared records into a list, after those that are in it.
+
+    Returns the list. Raises UserError: records without performances, a bad table, or a default that
+    is not in the list.
+    """
+    from music_diffusion.data.performances import add_performances, read_told
+
+    check_source(request.data)
+    table = None if request.table is None else read_told(request.table)
+    listed = add_performances(request.data, request.output, table, request.default)
+    write_performances(request.output, listed)
+    return listed

@@ -1,0 +1,120 @@
+"""Preparing data: records of data sets, audio of scores, recordings to compare renderings with."""
+
+from __future__ import annotations
+
+from music_diffusion import gin_setup
+from music_diffusion.data import records
+from music_diffusion.data.build import BuildPlan, build
+from music_diffusion.data.items import DataSet
+from music_diffusion.data.parallel import run_tasks
+from music_diffusion.data.sets.transposed import Transposed
+from music_diffusion.data.splits import Assigned
+from music_diffusion.errors import UserError
+from music_diffusion.types import Progress
+from music_diffusion.workflows.monitor import in_steps, unseen
+from music_diffusion.workflows.requests import (
+    AudioFolderRequest,
+    DataSetRequest,
+    ReferencesRequest,
+    ScoresRequest,
+)
+from music_diffusion.workflows.sources import HELD_OUT, check_source, open_source, render_options
+
+CONTAINERS = {"array_record": records.ARRAY_RECORD, "tfrecord": records.TF_RECORD}
+
+
+def open_data_set(request: DataSetRequest) -> DataSet:
+    """Returns the reader that is asked for, with its transposed copies. Raises UserError."""
+    data_set = open_source(request.kind, request.source, request.options, request, test=request.test,
+                           stems=request.stems)
+    if not request.transpose:
+        return data_set
+    assigned = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed)
+    return Transposed(data_set=assigned, most=request.transpose)
+
+
+def prepare_data_set(request: DataSetRequest, progress: Progress = unseen) -> dict:
+    """Builds records of a data set; what is there is kept. Returns the manifest.
+
+    Raises UserError: see `open_data_set` and `data.build.build`; no destination; an unknown codec,
+    container or runner.
+    """
+    data_set = open_data_set(request)
+    if request.destination is None:
+        raise UserError("DST is missing: give the folder to write")
+    if request.container not in CONTAINERS:
+        raise UserError(f"--format {request.container}: choose {' or '.join(CONTAINERS)}")
+    plan = BuildPlan(codec=gin_setup.codec(request.codec), stems=request.stems,
+                     suffix=CONTAINERS[request.container], shards=request.shards, refuse=request.refuse,
+                     workers=request.workers, seed=request.seed)
+    run_shards = run_tasks
+    if request.runner is not None:
+        from music_diffusion.data.beam import beam_runner
+
+        run_shards = beam_runner(request.runner, request.runner_options)
+    return build(data_set, request.kind, plan, request.destination, run=run_shards,
+                 progress=in_steps(progress))
+
+
+def contents(manifest: dict) -> str:
+    """Returns what a folder has, and how many items it does not have, in a line."""
+    parts = [f"{manifest['hours'][s]:.2f} h and {manifest['notes'][s]} notes for {s}"
+             for s in manifest["hours"] if manifest["records"][s]]
+    parts += [f"{len(names)} {kind}{'s' * (len(names) != 1)}"
+              for kind, names in manifest["classes"].items()]
+    skipped = manifest["skipped"]
+    return ", ".join(parts) + (f"; skipped {len(skipped)} (see manifest.json)" if skipped else "")
+
+
+def render_scores(request: ScoresRequest, progress: Progress = unseen) -> None:
+    """Renders excerpts of scores as audio files, in rooms and at levels that are drawn.
+
+    Raises UserError: no scores, no SoundFont or one that cannot be read, or a folder of other renders.
+    """
+    from music_diffusion.data.audio_renders import AudioRenderPlan, render_audio
+
+    check_source(request.scores)
+    render_audio(AudioRenderPlan(
+        scores=request.scores, sample_rate=request.rate, midi=request.midi, workers=request.workers,
+        **render_options("render", request, test=request.test)), request.destination, in_steps(progress))
+
+
+def prepare_audio(request: AudioFolderRequest, progress: Progress = unseen) -> dict:
+    """Cuts a folder of audio files into records. Returns the manifest.
+
+    Raises UserError: no audio, or a destination with other data.
+    """
+    from music_diffusion.data.audio_folder import AudioFolderPlan, prepare_audio_folder
+
+    check_source(request.source)
+    return prepare_audio_folder(AudioFolderPlan(
+        source=request.source, sample_rate=request.rate, mono=request.mono, workers=request.workers,
+        seed=request.seed), request.destination, in_steps(progress))
+
+
+def audio_contents(manifest: dict) -> str:
+    """Returns the hours of each split in a line, and what was skipped."""
+    hours = ", ".join(f"{manifest['hours'][s]:.2f} h for {s}" for s in manifest["hours"]
+                      if manifest["records"][s])
+    skipped = manifest["skipped"]
+    left_out = [f"; skipped {len(skipped)}, e.g. {name}: {why} (see manifest.json)"
+                for name, why in skipped[:1]]
+    return "".join([hours, *left_out])
+
+
+def prepare_references(request: ReferencesRequest, progress: Progress = unseen) -> dict[str, int]:
+    """Writes audio and notes of a data set, a few minutes of each performance, with their table.
+
+    Returns the number of files of each split. Raises UserError as `open_source` and
+    `data.references.write_references` do.
+    """
+    from music_diffusion.data.references import write_references
+
+    data_set = open_source(request.dataset, request.source, request.options, request, test=True)
+    listing = data_set.list()
+    if any(item.split is None for item in listing.items):
+        listing = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed).list()
+    return write_references(
+        listing, request.destination, splits=[split.strip() for split in request.splits.split(",")],
+        minutes=request.minutes, sample_rate=request.rate, seed=request.seed, workers=request.workers,
+        progress=in_steps(progress))

@@ -1,0 +1,243 @@
+"""What can be asked of each workflow: the one declaration of names, types, ranges and defaults.
+
+The command line makes its options of these fields, and Python code hands such an object to the
+workflow. Importing this imports nothing else of weight. Names of models are names of `models list`
+or folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from music_diffusion.errors import UserError
+
+RANGE = "range"  # key of a field's metadata: (least, most)
+NO_MODEL = "none"  # in place of a model's name
+
+
+def ranged(default: Any = dataclasses.MISSING, least: float = -math.inf, most: float = math.inf) -> Any:
+    """Returns a field for numbers from `least` to `most`; None passes, too."""
+    return dataclasses.field(default=default, metadata={RANGE: (least, most)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """Checks the ranges of its fields. Raises UserError that names the option."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            least, most = field.metadata.get(RANGE, (-math.inf, math.inf))
+            value = getattr(self, field.name)
+            if value is not None and RANGE in field.metadata and not least <= value <= most:
+                limits = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+                raise UserError(f"--{field.name} {value:g}: must be {limits}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnDataRequest(Request):
+    """See `workflows.own_data.train_on_recordings`."""
+
+    data: str  # folder of recordings
+    output: str  # folder of the model
+    base: str = "default"  # model to begin with, or NO_MODEL for fresh parameters
+    layout: str = "paired_folder"  # how the folder is read (`data.sets.catalogue`)
+    options: tuple[tuple[str, str], ...] = ()  # of the reader
+    held_out: tuple[str, ...] = ()  # names of items; (): by the folders, or by hash
+    transpose: int = ranged(2, 0, 12)  # semitones that training items are also played up and down
+    steps: int | None = ranged(None, 1)  # of training; None: as the recipe says
+    batch: int = ranged(8, 1)  # segments a step
+    examine: bool = True  # leave out what the doctor finds unusable
+    evaluate: bool = True  # render and score what is held out
+    bindings: tuple[str, ...] = ()  # 'NAME = value' for gin, of the training
+    workers: int = ranged(2, 1)  # processes
+    seed: int = 0  # of splits and training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptRequest(Request):
+    """See `workflows.adapt.add_performance`."""
+
+    audio: tuple[str, ...]  # recordings of the performance
+    midi: tuple[str, ...]  # their notes, in the same order
+    name: str  # of the performance
+    output: str  # folder of the model that knows it, too
+    base: str = "performances"  # model to begin with
+    room: str = ""  # what to note of the room and the microphone
+    steps: int | None = ranged(None, 1)  # of training; None: as the recipes say
+    bindings: tuple[str, ...] = ()  # 'NAME = value' for gin, of the training
+    workers: int = ranged(2, 1)  # processes
+    seed: int = 0  # of training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkRequest(Request):
+    """See `workflows.benchmark.benchmark.measure_parts`."""
+
+    model: str = "default"
+    inverter: str | None = None  # None: the one that the command takes by default
+    seconds: float = ranged(60.0, 1, 36000)  # of music
+    repeats: int = ranged(3, 1)  # runs that count, after one that does not
+    only: tuple[str, ...] = ()  # parts; (): all for which there is what they need
+    soundfont: str | None = None  # for `render`
+    data: str | None = None  # folder of records, for `input`
+    gin_files: tuple[str, ...] = ()  # of a recipe, for `train_step`
+    bindings: tuple[str, ...] = ()  # 'NAME = value', of the recipe
+    batch: int | None = ranged(2, 1)  # examples of a training step; None: the smallest
+    largest_batch: bool = False  # look for the largest batch that fits into the memory instead
+    memory: float | None = ranged(None, 0.1)  # GB (1e9 bytes) of a device; None: what it reports
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RendersRequest(Request):
+    """What data that SoundFonts render depends on."""
+
+    soundfonts: tuple[str, ...] = ()  # .sf2 or .sf3, of which one is drawn for each excerpt
+    hours: float = ranged(10.0, 0.001)  # of training excerpts
+    solo: float = ranged(0.0, 0, 1)  # share of excerpts with one instrument alone
+    workers: int = ranged(2, 1)  # processes
+    seed: int = 0  # another one draws other excerpts and splits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSetRequest(RendersRequest):
+    """See `workflows.prepare.prepare_data_set`."""
+
+    kind: str  # name in `data.sets.catalogue`
+    source: str  # folder (or file) of the data set
+    destination: str | None = None  # folder of the records
+    options: tuple[tuple[str, str], ...] = ()  # of the reader
+    transpose: int = ranged(0, 0, 12)  # semitones up and down of which training items get copies
+    codec: str = "16k"  # of the spectrograms: a name in gin/codecs, or a gin file
+    stems: bool = False  # keep the spectrograms of stems, too
+    container: str = "array_record"  # or tfrecord
+    shards: int = ranged(32, 1)  # files of a split, at most
+    refuse: bool = False  # end with the first item that cannot be used, rather than skip it
+    runner: str | None = None  # of Apache Beam; None: processes of this machine
+    runner_options: tuple[str, ...] = ()  # for Beam
+    test: bool = False  # also a test split, of the data set `soundfont`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioFolderRequest(Request):
+    """See `workflows.prepare.prepare_audio`."""
+
+    source: str  # folder of audio files
+    destination: str  # folder of the records
+    rate: int = ranged(16000, 1000)  # Hz
+    mono: bool = False  # mix stereo files to one channel
+    workers: int = ranged(2, 1)  # processes
+    seed: int = 0  # another one draws other splits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReferencesRequest(RendersRequest):
+    """See `workflows.prepare.prepare_references`."""
+
+    source: str  # folder (or file) of the data set
+    destination: str  # folder of audio, notes and their table
+    dataset: str  # name in `data.sets.catalogue`
+    splits: str = "train,test"
+    minutes: float = 10.0  # of each performance in each split, at most
+    options: tuple[tuple[str, str], ...] = ()  # of the reader
+    rate: int = ranged(16000, 1000)  # Hz
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoresRequest(RendersRequest):
+    """See `workflows.prepare.render_scores`."""
+
+    scores: str  # folder of MIDI files
+    destination: str  # folder of audio files
+    test: bool = False  # also a test split
+    midi: bool = False  # write the notes of every excerpt beside it
+    rate: int = ranged(16000, 1000)  # Hz
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReleaseRequest(Request):
+    """See `workflows.models.release_run`."""
+
+    run: str  # folder of a training run
+    output: str  # folder of the model
+    bindings: tuple[str, ...] = ()  # 'NAME = value' for gin: what rendering does otherwise
+    performances: str | None = None  # file with the names of the model's performances
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoteRowsRequest(Request):
+    """See `workflows.models.render_note_rows`."""
+
+    soundfont: str  # .sf2 or .sf3
+    output: str  # folder of note_rows.npy
+    notes_per_program: int = ranged(440, 1)
+    workers: int = ranged(2, 1)  # processes
+    seed: int = 0  # another one draws other notes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoteMapsRequest(Request):
+    """See `workflows.models.draw_maps`."""
+
+    data: str  # folder of records
+    output: str  # folder of the same records with maps
+    weights: str  # of a note timbre network, or of a model that has one
+    performances: str | None = None  # file with the names of the network's performances
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerformanceListRequest(Request):
+    """See `workflows.models.list_performances`."""
+
+    data: str  # folder of records
+    output: str  # the list (.json); performances that are in it keep their numbers
+    table: str | None = None  # CSV with what is known of them: name, source, room
+    default: str | None = None  # the one that is taken where none is asked for; None: the first
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DumpRequest(Request):
+    """See `workflows.dump.dump_examples`."""
+
+    task: str  # DATASET_MEMBER
+    folder: str  # of records
+    output: str  # folder for pictures, sounds and notes
+    count: int = ranged(4, 1)  # examples
+    split: str = "train"
+    inverter: str | None = None  # None: the best for the records' codec
+    seed: int = ranged(0, 0)  # another one draws other examples
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeamsRequest(Request):
+    """See `workflows.seams.measure_seams`."""
+
+    notes: str  # folder of MIDI files to render
+    model: str = "default"
+    steps: int | None = ranged(None, 1)  # sampling steps; None: as the model was released
+    max_minutes: float = 10.0  # of the start of every piece
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructRequest(Request):
+    """See `workflows.listen.reconstruct`."""
+
+    source: str  # any audio
+    output: str  # .wav, .flac or .mp3
+    inverter: str = "inverter"  # see `synthesis.hub.load_inverter`
+    plot: str | None = None  # .png of both spectrograms
+    mono: bool = False  # mix the channels to one first
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribeRequest(Request):
+    """See `workflows.listen.transcribe`."""
+
+    source: str  # any audio
+    output: str  # .mid
+    transcriber: str = "transcriber"
+    plot: str | None = None  # .png of the notes over the spectrogram
+    onset: float | None = ranged(None, 0, 1)  # least activation that begins a note; None: the model's
+    frame: float | None = ranged(None, 0, 1)  # least activation that holds a note
