@@ -160,12 +160,14 @@ class NoteFramePiece:
         c, codec, notes = self.conditions, self.source.codec, self.source.notes
         if c.timbre is None or notes is None:
             raise ValueError("rendering needs a note timbre network and notes")
-        hop, span = codec.hop / codec.sample_rate, firsts[-1] + size - firsts[0]
-        start, lead = firsts[0] * hop, c.lead(firsts[0], codec)
+        span, lead = firsts[-1] + size - firsts[0], c.lead(firsts[0], codec)
+        # Rounded as in `Excerpt.start`: an onset on a frame's edge must not be in another frame here.
+        begin, start, end = (frame * codec.hop / codec.sample_rate
+                             for frame in (firsts[0] - lead, firsts[0], firsts[0] + span))
         # Only a part of the piece is looked at, so a group costs the same in any piece.
-        heard = notes.between(start - lead * hop - c.ring - ROUNDING, start + span * hop + ROUNDING)
+        heard = notes.between(begin - c.ring - ROUNDING, end + ROUNDING)
         grid, timbre = frame_grid(codec, c.ring), self.params["timbre"]
-        maps = draw_note_maps(c.timbre, timbre, heard, start - lead * hop, lead + span, grid,
+        maps = draw_note_maps(c.timbre, timbre, heard, begin, lead + span, grid,
                               self.source.performance)
         features = {"maps": maps[lead:]} | c.of_notes(heard, start, span, codec)
         if c.base_maps:

@@ -66,9 +66,17 @@ class NoteTokens(ConditionsBase):
     def of_notes(self, notes: Notes, start: float, frames: int, codec: MelCodec) -> Example:
         """Returns `inputs` [N] of the frames from `start` seconds on.
 
-        Raises TooManyEventsError where there are more than `tokens` events.
+        Raises:
+          TooManyEventsError: there are more than `tokens` events.
+          UserError: the frames do not begin and end at steps of the tokens, or are too many.
         """
         end = start + frames / codec.frame_rate
+        rate, most = self.events.steps_per_second, self.events.segment_steps
+        steps = np.array([start, end]) * rate
+        if np.abs(steps - np.rint(steps)).max() > 1e-4 or np.ptp(steps) > most + 0.5:
+            raise UserError(f"{frames} frames of {1 / codec.frame_rate:g} s from {start:g} s on: tokens "
+                            f"come in steps of 1/{rate} s, at most {most} of them; choose a codec and "
+                            "frames that fit, or another EventConfig")
         ids = encode_segment(notes, start, end, config=self.events)
         if len(ids) > self.tokens:
             raise TooManyEventsError(f"{len(ids)} events between {start:.2f} and {end:.2f} s are more than "

@@ -8,18 +8,19 @@ from collections.abc import Callable
 
 import numpy as np
 
+from music_diffusion.conditions.note_frames import NoteFrames, frame_grid
 from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.data import records
 from music_diffusion.data.shards import checksum, facts_path, read_facts, write_facts
 from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
-from music_diffusion.notes.frames import FrameGrid, warn_if_crowded
+from music_diffusion.notes.frames import warn_if_crowded
 from music_diffusion.types import Params, StepProgress
 
 
 def add_note_maps(folder: str, out: str, config: NoteTimbreConfig, timbre: Params,
-                  grid: FrameGrid = FrameGrid(),
                   progress: StepProgress = lambda i, n: None, *,
+                  ring: float = NoteFrames.ring,
                   row_of: Callable[[records.Record], int | None] = lambda record: None) -> None:
     """Copies the shards of `folder` to `out`, every record with its maps.
 
@@ -28,12 +29,13 @@ def add_note_maps(folder: str, out: str, config: NoteTimbreConfig, timbre: Param
     Args:
       folder, out: of the records.
       config, timbre: the note timbre network and its parameters.
-      grid: frame times.
       progress: takes (finished shards, shards in all).
+      ring: seconds that a note is heard after its end; a model's `ring`.
       row_of: a record's performance, in a network that has some; None for none. Records then have
         the two maps drawn with it and, behind them, the two without.
     """
     manifest = records.read_manifest(folder, config.codec)
+    grid = frame_grid(config.codec, ring)
     target = pathlib.Path(out)
     if target.resolve() == pathlib.Path(folder).resolve():
         raise UserError(f"{out}: give another folder than that of the data")

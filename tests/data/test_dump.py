@@ -61,7 +61,8 @@ def test_tokens_come_back_as_their_quantised_notes(velocity_bins):
 def test_slots_come_back_as_the_very_notes():
     notes = piece("slots")
     conditions = NoteFrames()
-    example = {"targets": np.zeros((FRAMES, 1))} | conditions.of_notes(notes, START, FRAMES, CODEC, slots=64)
+    example = conditions.of_notes(notes, START, FRAMES, CODEC, slots=64)
+    example["targets"] = np.zeros((FRAMES, 1))
     assert_notes(example_notes(example, None, HOP), heard(notes), 1e-4)
     silent = conditions.of_notes(Notes.empty(), 0.0, 4, CODEC, slots=64)
     assert not len(slot_notes(silent, HOP))

@@ -278,7 +278,7 @@ def test_a_record_that_is_dense_all_over_is_an_error_that_names_it(tmp_path):
     folder = dense_record(tmp_path / "x", np.arange(64))
     examples = examples_of(folder, conditions=NoteTokens(tokens=100))
     for get in (examples.crops(0), examples.grid(), examples.spread(2).__getitem__):
-        with pytest.raises(UserError, match=f"{folder}: record 0 of train: .* the model's 100 tokens") as error:
+        with pytest.raises(UserError, match=f"{folder}: record 0 of train: .* model's 100 tokens") as error:
             get(0)
         assert "\n" not in str(error.value)
 

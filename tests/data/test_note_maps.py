@@ -68,6 +68,27 @@ def test_every_record_gets_the_maps_of_its_notes_and_keeps_the_rest(folder, para
             np.testing.assert_allclose(b.maps, want, atol=1e-3)
 
 
+def test_maps_lie_on_the_codecs_frames_and_hear_notes_as_long_as_asked(params, tmp_path):
+    codec = MelCodec(mels=F, hop=160, window=480)  # 10 ms
+    folder, notes = tmp_path / "plain", Notes([0.012], [0.033], [60], [90], [0], [False])
+    folder.mkdir()
+    records.write_shard(folder / "train-00000.array_record",
+                        [records.Record(mel=np.zeros((10, F)), notes=notes).to_bytes()])
+    records.write_manifest(folder, codec=codec.to_dict())
+    config = dataclasses.replace(MODEL.config.timbre, codec=codec)
+    found = {}
+    for ring in (0.03, 2.0):
+        out = tmp_path / f"mapped {ring}"
+        add_note_maps(str(folder), str(out), config, params["timbre"], ring=ring)
+        (record,) = read(out)["train-00000.array_record"]
+        grid = FrameGrid(hop=0.01, half_window=0.015, tail=ring)
+        want = draw_note_maps(config, params["timbre"], notes, 0.0, 10, grid)
+        np.testing.assert_allclose(record.maps, want, atol=1e-3)
+        found[ring] = np.flatnonzero((record.maps[:, 0] > -1).any(1)).tolist()
+    # Centres are at 10, 20 … ms; the note is heard from 15 ms before its start on.
+    assert found == {0.03: [0, 1, 2, 3, 4, 5], 2.0: list(range(10))}
+
+
 def test_an_interrupted_run_goes_on_and_the_manifest_comes_last(folder, params, tmp_path):
     out = tmp_path / "mapped"
 

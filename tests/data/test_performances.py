@@ -94,11 +94,11 @@ def test_names_and_rows_must_be_as_many(tmp_path, conditions):
     folder, path = folder_of(tmp_path / "d"), tmp_path / "p.json"
     write_performances(path, add_performances(folder, path))
     for file in (None, str(path)):
-        sources = [RecordSource(folder=folder, codec=CODEC,
-                                conditions=numbered(conditions, file=file, count=count)) for count in (2, 3)]
-        next(sources[0].train_iterator(2, seed=0))
+        right, wrong = (RecordSource(folder=folder, codec=CODEC, conditions=numbered(
+            conditions, file=file, count=count)) for count in (2, 3))
+        next(right.train_iterator(2, seed=0))
         with pytest.raises(UserError, match="names 2 performances, and the model has 3; set NUM_PERF"):
-            sources[1].train_iterator(2, seed=0)
+            wrong.train_iterator(2, seed=0)
 
 
 @every_member

@@ -86,7 +86,7 @@ def test_blank_arrays_are_like_the_examples(folder, member):
 @pytest.mark.parametrize("member", [members.PERFORMANCE, members.FRAME_DIFFUSION], ids=lambda m: m.name)
 def test_notes_follow_the_codecs_frames(tmp_path, member):
     slow = dataclasses.replace(CODEC, hop=160)
-    hop, first = 0.04, 5
+    hop, first, member = 0.04, 5, dataclasses.replace(member, frames=128)  # a token segment's 5.12 s
     folder = write_records(tmp_path / "slow", codec=slow)
     fitted = member.fitted(members.Holdings.of(folder, slow))
     assert fitted == member
