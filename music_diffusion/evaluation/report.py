@@ -140,7 +140,7 @@ def render_html(plan: EvaluationPlan, results: Sequence[FileResult], summary: Su
 
 
 def _environment() -> Any:
-    """Of jinja2; whatever it prints can be written."""
+    """Makes jinja2's environment; whatever it prints can be written."""
     try:
         import jinja2
     except ImportError as e:

@@ -187,7 +187,7 @@ class PresenceStream:
 
 
 class PresenceWeights:
-    """Who plays around a patch: the mean over it and REACH patches on each side, as far as there are."""
+    """Weights of who plays around a patch: means over it and REACH patches on each side that there are."""
 
     def __init__(self, presence: Presence):
         self._stream = PresenceStream(presence)
@@ -201,7 +201,7 @@ class PresenceWeights:
         self.known = max(0, self._end - REACH)
 
     def finish(self) -> None:
-        """The samples have ended."""
+        """Takes the end of the samples."""
         self._add(self._stream.finish())
         self._heard = np.pad(self._heard, ((0, REACH), (0, 0)))
         self.known = self._end

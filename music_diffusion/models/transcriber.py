@@ -224,7 +224,7 @@ class Transcriber:
 
     def _chunks(self, blocks: Iterable[Float[np.ndarray, " n"]], weights: PresenceWeights | None
                 ) -> Iterator[dict[str, Any]]:
-        """What the network says of the frames; `weights` hears the same samples."""
+        """Yields what the network says of the frames; `weights` hears the same samples."""
         hop, edge, size = self.model.spectrum.hop, self._edge, self.chunk_frames
         held = np.zeros(edge * hop, np.float32)  # from `edge` frames before `first` on
         first = total = 0
@@ -250,7 +250,7 @@ class Transcriber:
         return (seconds / self.presence.seconds).astype(np.int64)
 
     def _activations(self, said: dict[str, Any], weights: PresenceWeights | None) -> Activations:
-        """Of a chunk, with its instruments weighed by who plays at all.
+        """Returns a chunk's activations, with its instruments weighed by who plays at all.
 
         sqrt(p(class | cell)) * p(class plays around the cell's frame): the network knows which
         instruments play such pitches, the tagger which of them are here.
@@ -266,7 +266,7 @@ class Transcriber:
             classes=SparseClasses.gather(at - first, pitch, classes, end - first))
 
     def _chunk(self, heard: np.ndarray, first: int, frames: int) -> dict[str, Any]:
-        """What is said of frames from `first` on; classes where a pitch may sound.
+        """Returns what the network says of frames from `first` on; classes where a pitch may sound.
 
         Args:
           heard: samples from `_edge` frames before `first` on, as far as they go.
