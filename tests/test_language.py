@@ -12,7 +12,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "music_diffusion"
 # Parts of the package, folders or files, whose docstrings are done.
 DONE = ("conditions", "configuration", "data", "evaluation", "models", "synthesis", "tasks",
-        "gin_setup.py", "speed.py")
+        "workflows", "cli", "gin_setup.py", "speed.py")
 # After these words there is no subject: the sentence would go on from the name above it.
 PREPOSITIONS = ("Above", "After", "Afterwards", "As", "At", "Before", "Beside", "Between", "Beyond", "By",
                 "For", "From", "In", "Inside", "Like", "Of", "On", "Over", "To", "Until", "With", "Without")

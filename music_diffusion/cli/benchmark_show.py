@@ -1,4 +1,4 @@
-"""What `music-diffusion benchmark` prints for people, for a terminal of 80 columns."""
+"""Tables of `music-diffusion benchmark` for people, in 80 columns."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Command = Callable[..., None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
-    """What the command line shows of an option, beside its name, type and default."""
+    """Words of the command line on an option, beside its name, type and default."""
 
     help: str
     flags: tuple[str, ...] = ()  # (): --name

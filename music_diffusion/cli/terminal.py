@@ -1,4 +1,4 @@
-"""What people see while a command works: lines and bars on stderr. stdout is for results."""
+"""Lines and bars on stderr, which people see while a command works; stdout is for results."""
 
 from __future__ import annotations
 

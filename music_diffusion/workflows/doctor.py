@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what to do about it: all items, with the tagger's ears."""
+"""Examination of a data set: the faults of its items, heard with the tagger, and what to do about them."""
 
 from __future__ import annotations
 

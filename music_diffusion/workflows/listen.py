@@ -1,4 +1,4 @@
-"""What comes out of a recording: the sound that an inverter keeps of it, or the notes in it."""
+"""Recordings listened to: the sound that an inverter keeps of one, or the notes in it."""
 
 from __future__ import annotations
 

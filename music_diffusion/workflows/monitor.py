@@ -1,4 +1,4 @@
-"""What a workflow reports while it works: lines on its stages, and the share that is done."""
+"""Reports of a workflow at work: lines on its stages, and the share that is done."""
 
 from __future__ import annotations
 

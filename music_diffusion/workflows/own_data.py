@@ -1,4 +1,4 @@
-"""From a folder of recordings with their notes to a model that plays like them.
+"""Makes a model of a folder of recordings with their notes, which plays like them.
 
 The folder MODEL.work beside the model keeps what lies between (records, maps,
 checkpoints, renders), so that the same request goes on where it stopped.

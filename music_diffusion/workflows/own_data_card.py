@@ -12,7 +12,7 @@ from music_diffusion.workflows.requests import OwnDataRequest
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """What stands on the card."""
+    """Content of the card."""
 
     request: OwnDataRequest
     manifest: Mapping[str, Any]  # of the records

@@ -1,4 +1,4 @@
-"""What can be asked of each workflow: the one declaration of names, types, ranges and defaults.
+"""Requests to each workflow: the one declaration of names, types, ranges and defaults.
 
 The command line makes its options of these fields, and Python code hands such an object to the
 workflow. Importing this imports nothing else of weight. Names of models are names of `models list`
@@ -91,7 +91,7 @@ class BenchmarkRequest(Request):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RendersRequest(Request):
-    """What data that SoundFonts render depends on."""
+    """Request on which data that SoundFonts render depends."""
 
     soundfonts: tuple[str, ...] = ()  # .sf2 or .sf3, of which one is drawn for each excerpt
     hours: float = ranged(10.0, 0.001)  # of training excerpts

@@ -1,4 +1,4 @@
-"""What workflows read: folders that are there, and the readers of data sets."""
+"""Sources of workflows: folders that are there, and the readers of data sets."""
 
 from __future__ import annotations
 

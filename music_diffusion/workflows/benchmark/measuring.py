@@ -1,4 +1,4 @@
-"""What the parts of a benchmark have in common: the request, its progress, and repeated runs."""
+"""Measuring as all parts of a benchmark do it: the request, its progress, and repeated runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = dict[str, Any]  # `what`, and `Repeated.facts()` or those keys of it that 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a part is measured by."""
+    """Request and progress of a part, which measure it."""
 
     request: BenchmarkRequest
     # Whether `train_step` is to find out if its batch fits into the memory.

@@ -1,4 +1,4 @@
-"""What a benchmark measures. Each part runs alone, in a new process (`processes.run_part`).
+"""Parts of a benchmark. Each runs alone, in a new process (`processes.run_part`).
 
 To add a part: write a function from a `Measurement` to rows, and enter it in `PARTS`. Imports stand
 inside the functions: a part has only its own memory.

@@ -1,4 +1,4 @@
-"""What one training step of a recipe takes: time, work and memory, on made-up batches."""
+"""Cost of one training step of a recipe: time, work and memory, on made-up batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GIGABYTE = 1e9  # bytes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepSetup:
-    """What gin binds of `train`, as far as a step depends on it."""
+    """Arguments of `train` that gin binds, as far as a step depends on them."""
 
     model: Model
     data: DataSource
