@@ -51,7 +51,7 @@ class UpsideDownModel(GeneratorBase):
 RECIPE = """
 include 'runs/train.gin'
 TOTAL_STEPS = 150
-BATCH_SIZE = 8
+BATCH_SIZE = 2
 train.model = @UpsideDownModel()
 train.data = @SyntheticSource()
 train.optimizer = @adamw()
@@ -68,7 +68,7 @@ def test_it_is_trained_released_opened_and_renders_recordings_of_any_length(tmp_
     synthesizer = music_diffusion.load(tmp_path / "mine", inverter="griffin_lim_hop")
     assert synthesizer.model == UpsideDownModel() and synthesizer.name == "mine"
     seconds = np.arange(5 * 16000) / 16000  # a tone that rises from 200 Hz to 2200 Hz
-    rising = Waveform((0.3 * np.sin(2 * np.pi * (200 + 200 * seconds) * seconds)).astype(np.float32), 16000)
+    rising = Waveform((0.1 * np.sin(2 * np.pi * (200 + 200 * seconds) * seconds)).astype(np.float32), 16000)
     settings = RenderSettings(segment=1.28, overlap=0.64)  # groups of 3.2 s
     mel = np.concatenate(list(synthesizer.stream_mel(rising, settings)))
     np.testing.assert_allclose(mel, MelCodec().encode(rising.samples)[:, ::-1], atol=0.1)

@@ -23,7 +23,7 @@ def counted():
 
 
 def arguments(size=3, seed=0, dtype=np.float32):
-    return {"x": np.arange(size).astype(dtype), "key": jax.random.key(seed)}, jnp.asarray(0.5)
+    return {"x": np.arange(size).astype(dtype), "key": jax.random.key(seed)}, jnp.float32(0.5)
 
 
 def count(calls):
