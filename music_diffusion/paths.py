@@ -94,7 +94,7 @@ def located(path: str | os.PathLike) -> str:
 
 
 def make_lenient(*streams: Any) -> None:
-    """From now on, characters that a text stream cannot encode are written as escapes.
+    """Makes text streams write the characters that they cannot encode as escapes, from now on.
 
     Otherwise a name in a last line of output would end the work with an exception.
     """
