@@ -10,13 +10,13 @@ import numpy as np
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.conditions.performances import (
     FILE,
     Performance,
     Performances,
     write_performances,
 )
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
