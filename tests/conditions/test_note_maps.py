@@ -3,10 +3,10 @@ import pytest
 from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.models import note_map
 from music_diffusion.models.base import split_variables
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
-from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.score_denoiser import SLOT_FIELDS, ScoreDenoiserConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
