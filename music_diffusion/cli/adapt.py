@@ -44,6 +44,7 @@ from music_diffusion.models.performances import (
 )
 from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
+from music_diffusion.paths import check_utf8
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config
 from music_diffusion.types import Params
@@ -131,6 +132,7 @@ def _say(line: str) -> None:
 def _claim(settings: Settings) -> None:
     """Sees that nothing is overwritten, and that what lies in the work folder is of the same request."""
     out = pathlib.Path(settings.output)
+    check_utf8(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir()) and not (out / WEIGHTS).is_file()):
         raise UserError(f"{out}: holds other things; give a new folder for the model")
     if out.is_dir() and out.samefile(find(settings.base)):

@@ -87,5 +87,5 @@ def _show(diagnosis: doctor.Diagnosis) -> None:
         table = Table(*doctor.COLUMNS)
         for row in diagnosis.rows():
             table.add_row(*row)
-        Console().print(table)
+        Console(markup=False).print(table)  # brackets are part of names
     print(diagnosis.summary())

@@ -9,6 +9,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.performances import FILE, Performances, read_performances
 from music_diffusion.models.weights import WEIGHTS, weight_files
 from music_diffusion.synthesis.hub import available, find, load_performances
+from music_diffusion.tables import read_text
 
 SHOWN = 3  # instruments of a performance that a table names
 
@@ -33,7 +34,7 @@ def run(*, action: str, name: str, performances: bool, json: bool) -> None:
             _print_table(known_performances)
     elif action == "show":
         card = find(name) / "README.md"
-        text = card.read_text() if card.is_file() else f"{name}: no model card"
+        text = read_text(card) if card.is_file() else f"{name}: no model card"
         print(json_module.dumps({"name": name, "card": text}) if json else text)
     else:
         raise UserError(f"models {action}: unknown; use list or show")

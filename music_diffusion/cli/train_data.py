@@ -41,6 +41,7 @@ from music_diffusion.models.performances import (
     write_performances,
 )
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, save_safetensors
+from music_diffusion.paths import check_utf8, shown
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config, release
 
@@ -125,7 +126,8 @@ def run(settings: Settings, *, json: bool) -> None:
     card = Card(settings=dataclasses.asdict(settings), manifest=manifest, step=step, loss=loss,
                 figures=figures, minutes=(time.monotonic() - began) / 60,
                 held_out=tuple(i.name for i in _held_out(data_set)), sampling=bindings)
-    pathlib.Path(settings.output, "README.md").write_text(card_text(card))
+    pathlib.Path(settings.output, "README.md").write_text(
+        "\n".join(map(shown, card_text(card).split("\n"))), encoding="utf-8")
     if json:
         print(json_module.dumps({"model": settings.output, "step": step, "validation_loss": loss,
                                  "figures": figures, "hours": manifest["hours"]}))
@@ -189,6 +191,7 @@ def _names(settings: Settings, template: pathlib.Path) -> str | None:
 
 
 def _check_output(settings: Settings) -> None:
+    check_utf8(settings.output)
     out = pathlib.Path(settings.output)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a folder for the model")

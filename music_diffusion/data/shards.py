@@ -22,6 +22,7 @@ from music_diffusion.data.items import SPLITS
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
+from music_diffusion.paths import check_utf8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ def write_shards(plan: ShardPlan, members: Sequence[Member], destination: str, *
       UserError: the destination holds other data or records made with other
         options; training or validation gets nothing; the disk is full.
     """
+    check_utf8(destination)
     out = pathlib.Path(destination)
     claim(out, plan)
     shards = _shards(plan, members)
