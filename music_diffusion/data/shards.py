@@ -23,6 +23,7 @@ from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.files import PART, replacing
+from music_diffusion.paths import check_utf8
 from music_diffusion.types import StepProgress
 
 
@@ -100,6 +101,7 @@ def write_shards(plan: ShardPlan, members: Sequence[ShardMember], destination: s
       UserError: the destination holds other data or records made with other
         options; training or validation gets nothing; the disk is full.
     """
+    check_utf8(destination)
     out = pathlib.Path(destination)
     claim(out, plan)
     shards = _shards(plan, members)
