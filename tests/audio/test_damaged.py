@@ -1,4 +1,4 @@
-"""Damaged audio is read, or is one line; it neither hangs nor takes memory. A small part of a longer run."""
+"""Damaged audio is read, or is one line; it neither hangs nor takes memory. Part of a longer run."""
 
 import resource
 import time
