@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from music_diffusion import __version__
+from music_diffusion.audio.codec import RETIRED
 from music_diffusion.data import records
 from music_diffusion.data.items import SPLITS
 from music_diffusion.data.parallel import Runner, run_tasks
@@ -128,7 +129,9 @@ def claim(out: pathlib.Path, plan: ShardPlan) -> None:
     if note.is_file():
         try:
             its = json.loads(note.read_text())
-            ours, its_options = its["kind"] == plan.kind, its["options"]
+            ours, its_options = its["kind"] == plan.kind, dict(its["options"])
+            if isinstance(its_codec := its_options.get("codec"), dict):  # maybe of an earlier version
+                its_options["codec"] = {k: v for k, v in its_codec.items() if k not in RETIRED}
         except (ValueError, TypeError, KeyError):
             ours, its_options = False, {}
         if not ours:
