@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from music_diffusion.audio.chunked import ChunkedStream, ChunkGrid
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.inverter import invert_by_stream
 from music_diffusion.errors import UserError
 from music_diffusion.types import Mel, Params
 
@@ -50,6 +52,16 @@ class NeuralInverter:
                                 "use parts that were made with the same codec")
         if self.chunk_frames < 1:
             raise ValueError(f"{self.chunk_frames=} should be >= 1")
+
+    def stream(self) -> ChunkedStream:
+        """Begins a new piece."""
+        grid = ChunkGrid(step_frames=self.chunk_frames,
+                         context_frames=self.generator.config.context_frames)
+        return ChunkedStream(self.codec, self._decode, grid)
+
+    def invert(self, mel: Mel) -> np.ndarray:
+        """[T, F] nat → [T * hop] float32. Raises UserError for NaN or another shape."""
+        return invert_by_stream(self, mel)
 
     @functools.cached_property
     def _weights(self) -> Params:
