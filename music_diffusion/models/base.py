@@ -29,6 +29,7 @@ Variables = Mapping[str, Any]  # {"params": …, "params_axes": …}
 Metrics = dict[str, Float[Array, ""]]
 
 
+@runtime_checkable
 class Model(Protocol):
     """A network with its loss and its way of sampling. Pure: state is in the arguments."""
 
@@ -289,8 +290,9 @@ class DiffusionBase(GeneratorBase):
     @property
     def sampling(self) -> Sampling:
         """Returns how it samples."""
+        guidance = None if self.performances is None else self.performance_guidance
         return Sampling(steps=self.num_steps, solver=self.solver, guidance=self.guidance_weight,
-                        performance_guidance=self.performance_guidance)
+                        performance_guidance=guidance)
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""

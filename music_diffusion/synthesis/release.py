@@ -48,7 +48,10 @@ def _model_of(text: str) -> Any:
     with gin_setup.private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
         gin.parse_config(gin_setup.without_retired(text))
-        return gin.get_configurable("released")()
+        model = gin.get_configurable("released")()
+        if not isinstance(model, Model):
+            raise TypeError(f"released.model is {type(model).__name__}, no model")
+        return model
 
 
 def _reason(error: Exception) -> str:

@@ -110,15 +110,19 @@ class Synthesizer:
 
         def stream(number: int) -> Iterator[np.ndarray]:
             piece = model.conditions.of_piece(parts[number], self.params)
+            left = piece.frames  # a space's last frame may reach beyond the piece
             for x0 in joining.stream(model, self.params, piece, settings.seed, counted(number)):
-                yield model.space.to_mel(self.params, x0)
+                mel = model.space.to_mel(self.params, x0)[:left]
+                left -= len(mel)
+                yield mel
 
         # Each part begins with the noise of the seed, so it sounds the same beside any other.
         yield from summed([stream(number) for number in range(len(parts))], self.codec)
 
     def _parts(self, source: Source, settings: RenderSettings) -> list[Source]:
         """Returns sources that are rendered apart and heard together, each with its performance."""
-        if self.performances is None or source.notes is None:
+        chosen = source.performance is not None and settings.performance is None
+        if self.performances is None or source.notes is None or chosen:
             return [source]
         casting = parse_performance(settings.performance, self.performances)
         return [dataclasses.replace(source, notes=part.notes, performance=part.weights)

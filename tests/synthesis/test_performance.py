@@ -135,6 +135,8 @@ def test_names_and_mixtures_are_weights_of_the_table(synthesizer):
         np.testing.assert_allclose(got, with_weights(synthesizer.params, notes, weights, frames), atol=1e-5)
         assert np.abs(got - default).max() > 0.05
     np.testing.assert_array_equal(mel(synthesizer, notes, performance="studio"), default)
+    source = dataclasses.replace(synthesizer.source_of(notes), performance=np.float32(CHURCH))
+    np.testing.assert_array_equal(mel(synthesizer, source), mel(synthesizer, notes, performance="church"))
     assert synthesizer.performance_of() == "studio"
 
 

@@ -20,10 +20,12 @@ from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram
 from music_diffusion.diffusion.solvers import DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Sampling
+from music_diffusion.models.spaces import MelSpace
 from music_diffusion.notes.frames import FrameGrid, roll_features
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis import overlap as module
+from music_diffusion.synthesis.context import ChainJoining
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.settings import RenderSettings
@@ -122,6 +124,38 @@ class Changer(Audible):
     conditions = SourceSpectrogram()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halved(MelSpace):
+    """Every frame of the space stands for two."""
+
+    step = 2
+
+    def to_mel(self, params, x):
+        return self.codec.unscale(np.repeat(x, 2, axis=0))
+
+
+class Slow(Audible):
+    """The same where frames are twice as long."""
+
+    @property
+    def space(self):
+        return Halved(codec=super().space.codec)
+
+
+@pytest.mark.parametrize("joining", [
+    OverlapJoining(windows=Windows(frames=64, overlap=32, group=1)),
+    ChainJoining(frames=40, context=False)])
+def test_audio_is_no_longer_than_the_piece_whatever_a_frame_of_the_space_stands_for(joining):
+    model = Slow()
+    codec = model.space.codec
+    synthesizer = Synthesizer(name="slow", model=model, params={}, joining=joining,
+                              inverter=GriffinLim(codec=codec, iterations=1))
+    parts = list(synthesizer.stream_mel(Source(codec=codec, frames=301)))
+    mel = np.concatenate(parts)
+    assert len(mel) == 301 and len(parts) > 1 and all(len(part) for part in parts)
+    np.testing.assert_array_equal(mel[0:300:2], mel[1:301:2])  # each stood for two
+
+
 def test_compiling_samples_nothing():
     model = Audible()
     synthesizer = Synthesizer(name="none", model=model, params={},
@@ -196,8 +230,7 @@ def test_settings_replace_what_was_released_and_nothing_more(synthesizer):
     changed = synthesizer.sampled_by(RenderSettings(steps=7, guidance=2.0, solver=DPMSolverPP2M()))
     assert changed == dataclasses.replace(MODEL, num_steps=7, guidance_weight=2.0,
                                           solver=DPMSolverPP2M())
-    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), guidance=2.0,
-                                        performance_guidance=1.0)
+    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), guidance=2.0)
 
 
 @pytest.mark.parametrize("settings", [
