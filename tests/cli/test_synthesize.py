@@ -17,7 +17,7 @@ from reference.tiny_release import MODEL, tiny_params, write_release
 
 from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.cli import main as module
-from music_diffusion.cli.synthesize import SOLVERS
+from music_diffusion.diffusion.solvers import DPMSolverPP2M
 from music_diffusion.errors import UserError
 from music_diffusion.speed import peak_memory_mb, start_up_seconds
 from music_diffusion.synthesis.joining import Windows
@@ -187,7 +187,7 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     report = json.loads(out)
     assert isinstance(report, dict) and out.count("\n") == 1
     want = {"output": str(tmp_path / "a.wav"), "plot": str(tmp_path / "a.png"), "model": "tiny",
-            "steps": 3, "solver": repr(SOLVERS["dpm++2m"]), "guidance": 1.5, "seed": 3, "notes": 2,
+            "steps": 3, "solver": repr(DPMSolverPP2M()), "guidance": 1.5, "seed": 3, "notes": 2,
             "performance": None, "joining": "overlap"}
     assert {k: report[k] for k in want} == want
     assert report["realtime_factor"] == pytest.approx(

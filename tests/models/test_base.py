@@ -26,7 +26,8 @@ from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionMod
 from music_diffusion.models.tagger import TaggerModel
 from music_diffusion.networks.transformer import T5Config
 
-TOKENS = SpectrogramDiffusionModel(config=T5Config(embed_dim=8, num_heads=1, head_dim=8, mlp_dim=8))
+TOKENS = SpectrogramDiffusionModel(config=T5Config(
+    embed_dim=8, num_heads=1, head_dim=8, mlp_dim=8, encoder_layers=1, decoder_layers=1))
 ABILITIES = (Generator, NoteMapped, Invertible, Transcribing, Tagging)
 
 

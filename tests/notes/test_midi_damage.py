@@ -38,8 +38,9 @@ def riff(data, before=b""):
 
 
 @pytest.mark.parametrize("wrapped", [
-    gzip.compress(SONG), riff(SONG), riff(SONG, b"DISP\5\0\0\0hello\0"), b"\0" * 128 + SONG,
-    riff(SONG)[:4] + b"\xff\0\0\0" + riff(SONG)[8:], gzip.compress(riff(SONG))])
+    gzip.compress(SONG, mtime=0), riff(SONG), riff(SONG, b"DISP\5\0\0\0hello\0"), b"\0" * 128 + SONG,
+    riff(SONG)[:4] + b"\xff\0\0\0" + riff(SONG)[8:], gzip.compress(riff(SONG), mtime=0)],
+    ids=["gzip", "riff", "riff with more", "MacBinary", "wrong length", "both"])
 def test_wrappings(read, wrapped):
     assert times(read(wrapped)) == [(0, 0.5, 60), (0.5, 1.0, 60)]
 
