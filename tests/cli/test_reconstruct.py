@@ -94,5 +94,5 @@ def test_bad_input_is_one_line_and_nothing_is_written(cli, tmp_path, arguments, 
 
 
 def test_a_bad_source_is_found_before_the_inverter_is_loaded(cli, monkeypatch):
-    monkeypatch.setattr("music_diffusion.cli.reconstruct.load_inverter", None)
+    monkeypatch.setattr("music_diffusion.workflows.listen.load_inverter", None)
     assert "none.wav: no such file" in cli("none.wav", "-o", "out.wav")[2]

@@ -17,7 +17,7 @@ from reference.tiny_release import MODEL, tiny_params, write_release
 
 from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.cli import main as module
-from music_diffusion.cli.synthesize import SOLVERS
+from music_diffusion.diffusion.solvers import DPMSolverPP2M
 from music_diffusion.errors import UserError
 from music_diffusion.speed import peak_memory_mb, start_up_seconds
 from music_diffusion.synthesis.joining import Windows
@@ -102,7 +102,7 @@ def no_model(monkeypatch):
     def load(name, inverter=None):
         raise UserError("reached the model")
 
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", load)
+    monkeypatch.setattr("music_diffusion.synthesis.hub.load", load)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def tiny(monkeypatch, params):
                            inverter=GriffinLim(iterations=1, chunk_frames=32),
                            joining=OverlapJoining(windows=Windows(frames=64, overlap=32, group=2)))
 
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", load)
+    monkeypatch.setattr("music_diffusion.synthesis.hub.load", load)
     return names
 
 
@@ -187,7 +187,7 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     report = json.loads(out)
     assert isinstance(report, dict) and out.count("\n") == 1
     want = {"output": str(tmp_path / "a.wav"), "plot": str(tmp_path / "a.png"), "model": "tiny",
-            "steps": 3, "solver": repr(SOLVERS["dpm++2m"]), "guidance": 1.5, "seed": 3, "notes": 2,
+            "steps": 3, "solver": repr(DPMSolverPP2M()), "guidance": 1.5, "seed": 3, "notes": 2,
             "performance": None, "joining": "overlap"}
     assert {k: report[k] for k in want} == want
     assert report["realtime_factor"] == pytest.approx(
@@ -278,7 +278,7 @@ def test_a_failure_midway_leaves_no_output(cli, tmp_path, monkeypatch, params):
     synthesizer = dataclasses.replace(
         Synthesizer(name="tiny", model=MODEL, params=params, joining=OverlapJoining(windows=Windows(
             frames=64, overlap=32, group=1))), inverter=Broken())
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", lambda name, inverter: synthesizer)
+    monkeypatch.setattr("music_diffusion.synthesis.hub.load", lambda name, inverter: synthesizer)
     (tmp_path / "song.mid").write_bytes(GOOD)
     code, out, err = cli(tmp_path / "song.mid", "-o", tmp_path / "a.wav", "--plot",
                          tmp_path / "a.png")
