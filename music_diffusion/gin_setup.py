@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.codec import RETIRED, MelCodec
 from music_diffusion.errors import UserError
 
 # module -> what gin files may name in it, as '@train' or 'adamw.weight_decay = 0.01'.
@@ -181,6 +181,12 @@ def private_gin() -> Iterator[Any]:
         for name, value in kept.items():
             getattr(gin.config, name).update(value)
         gin.config._set_config_is_locked(locked)
+
+
+def without_retired(text: str) -> str:
+    """A saved configuration without bindings of parameters that an earlier version had."""
+    retired = re.compile(rf"^(\S*/)?(\S*\.)?MelCodec\.({'|'.join(RETIRED)})\s*=")
+    return "".join(line for line in text.splitlines(keepends=True) if not retired.match(line))
 
 
 def codec(name: str) -> MelCodec:

@@ -55,6 +55,18 @@ def restored(cell: str) -> str:
     return ESCAPED.sub(lambda found: chr(0xdc00 + int(found[1], 16)), cell)
 
 
+def check_utf8(path: str | os.PathLike) -> None:
+    """Raises UserError for a name that is not UTF-8, which libraries of records and checkpoints refuse.
+
+    Call it for folders that they will write, before the work.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise UserError(f"{shown(path)}: the name is not UTF-8, which records and checkpoints need; give "
+                        "another name") from e
+
+
 def name_key(path: str) -> str:
     """Equal for names that people take for the same: for both spellings of é, for é in Latin-1.
 
@@ -94,7 +106,7 @@ def located(path: str | os.PathLike) -> str:
 
 
 def make_lenient(*streams: Any) -> None:
-    """From now on, characters that a text stream cannot encode are written as escapes.
+    """Makes text streams write the characters that they cannot encode as escapes, from now on.
 
     Otherwise a name in a last line of output would end the work with an exception.
     """

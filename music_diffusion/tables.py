@@ -121,7 +121,7 @@ def read_table(path: str | os.PathLike, columns: Sequence[str] = (), *,
 
 
 def _separator(text: str) -> str:
-    """Of the first line that is not empty."""
+    """Returns the separator of the first line that is not empty."""
     line = next((line for line in text.splitlines() if line.strip()), "")
     counts = {}
     for separator in SEPARATORS:

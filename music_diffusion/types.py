@@ -37,7 +37,7 @@ StepProgress = Callable[[int, int], None]  # takes how many are done, and of how
 
 
 class Denoiser(Protocol):
-    """What ``diffusion`` sees of a network: a function of noisy data and log-SNR."""
+    """A network as ``diffusion`` sees it: a function of noisy data and log-SNR."""
 
     def __call__(
         self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"], cond: Any

@@ -1,5 +1,7 @@
 """What holds for all tests: CPU, strict shapes, Hypothesis without a clock, and little to compile."""
 
+import fcntl
+import itertools
 import os
 import pathlib
 import tempfile
@@ -15,10 +17,19 @@ UNOPTIMIZED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 LANE = os.environ.setdefault(UNOPTIMIZED, "1")
 if LANE == "1" and version("jaxlib").startswith("0.10."):  # an unknown flag would end the process
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-# What one test has compiled is there for the next one, its processes, and the next run. Only this
-# process writes, to a folder of its own: JAX writes in place, and a reader may come in between.
-CACHE = pathlib.Path(tempfile.gettempdir()) / f"music-diffusion-tests-{os.getuid()}" / "-".join([
-    "jax", version("jax"), os.environ.get("PYTEST_XDIST_WORKER", "main")])
+# What one test has compiled is there for the next one, its processes, and the next run. JAX writes
+# in place, and a reader may come in between: so only this process writes, to a folder that is its own
+# as long as it holds the lock.
+CACHES = pathlib.Path(tempfile.gettempdir()) / f"music-diffusion-tests-{os.getuid()}-jax-{version('jax')}"
+CACHES.mkdir(mode=0o700, exist_ok=True)
+for number in itertools.count():
+    LOCK = (CACHES / f"{number}.lock").open("w")
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+    except BlockingIOError:
+        LOCK.close()
+CACHE = CACHES / str(number)
 os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
 KEPT = 3 * 24 * 3600  # seconds

@@ -10,6 +10,7 @@ import pytest
 
 from music_diffusion.errors import UserError
 from music_diffusion.paths import (
+    check_utf8,
     encoded,
     located,
     make_lenient,
@@ -119,3 +120,9 @@ def test_empty_pipes_and_devices_are_user_errors(tmp_path):
         pass
     with pytest.raises(UserError, match="/dev/zero: is a device"), source_file("/dev/zero"):
         pass
+
+
+def test_folders_of_records_need_utf8():
+    check_utf8(NFD)
+    with pytest.raises(UserError, match=r"caf\\xE9\.wav: the name is not UTF-8"):
+        check_utf8(LATIN)

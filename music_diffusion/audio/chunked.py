@@ -18,7 +18,7 @@ Decode = Callable[[Mel], np.ndarray]  # [n, F] nat → [n * hop], always with th
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChunkGrid:
-    """Where chunks lie: chunk k adds the samples of frames k * step ... (k + 1) * step - 1."""
+    """Places of chunks: chunk k adds the samples of frames k * step ... (k + 1) * step - 1."""
 
     step_frames: int  # frames that a chunk adds
     context_frames: int  # frames on each side that are seen and whose samples are dropped

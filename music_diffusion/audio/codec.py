@@ -19,6 +19,7 @@ import numpy as np
 
 from music_diffusion.errors import UserError
 
+RETIRED = ("spare_frames",)  # fields that earlier versions saved; they never had an effect
 BLOCK_FRAMES = 1024  # frames encoded at once: bounds the memory for long audio (about 30 MB)
 
 
@@ -55,7 +56,6 @@ class MelCodec:
     clip_max: float = 1e8  # magnitude; larger mel magnitudes count as this
     log_min: float = math.log(1e-5)  # nat, mapped to -1 in the model range
     log_max: float = 4.0  # nat, mapped to +1 in the model range
-    spare_frames: int = 16  # frames of silence appended before encoding, dropped after it
 
     def __post_init__(self):
         if not 0 < self.hop <= self.window <= self.fft or self.fft % 2:
@@ -65,8 +65,8 @@ class MelCodec:
         if not (0 < self.clip_min < self.clip_max and self.log_min < self.log_max):
             raise ValueError(f"need 0 < {self.clip_min=} < {self.clip_max=} and "
                              f"{self.log_min=} < {self.log_max=}")
-        if self.mels < 1 or self.spare_frames < 0:
-            raise ValueError(f"need {self.mels=} >= 1 and {self.spare_frames=} >= 0")
+        if self.mels < 1:
+            raise ValueError(f"need {self.mels=} >= 1")
 
     @functools.cached_property
     def mel_matrix(self) -> np.ndarray:
@@ -95,10 +95,9 @@ class MelCodec:
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Log-mel spectrogram of mono audio at `sample_rate`.
 
-        The audio is followed by `spare_frames` frames of silence (at least one
-        window), whose own frames are not part of the result. Spectra are
-        computed in float64: float32 FFT noise of a loud partial is above
-        clip_min.
+        The audio is followed by as much silence as the last windows need, and more
+        of it would change nothing. Spectra are computed in float64: float32 FFT
+        noise of a loud partial is above clip_min.
 
         Args:
           samples: [S], amplitudes.
@@ -138,7 +137,11 @@ class MelCodec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Raises UserError unless exactly the codec's fields are there, with usable values."""
+        """Builds the codec of `to_dict`, of this version or an earlier one.
+
+        Raises UserError unless exactly the codec's fields are there, with usable values.
+        """
+        fields = {k: v for k, v in fields.items() if k not in RETIRED}
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:
             wrong = ", ".join(sorted(set(fields) ^ names))

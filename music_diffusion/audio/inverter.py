@@ -1,4 +1,4 @@
-"""What every inverter (log-mel → waveform) offers."""
+"""Protocol of inverters (log-mel → waveform)."""
 
 from __future__ import annotations
 

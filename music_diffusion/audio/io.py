@@ -105,7 +105,7 @@ class AudioReader:
 
     @functools.cached_property
     def samples(self) -> int:
-        """Samples of a channel, as the file's header tells; counted where it does not."""
+        """Samples of a channel, by the file's header; counted where it has no number."""
         told = self._file.frames
         return told if told < UNKNOWN else sum(map(len, self.blocks()))
 
@@ -132,7 +132,7 @@ class AudioReader:
 
     @functools.cached_property
     def signs(self) -> np.ndarray | None:
-        """How the channels must be turned over before they are mixed; see `mixdown.polarity`.
+        """Returns how the channels must be turned over before they are mixed; see `mixdown.polarity`.
 
         Reads the first minute of sound of a file with several channels; do not ask inside of
         `blocks`. Warns where channels cancel each other.
@@ -147,7 +147,7 @@ class AudioReader:
         return signs
 
     def mono_blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
-        """As `blocks`, mixed to one channel, [n]; channels do not cancel each other (`signs`)."""
+        """Yields `blocks` mixed to one channel, [n]; channels do not cancel each other (`signs`)."""
         signs = self.signs
         for block in self.blocks(size):
             yield block[:, 0] if self.channels == 1 else mix(block, signs)
@@ -163,7 +163,7 @@ class AudioReader:
 
 
 def native_path(path: str) -> str | bytes:
-    """As soundfile takes it: as a string it must be UTF-8."""
+    """Returns a path as soundfile takes it: as a string it must be UTF-8."""
     return path if sys.platform == "win32" else os.fsencode(path)
 
 

@@ -4,7 +4,7 @@ Bins lie evenly on the pitch axis, so that a harmonic is the same number of bins
 above its fundamental for every pitch (Bittner et al. 2017, "Deep salience
 representations for f0 estimation in polyphonic music", section 3.1, with a
 constant-Q transform). Here each is a weighted sum of FFT magnitudes: a long
-window tells low pitches apart, a short one sees when notes begin.
+window separates low pitches, a short one sees when notes begin.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LogFrequencyConfig:
 
     @functools.cached_property
     def filters(self) -> tuple[np.ndarray, ...]:
-        """For each window, weights of FFT bins [K, bins] float32.
+        """Returns for each window weights of FFT bins [K, bins] float32.
 
         A triangle over frequency that reaches as far as the next bin above, and at
         least as far as the next FFT bin, so that no filter is empty. It takes a mean:

@@ -236,7 +236,7 @@ class TruePeakLimiter:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """What `normalize_file` did."""
+    """Result of `normalize_file`."""
 
     source_lufs: float  # LUFS, -inf for silence
     lufs: float  # LUFS of the result

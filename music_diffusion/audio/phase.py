@@ -47,7 +47,7 @@ def nearest_peaks(log_magnitude: Float[Array, "*B T K"], *, slope: float) -> Int
 
 
 def bin_advance(*, hop: int, fft: int) -> np.ndarray:
-    """By how much the bins' own frequencies advance in a hop: [fft / 2 + 1] radians in 0..2 pi."""
+    """Returns the advance of the bins' own frequencies in a hop: [fft / 2 + 1] radians in 0..2 pi."""
     return np.mod(TURN * hop / fft * np.arange(fft // 2 + 1), TURN).astype(np.float32)
 
 
@@ -87,13 +87,13 @@ def local_mean(
 
 
 def mean_over_frames(x: Float[Array, "B T K"], reach: int) -> Float[Array, "B T K"]:
-    """Of each frame and those within `reach`; the first and last are repeated beyond the ends."""
+    """Averages each frame with those within `reach`; the first and last are repeated beyond the ends."""
     padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)), mode="edge")
     return jnp.stack([padded[:, i:i + x.shape[1]] for i in range(2 * reach + 1)]).mean(axis=0)
 
 
 def peak_offset(log_magnitude: Float[Array, "*B T K"]) -> Float[Array, "*B T K"]:
-    """Where the top of the parabola through a bin and its neighbours lies, in bins from it.
+    """Returns where the top of the parabola through a bin and its neighbours lies, in bins from it.
 
     Within half a bin; it means something at local maxima (Smith and Serra 1987, "PARSHL").
     """
@@ -128,5 +128,5 @@ def continue_phases(
 
 
 def centre_shift(*, window: int, fft: int) -> np.ndarray:
-    """What a phase at a window's centre is at its first sample: [fft / 2 + 1] radians, to add."""
+    """Returns what to add to a phase at a window's centre for its first sample: [fft / 2 + 1] radians."""
     return np.mod(-np.pi * np.arange(fft // 2 + 1) * (window / fft), TURN).astype(np.float32)

@@ -29,7 +29,7 @@ class SpectralLoss(Protocol):
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """In samples; it needs at least the longest."""
+        """Returns the lengths of its windows in samples; audio needs at least the longest."""
         ...
 
     def __call__(self, real: Float[Array, "B S"], fake: Float[Array, "B S"], *, sample_rate: int

@@ -1,4 +1,4 @@
-"""How a room carries a spectrogram on: exponentially decaying tails of its energy.
+"""Tails of rooms: the exponentially decaying energy by which a room carries a spectrogram on.
 
 In a diffuse field the energy of the reverberation decays exponentially (Sabine; Moorer 1979), so that
 of a room is a mixture of few decay times with gains by frequency. Here are the tails of some decay

@@ -158,5 +158,5 @@ def _show(diagnosis: Diagnosis) -> None:
         table = Table(*COLUMNS)
         for row in diagnosis.rows():
             table.add_row(*row)
-        Console().print(table)
+        Console(markup=False).print(table)  # brackets are part of names
     print(diagnosis.summary())

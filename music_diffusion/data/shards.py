@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from music_diffusion import __version__
+from music_diffusion.audio.codec import RETIRED
 from music_diffusion.data import records
 from music_diffusion.data.items import SPLITS
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.splits import share
 from music_diffusion.errors import UserError
 from music_diffusion.files import PART, replacing
+from music_diffusion.paths import check_utf8
 from music_diffusion.types import StepProgress
 
 
@@ -100,6 +102,7 @@ def write_shards(plan: ShardPlan, members: Sequence[ShardMember], destination: s
       UserError: the destination holds other data or records made with other
         options; training or validation gets nothing; the disk is full.
     """
+    check_utf8(destination)
     out = pathlib.Path(destination)
     claim(out, plan)
     shards = _shards(plan, members)
@@ -126,7 +129,9 @@ def claim(out: pathlib.Path, plan: ShardPlan) -> None:
     if note.is_file():
         try:
             its = json.loads(note.read_text())
-            ours, its_options = its["kind"] == plan.kind, its["options"]
+            ours, its_options = its["kind"] == plan.kind, dict(its["options"])
+            if isinstance(its_codec := its_options.get("codec"), dict):  # maybe of an earlier version
+                its_options["codec"] = {k: v for k, v in its_codec.items() if k not in RETIRED}
         except (ValueError, TypeError, KeyError):
             ours, its_options = False, {}
         if not ours:

@@ -1,4 +1,4 @@
-"""What a network predicts: the noise ε, the data x0, or the velocity v.
+"""Meanings of a network's output: the noise ε, the data x0, or the velocity v.
 
 With z = α x0 + σ ε and α² + σ² = 1, Salimans & Ho 2022 ("Progressive
 Distillation", https://arxiv.org/abs/2202.00512, section 4 and appendix D):
@@ -44,7 +44,7 @@ class Parameterization(Protocol):
     def target(
         self, x0: Float[Array, "B ..."], eps: Float[Array, "B ..."], logsnr: Float[Array, "..."]
     ) -> Float[Array, "B ..."]:
-        """What the network should put out for data ``x0`` and noise ``eps``."""
+        """Returns what the network should put out for data ``x0`` and noise ``eps``."""
         ...
 
     def to_x0(

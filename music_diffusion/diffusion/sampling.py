@@ -22,7 +22,7 @@ from music_diffusion.errors import UserError
 
 
 class TimeGrid(Protocol):
-    """Where the sampler evaluates the network."""
+    """Points at which the sampler evaluates the network."""
 
     def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
         """N + 1 log-SNRs, falling: index 0 is the data's end, index N the noise z_T."""

@@ -173,7 +173,7 @@ class LinearBetaSchedule:
 
 
 def _float_dtype(x: ArrayLike) -> jnp.dtype:
-    """At least float32: log-SNRs in bfloat16 would be off by up to 0.06 nat."""
+    """Returns float32 at least: log-SNRs in bfloat16 would be off by up to 0.06 nat."""
     return jnp.promote_types(jnp.result_type(x), jnp.float32)
 
 

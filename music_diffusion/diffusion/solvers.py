@@ -43,7 +43,7 @@ class Solver(Protocol):
         logsnr_s: Float[Array, ""],
         rng: PRNGKeyArray,
     ) -> tuple[Any, Float[Array, "..."]]:
-        """From ``z`` at ``logsnr_t`` to ``z_s`` at ``logsnr_s`` (scalars, s the cleaner).
+        """Steps from ``z`` at ``logsnr_t`` to ``z_s`` at ``logsnr_s`` (scalars, s the cleaner).
 
         Returns the new state and z_s. ``rng`` is for this step alone; a
         deterministic solver ignores it.

@@ -104,7 +104,7 @@ attention.defvjp(_forward, _backward)
 
 
 def _heads_first(x: Float[Array, "B N H D"]) -> Float[Array, "B H N D"]:
-    """Also its own inverse."""
+    """Swaps the axes of heads and positions; its own inverse."""
     return jnp.swapaxes(x, 1, 2)
 
 

@@ -76,7 +76,7 @@ class WaveDiscriminatorConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscriminatorsConfig:
-    """What judges the audio; None leaves one out."""
+    """Sizes of the judges of audio; None leaves one out."""
 
     stft: STFTDiscriminatorConfig | None = STFTDiscriminatorConfig()
     wave: WaveDiscriminatorConfig | None = WaveDiscriminatorConfig()

@@ -110,7 +110,7 @@ class RMSNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Over all positions and the features of a group; scale and bias by feature. In float32.
+    """Normalisation over all positions and the features of a group; scale and bias by feature. In float32.
 
     Wu & He 2018, https://arxiv.org/abs/1803.08494.
     """

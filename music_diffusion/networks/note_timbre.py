@@ -1,4 +1,4 @@
-"""How one note sounds: a network from a note's state to its mel frame.
+"""The sound of one note: a network from a note's state to its mel frame.
 
 The map of a score on the mel axis that conditions the frame-wise denoiser is
 the power sum of these frames over all notes that sound or ring. Structure is

@@ -24,7 +24,7 @@ PERFORMANCE_TABLE = "performances/embedding"  # of the parameters, below a netwo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PerformanceConfig:
-    """How many performances a network knows, and how it describes them."""
+    """Number of the performances that a network knows, and size of their description."""
 
     count: int  # R, rows of the table
     features: int = 64  # D, of a row

@@ -5,7 +5,7 @@ al. 2017, "Deep salience representations", section 3.1), so that all a pitch's
 evidence lies in its channels; the same weights read it for every pitch, with the
 frames around and with the pitches at musical intervals, whose partials coincide.
 A trunk over whole frames sees all pitches at once and the attacks of drums, and
-tells each pitch what it makes of them. Everything is a matrix product: on CPU
+hands each pitch what it makes of them. Everything is a matrix product: on CPU
 convolutions over pitches and frames are many times slower.
 """
 
@@ -55,7 +55,7 @@ class PitchNetConfig:
 
 def stack_harmonics(spectrum: Float[Array, "B T W bins"], *, pitches: int, bins_per_semitone: int,
                     harmonics: tuple[float, ...]) -> Float[Array, "B T P D"]:
-    """For each pitch the bins around its harmonics: D = harmonics * W * bins_per_semitone.
+    """Stacks for each pitch the bins around its harmonics: D = harmonics * W * bins_per_semitone.
 
     What lies beyond the spectrum is 0.
     """
@@ -71,7 +71,7 @@ def stack_harmonics(spectrum: Float[Array, "B T W bins"], *, pitches: int, bins_
 
 
 def shifted(x: Float[Array, "B T P C"], axis: int, by: tuple[int, ...]) -> Float[Array, "B T P D"]:
-    """What lies `by` steps further along an axis, as further channels; zeros beyond the ends."""
+    """Returns what lies `by` steps further along an axis, as further channels; zeros beyond the ends."""
     before, after = max(0, -min(by)), max(0, max(by))
     padding = [(0, 0)] * x.ndim
     padding[axis] = (before, after)
@@ -110,7 +110,7 @@ class PitchNet(nn.Module):
                 "classes": heads[..., 3:], "drums": drums}
 
     def _evidence(self, spectrum: Float[Array, "B T W bins"]) -> Float[Array, "B T P C"]:
-        """What speaks for each pitch, by the same weights for all."""
+        """Returns the evidence for each pitch, by the same weights for all."""
         c = self.config
         x = stack_harmonics(spectrum, pitches=c.pitches, bins_per_semitone=c.bins_per_semitone,
                             harmonics=c.harmonics)

@@ -126,7 +126,7 @@ class ScoreDenoiser(nn.Module):
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
                   keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None,
                   tails: Float[Array, "B T K F"] | None = None) -> dict[str, jax.Array]:
-        """What `denoise` needs of its conditions.
+        """Returns what `denoise` needs of its conditions.
 
         Args:
           maps, roll: of the notes.

@@ -1,4 +1,4 @@
-"""From a mel spectrogram to the magnitudes of a longer window on a finer time grid."""
+"""A network from a mel spectrogram to the magnitudes of a longer window on a finer time grid."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SpectrumNetConfig:
 
 
 def contrast(mel: Float[Array, "B T F"]) -> Float[Array, "B T F"]:
-    """By how many nat each mel bin exceeds the mean of those around it.
+    """Returns by how many nat each mel bin exceeds the mean of those around it.
 
     The frequency of a sinusoid is in the ratios of neighbours, which are small
     beside the range of the spectrogram.

@@ -78,7 +78,7 @@ class T5Config:
 
 @flax.struct.dataclass
 class Encoded:
-    """What cross-attention needs of the conditions; the same at every sampling step."""
+    """The conditions as cross-attention needs them; the same at every sampling step."""
 
     keys_values: tuple[tuple[jax.Array, jax.Array], ...]  # per decoder layer, each [B N H D]
     mask: Bool[Array, "B N"]  # N = note tokens, then context frames; False: not attended
@@ -324,7 +324,7 @@ class SpectrogramTransformer(nn.Module):
             self.performances = PerformanceTable(self.config.performances)
 
     def performance_rows(self, weights: Float[Array, "B R"]) -> Float[Array, "B D"]:
-        """What `encode` and `decode` need of the performances; with `config.performances` only.
+        """Returns what `encode` and `decode` need of the performances; with `config.performances` only.
 
         Args:
           weights: of the performances; all 0, the dropped condition, give zeros.

@@ -41,7 +41,7 @@ class SparseClasses:
     @classmethod
     def gather(cls, frame: np.ndarray, pitch: np.ndarray, probability: np.ndarray,
                frames: int) -> SparseClasses:
-        """From R cells in any order: frame and pitch column [R], probability [R, 34]."""
+        """Gathers R cells that come in any order: frame and pitch column [R], probability [R, 34]."""
         cell = pitch.astype(np.int64) * frames + frame
         order = np.argsort(cell)
         return cls(cell=cell[order], probability=probability[order], frames=frames)
@@ -65,14 +65,14 @@ class SparseClasses:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Activations:
-    """What is heard in each of T frames; all but `velocity` are 0..1 like probabilities."""
+    """Activations of each of T frames; all but `velocity` are 0..1 like probabilities."""
 
     onset: np.ndarray  # [T, 88] max(0, 1 - |centre - onset| / 0.05 s) of the nearest onset
     frame: np.ndarray  # [T, 88] does the pitch sound at the frame's centre?
     velocity: np.ndarray  # [T, 88] MIDI velocity / 127; meaningful where onset > 0
     drums: np.ndarray  # [T, 61] as `onset`, by drum key from 27
     # [T, 88, 34] does Slakh class k sound this pitch? Or these as bits, [T, 88, 5] uint8, packed
-    # by np.packbits. None: instruments are not told apart.
+    # by np.packbits. None: instruments are not distinguished.
     classes: np.ndarray | SparseClasses | None
     frame_seconds: float = 0.02
 
@@ -191,7 +191,7 @@ def _covered(notes: Notes, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def pitch_roll(notes: Notes, frame_seconds: float, frames: int | None = None) -> np.ndarray:
-    """Which pitches sound in which frames, whoever plays them; drums are left out.
+    """Returns which pitches sound in which frames, whoever plays them; drums are left out.
 
     Args:
       notes: [N] notes; each covers frames as in `draw_activations`.

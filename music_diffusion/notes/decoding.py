@@ -1,4 +1,4 @@
-"""What a transcriber says of every frame → notes, in memory that does not grow with the recording."""
+"""Notes from what a transcriber says of every frame, in memory that does not grow with the recording."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAMS = np.array([c.programs[0] for c in SLAKH_CLASSES], np.int32)  # the fir
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How activations become notes. Thresholds are the least values that count."""
+    """Settings of how activations become notes. Thresholds are the least values that count."""
 
     onset_threshold: float = 0.4
     frame_threshold: float = 0.5
@@ -161,7 +161,7 @@ class _Window:
         self._known: dict[str, np.ndarray] = {}  # by name, from frame `start` on
 
     def all(self, name: str) -> np.ndarray:
-        """From frame `start` on."""
+        """Returns all frames from `start` on."""
         if name not in self._known:
             rows = [getattr(part, name)[max(0, self._start - at):] for at, part in self._parts]
             self._known[name] = rows[0] if len(rows) == 1 else np.concatenate(rows)
@@ -206,7 +206,7 @@ class _Sum:
 
     def __init__(self, start: float, velocity: float, place: int, hop: float):
         self.start, self.velocity, self._place = start, velocity, place
-        # The frame of an onset behind its centre tells who played before.
+        # The frame of an onset behind its centre shows who played before.
         self._first = int(np.ceil(start / hop - 0.5))
         self._sums = np.zeros(2 * NUM_CLASSES + 2)  # of weight × class, class, weight, 1
         self._only: np.ndarray | None = None  # the same of frame `place` alone, where it is left out

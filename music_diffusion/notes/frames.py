@@ -29,7 +29,7 @@ RINGING = 60.0  # dB by which a released note falls over the tail
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrameGrid:
-    """Where the frames lie, in seconds."""
+    """Places of the frames, in seconds."""
 
     hop: float = 0.02  # seconds from frame to frame
     half_window: float = 0.02  # seconds from a frame's centre to its window's edge
@@ -139,7 +139,7 @@ def _loudness(velocity: np.ndarray, age: np.ndarray, release: np.ndarray, grid: 
 
 def left_out(notes: Notes, start: float, frames: int, grid: FrameGrid, voices: int = VOICES
              ) -> tuple[int, int, int]:
-    """What `note_states` leaves out: frames in which it does, the most notes of a frame, and rows."""
+    """Counts what `note_states` leaves out: frames with too many notes, the most of a frame, and rows."""
     heard = _heard(notes, start, frames, grid)
     counts = _counts(*_ranges(heard, grid.centres(start, frames), grid), frames)
     return (int((counts > voices).sum()), int(counts.max(initial=0)),

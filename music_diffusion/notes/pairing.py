@@ -1,4 +1,4 @@
-"""Which note-off ends which note-on."""
+"""Pairs of note-ons and the note-offs that end them."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ SLAKH_CLASS_OF_PROGRAM = np.array([nearest_slakh_class(p) for p in range(128)], 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Granularity:
-    """How finely programs are told apart (MT3, section 4.2)."""
+    """Levels of detail at which programs are distinguished (MT3, section 4.2)."""
 
     name: str  # flat, midi_class, slakh or full
     table: np.ndarray  # [128] int32: program → the program that stands for it; idempotent

@@ -1,4 +1,4 @@
-"""What MIDI files come wrapped in: gzip, RIFF, a header of another system."""
+"""Wrappers of MIDI files: gzip, RIFF, a header of another system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a MIDI file asks for and notes alone do not play, counted by kind."""
+"""Requests of a MIDI file that notes alone do not play, counted by kind."""
 
 from __future__ import annotations
 

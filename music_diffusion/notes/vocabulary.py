@@ -68,7 +68,7 @@ class Vocabulary:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many values each kind has, in the order of their ids."""
+        """Numbers of values of each kind, in the order of their ids."""
         return dict(shift=self.max_shift_steps + 1, pitch=128, velocity=self.velocity_bins + 1,
                     tie=1, program=128, drum=128)
 

@@ -47,7 +47,7 @@ def released_model(path: str | os.PathLike) -> Any:
 def _model_of(text: str) -> Any:
     with gin_setup.private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
-        gin.parse_config(text)
+        gin.parse_config(gin_setup.without_retired(text))
         return gin.get_configurable("released")()
 
 
@@ -99,7 +99,7 @@ def rebound_config(text: str, bindings: Sequence[str]) -> str:
     with gin_setup.private_gin() as gin:
         gin_setup.register_configurables(models_only=True)
         try:
-            gin.parse_config(text)
+            gin.parse_config(gin_setup.without_retired(text))
             gin.parse_config(list(bindings))
             gin.get_configurable("released")()
         except gin_setup.GIN_ERRORS as e:
@@ -109,7 +109,7 @@ def rebound_config(text: str, bindings: Sequence[str]) -> str:
 
 def _parse_training(gin: Any, config: str) -> None:
     """Reads a training run's configuration; of a run of t5x only the recipe's part."""
-    lines = config.splitlines()
+    lines = gin_setup.without_retired(config).splitlines()
     ours = [line for line in lines if not line.startswith("import ")]
     gin.parse_config("\n".join(ours), skip_unknown=len(ours) < len(lines))
 

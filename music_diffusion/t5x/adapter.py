@@ -65,12 +65,12 @@ class Adapter:
 
     def predict_batch_with_aux(self, params: Params, batch: Batch, rng: PRNGKeyArray | None = None
                                ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        """What the model makes of the batch's conditions, and nothing beside."""
+        """Returns what the model makes of the batch's conditions, and nothing beside."""
         return self.predict_batch(params, batch, rng), {}
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray | None = None
                       ) -> jax.Array:
-        """What the model makes of the batch's conditions."""
+        """Returns what the model makes of the batch's conditions."""
         return self.model.predict_batch(unfreeze(params), batch, self._key if rng is None else rng)
 
     def score_batch(self, params: Params, batch: Batch, return_intermediates: bool = False

@@ -20,7 +20,7 @@ RECIPE_TASK = "recipe"  # name of the seqio task of a recipe's evaluation exampl
 
 def dataset(recipe: Recipe, split: str = "validation", task: str | None = None
             ) -> utils.DatasetConfig:
-    """What t5x's evaluation and inference read, in order.
+    """Returns what t5x's evaluation and inference read, in order.
 
     Args:
       recipe: its batch size; and its data, unless a task is named.
@@ -35,12 +35,12 @@ def dataset(recipe: Recipe, split: str = "validation", task: str | None = None
 
 
 def training_dataset(recipe: Recipe, task: str | None = None) -> utils.DatasetConfig:
-    """What is trained on, shuffled by the recipe's seed; see `dataset`."""
+    """Returns what is trained on, shuffled by the recipe's seed; see `dataset`."""
     return dataclasses.replace(_config(recipe, "train", task), shuffle=True)
 
 
 def training_eval_dataset(recipe: Recipe, task: str | None = None) -> utils.DatasetConfig | None:
-    """What is evaluated while training; None where the recipe never does."""
+    """Returns what is evaluated while training; None where the recipe never does."""
     return _config(recipe, "validation", task) if recipe.config.eval_every else None
 
 

@@ -1,6 +1,6 @@
-"""Tells gin the names of recipes and of this folder when it is imported.
+"""Makes the names of recipes and of this folder known to gin when it is imported.
 
-For t5x's programs, which can only be told a module's name: the gin files
+For t5x's programs, which take nothing but a module's name: the gin files
 `runs/t5x_*.gin` import it, and come before the recipe. No other module here
 registers on import.
 

@@ -1,4 +1,4 @@
-"""What t5x's evaluation and inference need beside the model: figures and files."""
+"""Parts that t5x's evaluation and inference need beside the model: figures and files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LossEvaluator:
 
     @property
     def model_feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of one example."""
+        """Returns the shapes of the features of one example."""
         examples = next(iter(self._examples.values()))
         return {name: tuple(spec.shape) for name, spec in examples.element_spec.items()}
 
@@ -78,14 +78,14 @@ class _Done:
 
 
 def _counted(examples: tf.data.Dataset) -> tf.data.Dataset:
-    """With a known length, for which it may be read once. Not in memory: it may be large."""
+    """Returns a data set of known length, for which it may be read once. Not in memory: it may be large."""
     count = int(examples.cardinality())
     count = count if count >= 0 else sum(1 for _ in examples)
     return examples.apply(tf.data.experimental.assert_cardinality(count))
 
 
 class InferenceFiles:
-    """What t5x's inference makes of predictions: a file for every example.
+    """Files that t5x's inference makes of predictions, one for every example.
 
     Audio becomes .wav; log-mel (nat), embeddings and activations .npy. They lie in
     the folder TASK-predict of the output folder, numbered in the order of the
@@ -133,12 +133,12 @@ class InferenceFiles:
 
 
 def inference_writer(recipe: Recipe) -> Callable[..., None]:
-    """For `infer.write_fn`."""
+    """Returns a function for `infer.write_fn`."""
     return InferenceFiles(recipe).write
 
 
 def inference_merger(recipe: Recipe) -> Callable[..., None]:
-    """For `infer.merge_fn`."""
+    """Returns a function for `infer.merge_fn`."""
     return InferenceFiles(recipe).merge
 
 

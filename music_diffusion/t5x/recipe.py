@@ -1,4 +1,4 @@
-"""What a recipe binds, for t5x: the arguments of the built-in trainer, and t5x's settings made of
+"""Recipes for t5x: the arguments of the built-in trainer, and t5x's settings made of
 them. Needs no t5x."""
 
 from __future__ import annotations
@@ -54,5 +54,5 @@ def stats_period(recipe: Recipe) -> int:
 
 
 def random_seed(recipe: Recipe) -> int:
-    """Of initial parameters, data order and every step's randomness."""
+    """Returns the seed of initial parameters, data order and every step's randomness."""
     return recipe.config.seed

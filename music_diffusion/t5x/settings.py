@@ -26,7 +26,7 @@ def checkpoints(recipe: Recipe) -> utils.CheckpointConfig:
 
 def restored(recipe: Recipe, path: str, *, average: bool = True, every: bool = False
              ) -> utils.RestoreCheckpointConfig:
-    """What evaluation and inference read.
+    """Returns what evaluation and inference read.
 
     Args:
       recipe: of the run.

@@ -22,7 +22,7 @@ from music_diffusion.training.warm_start import stored_params, warm_start
 
 
 class RecipeTrainer(trainer.Trainer):
-    """From the same parameters and batches, the same losses and parameters as the built-in trainer.
+    """Trainer that makes the same losses and parameters as the built-in one, of the same batches.
 
     The randomness of a step is of the recipe's seed and the step's number, and
     evaluation takes the averaged parameters.
@@ -91,7 +91,7 @@ class RecipeTrainer(trainer.Trainer):
 
 
 def averaged(state: train_state.TrainState) -> train_state.TrainState:
-    """With the averaged parameters, where there are such."""
+    """Returns the state with the averaged parameters, where there are such."""
     if isinstance(state, train_state.InferenceState):  # restored with them, see `inference`
         return state
     average = state.param_states.ema_params

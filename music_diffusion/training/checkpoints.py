@@ -94,7 +94,7 @@ class Checkpoints:
         self._manager.close()
 
     def _remove_unfinished(self) -> None:
-        """What an earlier process left; the others wait for the first one at the start of a save."""
+        """Removes what another process left; the others wait for the first one at the start of a save."""
         if jax.process_index() == 0:
             for path in self.folder.glob(f"*{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a training run is told, and what it sees of a data set."""
+"""Settings of a training run, and what it sees of a data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from music_diffusion.types import Batch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long, how much at once, how often."""
+    """Settings of a run: how long, how much at once, how often."""
 
     total_steps: int  # updates, counted from the very first run, >= 1
     batch_size: int  # examples an update, over all devices and processes, >= 1
@@ -52,7 +52,7 @@ class TrainConfig:
 
 
 class DataSource(Protocol):
-    """What the trainer sees of a data set. Batches are dicts of NumPy arrays [B, ...]."""
+    """A data set as the trainer sees it. Batches are dicts of NumPy arrays [B, ...]."""
 
     def train_iterator(self, batch_size: int, seed: int, *, shard_index: int = 0,
                        shard_count: int = 1) -> Any:

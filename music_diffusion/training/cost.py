@@ -1,4 +1,4 @@
-"""What a training step costs: floating-point operations, memory, and the share of a device's peak.
+"""Costs of a training step: floating-point operations, memory, and the share of a device's peak.
 
 Operations are counted in what JAX traces, not in what XLA makes of it: a loop is
 counted as often as it runs, and the count is the same on every device.
@@ -54,14 +54,14 @@ PEAKS: tuple[tuple[tuple[str, ...], float, float], ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """What one training step takes, whatever the time."""
+    """Work and memory of one training step, whatever the time."""
 
     flops: int  # floating-point operations, of all devices together
     device_bytes: int | None  # that XLA reserves on one device for the step; None: it does not tell
     seconds_at_peak: float | None = None  # see the function of this name
 
     def summary(self) -> str:
-        """For people: '1.23 TFLOP and 4.5 GB on each device a step'."""
+        """Returns words for people: '1.23 TFLOP and 4.5 GB on each device a step'."""
         memory = ""
         if self.device_bytes is not None:
             memory = f" and {self.device_bytes / 1e9:.3g} GB on each device"
@@ -131,7 +131,7 @@ def _aval(v: Any) -> Any:
 
 
 def _times(eqn: JaxprEqn) -> int:
-    """How often what is inside an equation runs."""
+    """Returns how often what is inside an equation runs."""
     if eqn.primitive.name == "scan":
         return eqn.params["length"]
     if eqn.primitive.name == "shard_map":
@@ -180,7 +180,7 @@ _PRODUCTS: dict[str, Callable[[JaxprEqn], int]] = {
 
 def step_cost(compiled: jax.stages.Compiled, flops: int, *, seconds_at_peak: float | None = None
               ) -> StepCost:
-    """What a compiled step costs.
+    """Returns what a compiled step costs.
 
     Args:
       compiled: `jax.jit(step).lower(...).compile()`.
@@ -217,7 +217,7 @@ def seconds_at_peak(flops: Flops, devices: Sequence[jax.Device]) -> float | None
 def peak_flops(device: jax.Device, dtype: str) -> float | None:
     """Floating-point operations a second of one device at dense matrix products, as published.
 
-    As XLA computes a product of this dtype unless told otherwise
+    As XLA computes a product of this dtype unless asked otherwise
     (`jax.default_matmul_precision`): 'float32' as TensorFloat-32 on NVIDIA GPUs from
     Ampere on and in one pass of bfloat16 on TPUs; 'bfloat16' in float32 on NVIDIA
     GPUs before Ampere, which have no such units. None for other dtypes and for
@@ -240,7 +240,7 @@ def peak_flops(device: jax.Device, dtype: str) -> float | None:
 def device_peak_bytes(devices: Sequence[jax.Device]) -> int | None:
     """The most memory in use at once so far on any of these devices of this process.
 
-    On a CPU, the most that the process ever held. None where nothing tells.
+    On a CPU, the most that the process ever held. None where nothing is known.
     """
     if devices[0].platform == "cpu":
         peak = peak_memory_mb()

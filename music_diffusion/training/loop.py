@@ -36,7 +36,7 @@ class NonFiniteError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """How a run ended."""
+    """End of a run."""
 
     state: TrainState | None  # None where a signal came before there was one
     step: int  # completed updates
@@ -84,7 +84,7 @@ def train(
         stack.enter_context(_memory_errors())
 
         def wait_for(function):
-            """What leaves nothing to save is left behind at a signal. Meshes are set by thread."""
+            """Waits for work that has nothing to save; a signal ends the wait. Meshes are set by thread."""
             return stop.wait_for(lambda: _on_mesh(devices, mesh, function))
 
         report = None
@@ -186,7 +186,7 @@ def _on_mesh(devices: Mesh, mesh: MeshConfig, function: Callable[[], Any]) -> An
 
 
 class _Start:
-    """What a run begins with: its data, and the initial or restored state on the devices."""
+    """The beginning of a run: its data, and the initial or restored state on the devices."""
 
     def __init__(self, model: Model, data: DataSource, optimizer: Optimizer, config: TrainConfig,
                  mesh: MeshConfig, devices: Mesh, checkpoints: Checkpoints,
@@ -265,7 +265,7 @@ def _summary(start: _Start, config: TrainConfig, folder: pathlib.Path, devices: 
 
 
 def _write_config(folder: pathlib.Path) -> str:
-    """What gin bound in this run ('' outside gin); also put into `config.gin`."""
+    """Returns what gin bound in this run ('' outside gin), after writing it to `config.gin`."""
     import gin
 
     text = gin.operative_config_str()

@@ -100,7 +100,7 @@ class Progress:
         self._bar = self._make_bar() if self._stream.isatty() else None
 
     def update(self, step: int, loss: float | None = None) -> None:
-        """Tells the step reached and, where known, a new loss."""
+        """Shows the step reached and, where known, a new loss."""
         self._loss = self._loss if loss is None else f"{loss:.4g}"
         now = time.monotonic()
         self._origin = self._origin or (step, now)

@@ -73,7 +73,7 @@ def adamw(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartOptimizer:
-    """How one part of a model is trained; see `by_part`."""
+    """Training of one part of a model; see `by_part`."""
 
     optimizer: Optimizer
     clip_norm: float | None = None  # of the part's gradient, beyond which it is scaled down
@@ -96,7 +96,7 @@ class PartOptimizer:
         return optax.conditionally_mask(transform, lambda step: (step + 1) % self.every == 0)
 
     def learning_rate(self, step: jax.Array) -> jax.Array:
-        """After `step` steps of the trainer."""
+        """Returns the rate after `step` steps of the trainer."""
         return self.optimizer.learning_rate(step // self.every)
 
 

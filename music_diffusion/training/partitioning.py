@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of devices and rules from logical axes to its axes."""
+"""Places of arrays: a mesh of devices and rules from logical axes to its axes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_RULES: Rules = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How the devices of all processes are arranged. One axis may be -1: what is left."""
+    """Arrangement of the devices of all processes. One axis may be -1: what is left."""
 
     data: int = -1  # copies of the model, each with its share of the batch
     fsdp: int = 1  # the same, but each keeps only a share of the parameters

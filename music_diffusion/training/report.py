@@ -1,4 +1,4 @@
-"""What a training run tells of itself: tables, TensorBoard and the terminal."""
+"""Reports of a training run: tables, TensorBoard and the terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Report:
             self._progress.say(line)
 
     def costs(self, cost: StepCost) -> None:
-        """Tells what a step costs, and starts the clock: compilation is over."""
+        """Reports what a step costs, and starts the clock: compilation is over."""
         self._cost = cost
         self._logged = time.monotonic()
         self.say(f"compiled: {cost.summary()}")

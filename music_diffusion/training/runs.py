@@ -1,4 +1,4 @@
-"""What training runs have stored, by whichever trainer."""
+"""Checkpoints of training runs, by whichever trainer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = "checkpoints"  # of the built-in trainer, as in `training.checkpoints`
 
 
 def is_run(path: str | os.PathLike) -> bool:
-    """Whether there are checkpoints of the built-in trainer or of t5x."""
+    """Returns whether there are checkpoints of the built-in trainer or of t5x."""
     return (pathlib.Path(path) / FOLDER).is_dir() or is_t5x(path)
 
 

@@ -81,7 +81,7 @@ def clip_by_norm(grads: Params, norm: jax.Array, largest: float) -> Params:
 
 
 class Updated(NamedTuple):
-    """What an update makes of gradients."""
+    """Result of an update by gradients."""
 
     params: Params
     opt_state: optax.OptState

@@ -41,7 +41,7 @@ class Wishes:
         self.sharding = NamedSharding(devices, PartitionSpec(devices.axis_names))
 
     def array(self) -> jax.Array:
-        """Of this process: int32 [devices]."""
+        """Returns this process's part: int32 [devices]."""
         ending = self._stop.ending
         number = 0 if ending is None else int(ending.signal or self.LIMIT)
         wish = np.full(self._shape, number, np.int32)
@@ -53,7 +53,7 @@ class Wishes:
 
     @property
     def ending(self) -> Ending | None:
-        """Why all processes stop, by what has been heard; a single one needs to hear nothing."""
+        """Returns why all processes stop, by what has been heard; a single one needs to hear nothing."""
         if self._alone:
             return self._stop.ending
         if self._heard == self.LIMIT:

@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """What was waited for has been left behind, because of a signal."""
+    """Signal that has come while waiting: what was waited for is left behind."""
 
 
 class Ending(NamedTuple):
-    """How a run ends."""
+    """End of a run."""
 
     reason: str  # 'finished', or why it stopped early
     signal: signal.Signals | None = None  # that stopped it
@@ -40,7 +40,7 @@ FINISHED = Ending("finished")
 
 
 class Stop:
-    """Why to stop before the end: a signal or the time limit of this run."""
+    """Reasons to stop before the end: a signal or the time limit of this run."""
 
     def __init__(self, time_limit_minutes: float | None = None):
         self._limit = time_limit_minutes
@@ -81,7 +81,7 @@ class Stop:
 
     @property
     def ending(self) -> Ending | None:
-        """Why this process wants to stop; None if it does not."""
+        """Returns why this process wants to stop; None if it does not."""
         if self.signal is not None:
             return by_signal(self.signal)
         if self._limit is not None and time.monotonic() - self._began > 60 * self._limit:

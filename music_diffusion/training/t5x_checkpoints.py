@@ -26,7 +26,7 @@ SPEC = {"driver", "kvstore", "metadata"}  # keys of what stands for an array els
 
 
 def is_t5x(path: str | os.PathLike) -> bool:
-    """Whether `path` is a checkpoint of t5x, or a folder of such."""
+    """Returns whether `path` is a checkpoint of t5x, or a folder of such."""
     folder = pathlib.Path(path)
     return _is_checkpoint(folder) or bool(_checkpoints(folder))
 

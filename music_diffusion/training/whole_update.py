@@ -21,7 +21,7 @@ from music_diffusion.types import Params
 
 
 class WholeUpdateState(NamedTuple):
-    """What lies between two updates."""
+    """State between two updates."""
 
     step: Int[Array, ""]  # completed updates
     inner: optax.OptState  # of the optimizer

@@ -15,6 +15,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.weights import WEIGHTS, weight_files
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.release import release
+from music_diffusion.tables import read_text
 from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import in_steps, unseen
 from music_diffusion.workflows.requests import (
@@ -43,7 +44,7 @@ def _fact(name: str) -> dict[str, Any]:
 def model_card(name: str) -> str:
     """Returns the text of a model's card. Raises UserError: no such model."""
     card = hub.find(name) / "README.md"
-    return card.read_text() if card.is_file() else f"{name}: no model card"
+    return read_text(card) if card.is_file() else f"{name}: no model card"
 
 
 def known_performances(name: str) -> Performances:

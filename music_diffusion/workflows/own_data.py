@@ -31,9 +31,11 @@ from music_diffusion.data.sets.transposed import Transposed
 from music_diffusion.data.splits import Assigned
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.files import write_text
 from music_diffusion.models.base import NoteMapped
 from music_diffusion.models.performance import narrowed
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, save_safetensors
+from music_diffusion.paths import shown
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config, release
 from music_diffusion.workflows.doctor import diagnose, doubtful, unusable
@@ -137,7 +139,8 @@ class _Run:
         card = Card(request=request, manifest=manifest, step=step, loss=loss, figures=figures,
                     minutes=(time.monotonic() - self._began) / 60,
                     held_out=tuple(i.name for i in held_out_items(data_set)), sampling=bindings)
-        pathlib.Path(request.output, "README.md").write_text(card_text(card))
+        text = "\n".join(map(shown, card_text(card).split("\n")))  # names in it may be of any bytes
+        write_text(os.path.join(request.output, "README.md"), text)
         return TrainedModel(model=request.output, step=step, validation_loss=loss, figures=figures,
                             hours=manifest["hours"])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import WEIGHTS
+from music_diffusion.paths import check_utf8
 
 SUFFIX = ".work"
 NOTE = "settings.json"  # in the folder: what all of its content depends on
@@ -29,6 +30,7 @@ class WorkFolder:
 
     def check(self) -> None:
         """Raises UserError where the output holds other things, or the work was begun otherwise."""
+        check_utf8(self.output)
         out = pathlib.Path(self.output)
         if out.exists() and not out.is_dir():
             raise UserError(f"{out}: is a file; give a folder for the model")

@@ -130,6 +130,17 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, suffix):
     assert files(out) == files(tmp_path / "whole")
 
 
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path):
+    """Its codec has a field that is no more, and never had an effect."""
+    write(tmp_path)
+    manifest, held = json.loads((tmp_path / "manifest.json").read_text()), stamps(tmp_path)
+    manifest["options"]["codec"]["spare_frames"] = 16
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    write(tmp_path)
+    shards = {p.name for p in records.find_shards(tmp_path)}
+    assert shards and all(stamps(tmp_path)[k] == held[k] for k in shards)
+
+
 def test_what_a_killed_run_left_is_removed(tmp_path):
     out = tmp_path / "out"
     write(tmp_path / "whole")

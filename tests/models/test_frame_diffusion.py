@@ -359,3 +359,21 @@ def test_maps_made_beforehand_with_performances_and_without():
     np.testing.assert_allclose(kept["map"][0], given["map"][0], atol=1e-5)
     with pytest.raises(UserError, match="base_maps"):
         model.condition(params, without(mapped, "base_"), jnp.ones(2), keep)
+
+
+def test_the_loss_hears_maps_where_the_performance_is_kept_and_base_maps_where_it_is_dropped(batch):
+    table = PerformanceConfig(count=3, features=4)
+    model = dataclasses.replace(MODEL, condition_dropout=0.0, config=dataclasses.replace(
+        MODEL.config, performances=table,
+        timbre=dataclasses.replace(MODEL.config.timbre, performances=table)))
+    params = model.init(RNG, {})["params"]
+    rng = np.random.default_rng(0)
+    maps, base, other = rng.uniform(-1, 1, (3, B, T, 2, F)).astype(np.float32)
+    given = {**without(batch, "slot_"), "performance": np.arange(B) % 3}
+
+    def loss(dropout, maps, base):
+        dropping = dataclasses.replace(model, performance_dropout=dropout)
+        return float(loss_fn(dropping, params, {**given, "maps": maps, "base_maps": base}, RNG)[0])
+
+    assert loss(0.0, maps, base) == loss(0.0, maps, other) != loss(0.0, other, base)
+    assert loss(1.0, maps, base) == loss(1.0, other, base) != loss(1.0, maps, other)

@@ -13,6 +13,7 @@ from reference.compiled import eval_fn
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.errors import UserError
+from music_diffusion.models.base import Sampling
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.models.performance import performance_weights
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
@@ -151,6 +152,32 @@ def test_the_gradient_reaches_the_rows_of_the_batch_and_no_others(model):
     assert rows[1] == 0 and (rows[[0, 2]] > 0).all()
 
 
+def without_map_film(params):
+    """The U-Net's parameters where the map is the same for all performances."""
+    return {**params, "map_film": jax.tree.map(jnp.zeros_like, params["map_film"])}
+
+
+def test_the_unets_blocks_hear_the_performance_apart_from_the_map():
+    params = without_map_film(params_of(UNET))
+    a, b, none = (denoised(UNET, params, performed(p)) for p in (0, 1, [0, 0, 0]))
+    assert min(np.abs(a - b).max(), np.abs(a - none).max(), np.abs(b - none).max()) > 1e-2
+
+
+def test_the_loss_teaches_every_block_of_the_unet_what_a_performance_is():
+    """The rows of their FiLM that take the performance's features, beside those of the time."""
+    params = without_map_film(params_of(UNET))
+    model = dataclasses.replace(UNET, performance_dropout=0.0)
+    gradient = jax.jit(jax.grad(lambda p: model.loss_fn(p, batch_of(), RNG)[0]))(params)
+    film = {k: v for k, v in traverse_util.flatten_dict(gradient["unet"], sep="/").items()
+            if "film/" in k}
+    blocks = {f"{way}_{level}_0" for way in ("down", "up") for level in (0, 1)} | {"middle"}
+    assert {k.split("/")[0] for k in film} == blocks
+    for name, rows in film.items():
+        assert np.abs(rows[-TABLE.features:]).max(axis=1).min() > 0, name
+    table = np.abs(gradient["performances"]["embedding"]).max(axis=1)
+    assert table[1] == 0 and (table[[0, 2]] > 0).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_notes_and_performance_are_dropped_independently(name):
     """With 0.3 and 0.2: each as often, and both as often as independent events."""
@@ -208,6 +235,14 @@ def test_two_weights_are_the_formula(model, notes, performance):
     guided = dataclasses.replace(model, guidance_weight=notes, performance_guidance=performance)
     np.testing.assert_allclose(denoised(guided, params, batch),
                                by_hand(model, params, batch, notes, performance), atol=1e-4)
+
+
+def test_weights_that_are_asked_for_are_the_models(model):
+    asked = model.sampled_by(Sampling(guidance=1.25, performance_guidance=1.5))
+    assert asked == dataclasses.replace(model, guidance_weight=1.25, performance_guidance=1.5)
+    assert asked.sampling == dataclasses.replace(
+        model.sampling, guidance=1.25, performance_guidance=1.5)
+    assert model.sampled_by(Sampling()) == model
 
 
 @pytest.mark.parametrize("notes, performance, count", [

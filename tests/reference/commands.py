@@ -39,12 +39,14 @@ def header(gin_text: str) -> list[str]:
 def parsed(words: list[str]) -> typer.Context:
     """Parses the words of a command, of groups too. Raises an error for what the program does not take."""
     command, path, rest = typer.main.get_command(app), PROGRAM, list(words)
-    context = command.make_context(path, [])
+    # Resilient, as a group without arguments would show its help instead.
+    context = command.make_context(path, [], resilient_parsing=True)
     while hasattr(command, "commands"):
         path, *rest = rest
         command = command.get_command(context, path)
         assert command is not None, words
-        context = command.make_context(path, [] if hasattr(command, "commands") else list(rest))
+        group = hasattr(command, "commands")
+        context = command.make_context(path, [] if group else list(rest), resilient_parsing=group)
     return context
 
 

@@ -40,6 +40,14 @@ def test_a_configuration_builds_its_model(config):
     assert released_model(config(GIN)) == MODEL
 
 
+@pytest.mark.parametrize("line", ["MelCodec.spare_frames = 16", "a/MelCodec.spare_frames=3"])
+def test_a_parameter_that_earlier_versions_had_is_left_out(config, line):
+    assert released_model(config(f"{GIN}\n{line}\n")) == MODEL
+    assert "spare_frames" not in released_config(f"{TRAINING}\n{line}\n")
+    with pytest.raises(UserError, match="spare_frame"):
+        released_model(config(f"{GIN}\nMelCodec.spare_framez = 1\n"))
+
+
 def test_a_training_run_becomes_its_models_configuration(config):
     text = released_config(TRAINING)
     assert released_model(config(text)) == dataclasses.replace(MODEL, solver=DDPM(log_variance=0.25))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax.core import unfreeze
-from reference import tiny_inverter, tiny_release
+from reference import needs, tiny_inverter, tiny_release
 from reference.soundfont_file import soundfont
 from reference.tiny_inverter import write_inverter
 from reference.tiny_release import write_release
@@ -117,7 +117,7 @@ def test_the_input_pipeline_is_measured_by_its_examples(tmp_path):
 
 
 def test_rendering_is_measured_in_rooms(tmp_path):
-    pytest.importorskip("fluidsynth", exc_type=ImportError, reason="needs FluidSynth (libfluidsynth)")
+    needs.module("fluidsynth")
     (tmp_path / "sine.sf2").write_bytes(soundfont())
     made, = PARTS["render"](Measurement(request=BenchmarkRequest(
         seconds=3, repeats=1, soundfont=str(tmp_path / "sine.sf2"))))
