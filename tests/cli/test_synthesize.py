@@ -192,7 +192,8 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     assert {k: report[k] for k in want} == want
     assert report["realtime_factor"] == pytest.approx(
         report["audio_seconds"] / report["wall_seconds"], rel=0.02)
-    assert report["peak_memory_mb"] == pytest.approx(peak_memory_mb(), rel=0.05)
+    # Without the picture, which is drawn later.
+    assert 0.7 * peak_memory_mb() < report["peak_memory_mb"] < peak_memory_mb() + 0.1
     assert report["start_up_seconds"] == pytest.approx(start_up_seconds(), abs=6e-4)
     assert report["devices"].startswith("cpu x 1 (jax ")
     info = soundfile.info(tmp_path / "a.wav")
