@@ -111,7 +111,10 @@ import sys
 for name in {extra_only!r}:
     sys.modules[name] = None  # importing it raises ImportError
 import music_diffusion
-from music_diffusion.cli import models, synthesize
+from music_diffusion.cli import main
+from music_diffusion.synthesis import render
+from music_diffusion.workflows import listen, models
+assert models.released_models() and models.known_performances("performances")
 music_diffusion.load("default")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

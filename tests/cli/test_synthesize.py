@@ -102,7 +102,7 @@ def no_model(monkeypatch):
     def load(name, inverter=None):
         raise UserError("reached the model")
 
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", load)
+    monkeypatch.setattr("music_diffusion.synthesis.hub.load", load)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def tiny(monkeypatch, params):
                            inverter=GriffinLim(iterations=1, chunk_frames=32),
                            joining=OverlapJoining(windows=Windows(frames=64, overlap=32, group=2)))
 
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", load)
+    monkeypatch.setattr("music_diffusion.synthesis.hub.load", load)
     return names
 
 
@@ -192,7 +192,8 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     assert {k: report[k] for k in want} == want
     assert report["realtime_factor"] == pytest.approx(
         report["audio_seconds"] / report["wall_seconds"], rel=0.02)
-    assert report["peak_memory_mb"] == pytest.approx(peak_memory_mb(), rel=0.05)
+    # Without the picture, which is drawn later.
+    assert 0.7 * peak_memory_mb() < report["peak_memory_mb"] < peak_memory_mb() + 0.1
     assert report["start_up_seconds"] == pytest.approx(start_up_seconds(), abs=6e-4)
     assert report["devices"].startswith("cpu x 1 (jax ")
     info = soundfile.info(tmp_path / "a.wav")
@@ -278,7 +279,7 @@ def test_a_failure_midway_leaves_no_output(cli, tmp_path, monkeypatch, params):
     synthesizer = dataclasses.replace(
         Synthesizer(name="tiny", model=MODEL, params=params, joining=OverlapJoining(windows=Windows(
             frames=64, overlap=32, group=1))), inverter=Broken())
-    monkeypatch.setattr("music_diffusion.cli.synthesize.load", lambda name, inverter: synthesizer)
+    monkeypatch.setattr("music_diffusion.synthesis.hub.load", lambda name, inverter: synthesizer)
     (tmp_path / "song.mid").write_bytes(GOOD)
     code, out, err = cli(tmp_path / "song.mid", "-o", tmp_path / "a.wav", "--plot",
                          tmp_path / "a.png")
