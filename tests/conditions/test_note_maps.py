@@ -3,8 +3,8 @@ import pytest
 from reference import compiled
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions import note_maps
 from music_diffusion.conditions.note_maps import draw_note_maps
-from music_diffusion.models import note_map
 from music_diffusion.models.base import split_variables
 from music_diffusion.models.frame_diffusion import FrameDiffusionModel
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
@@ -43,7 +43,7 @@ def from_slots(params, notes, start):
 @pytest.mark.parametrize("rows", [2048, 7])
 @pytest.mark.parametrize("start", [0.0, 0.64])
 def test_maps_are_those_of_the_model_from_slots(params, piece, start, rows, monkeypatch):
-    monkeypatch.setattr(note_map, "ROWS", rows)  # 7: many blocks, cut inside of frames
+    monkeypatch.setattr(note_maps, "ROWS", rows)  # 7: many blocks, cut inside of frames
     got = draw_note_maps(CONFIG, params["timbre"], piece, start, T, GRID)
     assert got.shape == (T, 2, F) and got.dtype == np.float32
     assert np.ptp(got[:, 0]) > 0.1 and np.ptp(got[:, 1]) > 0.1
