@@ -67,4 +67,5 @@ def bootstrap_interval(statistic: Callable[[Float[np.ndarray, "N D"]], float],
         for _ in range(draws)])
     bias = drawn.mean() - value
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - bias
-    return Interval(*(float(min(max(end, bounds[0]), bounds[1])) for end in (low, high)), float(bias))
+    low, high = np.clip((low, high), *bounds)
+    return Interval(float(low), float(high), float(bias))

@@ -45,7 +45,8 @@ def test_json_is_one_object_with_the_distances_of_the_files(cli, tmp_path):
     code, out, err = cli("in.wav", "-o", "out.flac", "--inverter", "tiny", "--plot", "out.png", "--json")
     assert (code, err) == (0, "")
     facts = json.loads(out)
-    assert set(facts) == {"output", "plot", "inverter", "sample_rate", "channels", "audio_seconds",
+    assert set(facts) == {"output", "plot", "plot_error", "inverter", "sample_rate", "channels",
+                          "audio_seconds",
                           "wall_seconds", "realtime_factor", "peak_memory_mb", "start_up_seconds",
                           "devices", "peak", "log_mel_l1", "fine_spectral_distance"}
     wall, half = facts["wall_seconds"], 6e-4  # both are rounded to 1/1000
