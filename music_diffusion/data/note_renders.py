@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames, frame_grid
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.soundfont import SoundFontRenderer, check_library
 from music_diffusion.files import atomic_write
@@ -81,7 +82,7 @@ class NoteRowPlan:
     workers: int = 2  # processes
     sampling: NoteSampling = NoteSampling()
     codec: MelCodec = MelCodec()
-    grid: FrameGrid = FrameGrid()
+    ring: float = NoteFrames.ring  # seconds after a note's end that are rendered
 
     @property
     def renderer(self) -> SoundFontRenderer:
@@ -114,7 +115,7 @@ def _program_rows(plan: NoteRowPlan, folder: str, program: int) -> str:
     if not os.path.exists(path):
         count = plan.notes_per_program * (4 if program == DRUMS else 1)
         rows = note_rows(program, count, plan.seed, renderer=plan.renderer, codec=plan.codec,
-                         grid=plan.grid, sampling=plan.sampling)
+                         grid=frame_grid(plan.codec, plan.ring), sampling=plan.sampling)
         _save(path, rows)
     return path
 

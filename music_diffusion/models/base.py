@@ -245,6 +245,11 @@ class Invertible(Protocol):
 class NoteMapped(Generator, Protocol):
     """A generator of notes whose conditions are maps that a network of its own draws."""
 
+    @property
+    def ring(self) -> float:
+        """Returns the seconds that its maps hear a note after its end."""
+        ...
+
     def note_timbre(self, params: Params) -> tuple[NoteTimbreConfig, Params]:
         """Returns the network that draws the maps, and its parameters."""
         ...

@@ -129,16 +129,16 @@ class _Adapting:
         """Returns the records with the maps that the model draws so far, if it draws some."""
         if not isinstance(self._model, NoteMapped):
             return records
-        mapped = self._mapped(records, "mapped", *self._model.note_timbre(self._params))
+        mapped = self._mapped(records, "mapped", self._model, *self._model.note_timbre(self._params))
         return dataclasses.replace(mapped, conditions=_with(mapped.conditions, slots=SLOTS))
 
-    def _mapped(self, source: RecordSource, name: str, config: NoteTimbreConfig, timbre: Params,
-                row: int | None = None) -> RecordSource:
+    def _mapped(self, source: RecordSource, name: str, model: NoteMapped, config: NoteTimbreConfig,
+                timbre: Params, row: int | None = None) -> RecordSource:
         """Adds the maps that a note timbre network draws, of one of its performances or without."""
         folder = self._work.path(name)
         with self._monitor.bar("note maps") as progress:
             add_note_maps(source.folder, folder, config, timbre, progress=in_steps(progress),
-                          row_of=lambda record: row)
+                          ring=model.ring, row_of=lambda record: row)
         return dataclasses.replace(source, folder=folder, conditions=source.conditions.mapped())
 
     def _nearest(self, source: RecordSource) -> int:
@@ -162,7 +162,8 @@ class _Adapting:
         if isinstance(model, NoteMapped):
             if model.note_timbre(self._params)[0].performances is not None:
                 first, drawing = self._train_notes(adapter, larger, source, first)
-                source = self._mapped(records, "mapped_own", *drawing, row=len(self._known.names))
+                source = self._mapped(records, "mapped_own", model, *drawing,
+                                      row=len(self._known.names))
             else:
                 source = dataclasses.replace(source, conditions=source.conditions.mapped())
         trained, losses = self._train(adapter, source, first, "run", "recipes/fine_tune/adapt.gin")

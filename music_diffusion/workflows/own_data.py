@@ -199,7 +199,7 @@ class _Run:
         _, model, params = load_trained(self._base, NoteMapped, "frame diffusion model")
         with self._monitor.bar("note maps") as progress:
             add_note_maps(folder, mapped, *model.note_timbre(params), progress=in_steps(progress),
-                          row_of=lambda record: 0)
+                          ring=model.ring, row_of=lambda record: 0)
         return mapped, manifest
 
     def _train(self, folder: str) -> str:

@@ -1,4 +1,4 @@
-"""Damaged audio is read, or is one line; it neither hangs nor takes memory. Part of a longer run."""
+"""Damaged audio is read or refused in one line; it neither hangs nor takes memory."""
 
 import resource
 import time

@@ -83,8 +83,8 @@ def test_sounds(cli, name, command, suffix):
 @pytest.mark.parametrize("name", [LATIN, "a\nb"])
 def test_scores(cli, name):
     write_midi(sine_notes(0, 0.5), f"{name}.mid")
-    words = ["synthesize", f"{name}.mid", "-o", f"{name}.wav", "--model", "tiny",
-             "--inverter", "griffin_lim"]
+    words = ["synthesize", f"{name}.mid", "-o", f"{name}.wav", "--model", "tiny", "--inverter",
+             "griffin_lim"]
     code, out, _ = cli(*words)
     assert code == 0 and out.count("\n") == 1
     code, out, _ = cli(*words, "--plot", f"{name}.png", "--json")
@@ -104,8 +104,7 @@ def test_a_whole_evaluation(cli):
         f.write(os.fsencode("file,group\n" + rows))
     report = f"report {LATIN}"
     code, out, err = cli("evaluate", "--generated", "gen", "--reference", "ref", "--notes", "mid",
-                         "--groups",
-                         "groups.csv", "--workers", "1", "-o", report)
+                         "--groups", "groups.csv", "--workers", "1", "-o", report)
     assert code == 0 and rf"report caf\xE9{os.sep}report.html: 6 files" in out, err
     with open(os.path.join(report, "report.json"), encoding="utf-8") as f:
         content = json.load(f)

@@ -46,7 +46,8 @@ def test_json_is_one_object_with_the_distances_of_the_files(cli, tmp_path):
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert set(facts) == {"output", "plot", "plot_error", "inverter", "sample_rate", "channels",
-                          "audio_seconds", "wall_seconds", "realtime_factor", "peak_memory_mb", "start_up_seconds",
+                          "audio_seconds",
+                          "wall_seconds", "realtime_factor", "peak_memory_mb", "start_up_seconds",
                           "devices", "peak", "log_mel_l1", "fine_spectral_distance"}
     wall, half = facts["wall_seconds"], 6e-4  # both are rounded to 1/1000
     assert 0.375 / (wall + half) - half <= facts["realtime_factor"] <= 0.375 / (wall - half) + half

@@ -186,7 +186,8 @@ def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     assert code == 0 and err == "" and tiny == ["mine"]
     report = json.loads(out)
     assert isinstance(report, dict) and out.count("\n") == 1
-    want = {"output": str(tmp_path / "a.wav"), "plot": str(tmp_path / "a.png"), "model": "tiny",
+    want = {"output": str(tmp_path / "a.wav"), "plot": str(tmp_path / "a.png"),
+            "plot_error": None, "model": "tiny",
             "steps": 3, "solver": repr(DPMSolverPP2M()), "guidance": 1.5, "seed": 3, "notes": 2,
             "performance": None, "joining": "overlap"}
     assert {k: report[k] for k in want} == want

@@ -79,7 +79,7 @@ def test_the_notes_that_are_heard_are_in_the_file(cli, hears_notes, tmp_path):
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_people_get_one_line_and_nothing_else_is_written(cli, tmp_path):
+def test_people_get_one_line_and_nothing_else_is_written(cli, hears_notes, tmp_path):
     code, out, err = cli("in.wav", "-o", "out.mid", "--plot", "out.png")
     assert code == 0 and out.startswith("out.mid: ") and out.count("\n") == 1
     # The untrained network hears more instruments than a MIDI file has channels.

@@ -6,6 +6,7 @@ from reference.soundfont_file import expected_hertz, soundfont
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.note_frames import frame_grid
 from music_diffusion.data.note_renders import (
     ROW_DTYPE,
     NoteRowPlan,
@@ -129,7 +130,7 @@ def test_rows_of_all_programs_are_one_file_and_finished_programs_are_kept(tmp_pa
     rows = np.load(out / "note_rows.npy")
     assert rows.dtype == ROW_DTYPE and (np.diff(rows["program"].astype(int)) >= 0).all()
     assert set(rows["program"].tolist()) == set(range(129))
-    one = note_rows(40, 1, 3, renderer=plan.renderer, codec=plan.codec, grid=plan.grid,
+    one = note_rows(40, 1, 3, renderer=plan.renderer, codec=plan.codec, grid=frame_grid(plan.codec, plan.ring),
                     sampling=plan.sampling)
     np.testing.assert_array_equal(rows[rows["program"] == 40], one)
 

@@ -20,6 +20,8 @@ from reference.toy_listeners import CALLS, RATE, ToyLoader, play, sine_notes
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
+from music_diffusion.evaluation import examples as examples_module
+from music_diffusion.evaluation import report as report_module
 from music_diffusion.evaluation.charts import (
     match_for_display,
     nice_ticks,
@@ -389,3 +391,23 @@ def test_choosing_without_scores_or_without_examples():
 def test_json_values_are_plain():
     assert plain({"a": (1, math.nan, [math.inf]), 2: np.float64(0.5), "b": None}) == {
         "a": [1, None, [None]], "2": 0.5, "b": None}
+
+
+def test_what_fails_at_the_end_costs_no_figures(made, tmp_path, monkeypatch):
+    """An example that cannot be made is left out; a page that cannot, comes after JSON and CSV."""
+    _, _, plan = made
+
+    def fail(*_, **__):
+        raise RuntimeError("no\nencoder")
+
+    monkeypatch.setattr(examples_module, "mp3_uri", fail)
+    content = evaluate(plan, str(tmp_path / "a"), loader=ToyLoader(inverter=True))
+    assert sum("is left out: RuntimeError: no encoder." in w for w in content["warnings"]) == 3
+    assert sorted(p.name for p in (tmp_path / "a").iterdir() if p.is_file()) == [
+        "report.html", "report.json", "scores.csv"]
+    monkeypatch.setattr(report_module, "render_html", fail)
+    with pytest.raises(RuntimeError, match="encoder"):
+        evaluate(plan, str(tmp_path / "a" / "b"), loader=ToyLoader(inverter=True),
+                 cache=str(tmp_path / "a" / "cache"))
+    assert json.loads((tmp_path / "a" / "b" / "report.json").read_text())["figures"] == content["figures"]
+    assert (tmp_path / "a" / "b" / "scores.csv").exists()

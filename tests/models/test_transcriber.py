@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from reference.tiny_transcriber import MODEL as TINY
 
 from music_diffusion.audio.log_frequency import hertz
 from music_diffusion.errors import UserError
+from music_diffusion.models import tagger
 from music_diffusion.models.base import split_variables
 from music_diffusion.models.transcriber import HEADS, Transcriber, TranscriberModel
 from music_diffusion.notes.activations import NUM_CLASSES, NUM_DRUMS, NUM_PITCHES, draw_activations
@@ -257,6 +259,56 @@ def test_the_size_of_chunks_does_not_matter(size):
     np.testing.assert_allclose(whole.notes.start, parts.notes.start, atol=1e-4)
     np.testing.assert_allclose(whole.notes.end, parts.notes.end, atol=1e-4)
     assert not size or len(whole.notes) > 5
+
+
+def test_blocks_of_samples_give_the_same_notes():
+    size = 31 * HOP + 7
+    want = heard_at_once(size).notes
+    for cuts in ([], [1, 2, 700], list(range(0, size, 97))):
+        got = transcriber(64).notes(np.split(noise(size), cuts))
+        for name in ("start", "end", "pitch", "velocity", "program", "is_drum"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Told:
+    """A tagger's presence that says what is written down, one patch every 0.3 s."""
+
+    table: np.ndarray  # [n, K]
+    seconds: float = 0.3
+
+
+class ToldStream:
+    """Gives patches in threes, and only once six more frames were heard, as a network with blocks does."""
+
+    def __init__(self, told):
+        self._told, self._samples, self._given = told, 0, 0
+
+    def push(self, samples):
+        self._samples += len(samples)
+        ready = max(0, int(self._samples / RATE / self._told.seconds) - 1) // 3 * 3
+        part, self._given = self._told.table[self._given:ready], max(ready, self._given)
+        return part
+
+    def finish(self):
+        return self._told.table[self._given:]
+
+
+@pytest.mark.parametrize("chunk_frames", [3, 64])
+def test_instruments_are_weighed_by_the_patches_around(monkeypatch, chunk_frames):
+    """Against a loop over cells: the mean of the nine patches around, as far as there are."""
+    size = 400 * HOP
+    table = np.random.default_rng(2).random((math.ceil(400 * SECONDS / 0.3), 35)).astype(np.float32)
+    monkeypatch.setattr(tagger, "PresenceStream", ToldStream)
+    plain = transcriber(chunk_frames).transcribe(noise(size)).activations
+    weighed = dataclasses.replace(transcriber(chunk_frames), presence=Told(table=table)).transcribe(
+        noise(size)).activations
+    for frame in range(0, 400, 37):
+        patch = min(int(frame * SECONDS / 0.3), len(table) - 1)
+        around = table[max(0, patch - 4):patch + 5].mean(axis=0)[:NUM_CLASSES]
+        for pitch in (0, 44):
+            a, b = (x.classes.rows(pitch, frame, frame + 1)[0].astype(np.float64) for x in (plain, weighed))
+            np.testing.assert_allclose(b, np.sqrt(a) * around, atol=2e-3)
 
 
 def test_the_same_recording_gives_the_same_notes():

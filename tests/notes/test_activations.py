@@ -1,6 +1,7 @@
 """Activations against loops over notes and frames; decoding against the notes drawn."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from music_diffusion.notes.activations import (
     draw_activations,
     pitch_roll,
 )
-from music_diffusion.notes.decoding import DecodeConfig, decode_notes
+from music_diffusion.notes.decoding import DecodeConfig, NoteDecoder, decode_notes
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class
 
@@ -366,3 +367,61 @@ def test_hardly_any_frames(frames):
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         DecodeConfig(**bad)
+
+
+def random_activations(frames, rng):
+    """Six pitches and four drums that hardly are music, with every kind of class array."""
+    pitches, drums = rng.integers(0, NUM_PITCHES, 6), rng.integers(0, NUM_DRUMS, 4)
+    frame, onset, velocity = (np.zeros((frames, NUM_PITCHES), np.float32) for _ in range(3))
+    wander = np.cumsum(rng.normal(size=(frames, 6)), axis=0) * 0.2 + 0.5  # long notes too
+    frame[:, pitches] = np.clip(np.where(rng.random(6) < 0.5, wander, rng.random((frames, 6))), 0, 1)
+    onset[:, pitches] = rng.random((frames, 6)) ** rng.uniform(1, 6, 6)
+    velocity[:, pitches] = rng.random((frames, 6))
+    hits = np.zeros((frames, NUM_DRUMS), np.float32)
+    hits[:, drums] = rng.random((frames, 4))
+    classes = (rng.random((frames, NUM_PITCHES, NUM_CLASSES)) ** 2).astype(np.float16)
+    classes = (None, classes, np.packbits(classes > 0.4, axis=-1))[rng.integers(3)]
+    return Activations(onset=onset, frame=frame, velocity=velocity, drums=hits, classes=classes,
+                       frame_seconds=float(rng.choice([0.01, 0.02, 0.025])))
+
+
+def cut_activations(a, first, last):
+    parts = {name: getattr(a, name)[first:last] for name in ("onset", "frame", "velocity", "drums")}
+    return Activations(**parts, classes=None if a.classes is None else a.classes[first:last],
+                       frame_seconds=a.frame_seconds)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_notes_of_parts_are_those_of_the_whole_bit_for_bit(seed):
+    rng = np.random.default_rng(seed)
+    frames = int(rng.integers(1, 200))
+    a = random_activations(frames, rng)
+    config = DecodeConfig(
+        gap_frames=int(rng.integers(0, 4)), frames_without_onset=int(rng.choice([0, 1, 3, 12])),
+        min_seconds=float(rng.choice([0, 0.03])))
+    whole = decode_notes(a, config)
+    cuts = [0, *np.sort(rng.integers(0, frames + 1, rng.integers(0, 12))), frames]
+    decoder = NoteDecoder(config, a.frame_seconds)
+    parts = [decoder.push(cut_activations(a, i, j)) for i, j in itertools.pairwise(cuts)]
+    got = Notes.concatenate([*parts, decoder.finish()])
+    assert len(got) == len(whole)
+    for x, y in zip(sorted_rows(got), sorted_rows(whole), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def sorted_rows(notes):
+    return sorted(note_rows(notes))
+
+
+def test_a_note_is_given_out_as_soon_as_its_end_is_known():
+    """A decoder that kept everything until the end would pass the test before."""
+    onset, frame = np.zeros((2, 400, NUM_PITCHES), np.float32)
+    onset[10, 39] = 1.0
+    frame[10:20, 39] = 1.0
+    a = Activations(onset=onset, frame=frame, velocity=onset, drums=np.zeros((400, NUM_DRUMS), np.float32),
+                    classes=None, frame_seconds=HOP)
+    decoder, at = NoteDecoder(DecodeConfig(), HOP), []
+    for i in range(0, 400, 10):
+        at += [i] * len(decoder.push(cut_activations(a, i, i + 10)))
+        assert sum(len(part) for _, part in decoder._parts) < 40  # frames that are kept
+    assert at == [20]
