@@ -130,8 +130,8 @@ def test_rows_of_all_programs_are_one_file_and_finished_programs_are_kept(tmp_pa
     rows = np.load(out / "note_rows.npy")
     assert rows.dtype == ROW_DTYPE and (np.diff(rows["program"].astype(int)) >= 0).all()
     assert set(rows["program"].tolist()) == set(range(129))
-    one = note_rows(40, 1, 3, renderer=plan.renderer, codec=plan.codec, grid=frame_grid(plan.codec, plan.ring),
-                    sampling=plan.sampling)
+    one = note_rows(40, 1, 3, renderer=plan.renderer, codec=plan.codec,
+                    grid=frame_grid(plan.codec, plan.ring), sampling=plan.sampling)
     np.testing.assert_array_equal(rows[rows["program"] == 40], one)
 
     # An interrupted run: a part that is there is not rendered again, and the others are.
