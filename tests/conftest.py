@@ -11,7 +11,7 @@ from importlib.metadata import version
 # Before jax is imported by any test, and for the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Most programs run once: XLA's optimizing would cost more than it saves. `make test-all` sets 0;
+# Most programs run once: XLA's optimizing would cost more than it saves. Set 0 to have it;
 # tests with the mark `optimized` have it always.
 UNOPTIMIZED = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 LANE = os.environ.setdefault(UNOPTIMIZED, "1")

@@ -141,6 +141,8 @@ class MelCodec:
 
         Raises UserError unless exactly the codec's fields are there, with usable values.
         """
+        if not isinstance(fields, Mapping):
+            raise UserError(f"{fields!r} describes no codec")
         fields = {k: v for k, v in fields.items() if k not in RETIRED}
         names = {field.name for field in dataclasses.fields(cls)}
         if set(fields) != names:

@@ -25,10 +25,13 @@ def stored_timbre(path: str | os.PathLike) -> tuple[NoteTimbreConfig, Params]:
     timbre = stored.get("timbre", stored)
     flat = flatten_dict(dict(timbre), sep="/")
     table = flat.get(PERFORMANCE_TABLE)
+    kernel = np.shape(flat.get("input/kernel", ()))
+    if len(kernel) != 2:
+        raise UserError(f"{path}: holds no note timbre network")
     performances = None if table is None else PerformanceConfig(
         count=table.shape[0], features=table.shape[1])
     config = NoteTimbreConfig(performances=performances, layers=sum(
-        name.startswith("wi_") for name in timbre), width=np.shape(flat.get("input/kernel", [[]]))[1])
+        name.startswith("wi_") for name in timbre), width=kernel[1])
     ids = jax.ShapeDtypeStruct((1,), jnp.int32)
     performance = None if table is None else jax.ShapeDtypeStruct((1, len(table)), jnp.float32)
     shapes = jax.eval_shape(NoteTimbre(config).init, jax.random.key(0), ids, ids, ids, ids, ids,

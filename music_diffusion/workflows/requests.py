@@ -86,7 +86,7 @@ class BenchmarkRequest(Request):
     bindings: tuple[str, ...] = ()  # 'NAME = value', of the recipe
     batch: int | None = ranged(2, 1)  # examples of a training step; None: the smallest
     largest_batch: bool = False  # look for the largest batch that fits into the memory instead
-    memory: float | None = ranged(None, 0.1)  # GB (1e9 bytes) of a device; None: what it reports
+    memory: float | None = ranged(None, 0.001)  # GB (1e9 bytes) of a device; None: what it reports
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from reference.tiny_transcriber import write_transcriber
 from reference.toy_listeners import RATE, ToyEmbedder, ToyTranscriber, play, sine_notes
 
 from music_diffusion.audio.io import native_path
-from music_diffusion.cli import evaluate as evaluating
 from music_diffusion.cli import main as module
 from music_diffusion.evaluation.tools import tools_of
 from music_diffusion.models.weights import CONFIG
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.synthesis import hub
+from music_diffusion.workflows import evaluate as evaluating
 
 LATIN = os.fsdecode(b"caf\xe9")
 NAMES = [LATIN, "$\\frac{x$", "[.b] [red]", "a\nb", "日本"]
@@ -144,7 +144,7 @@ def test_cards(cli, weights):
 
 def test_a_terminal_in_another_encoding_gets_escapes():
     """In a process of its own: what streams can take is settled before Python starts."""
-    code = ("import sys; from music_diffusion.cli.output import prepare_streams; prepare_streams(); "
+    code = ("import sys; from music_diffusion.cli.terminal import prepare_streams; prepare_streams(); "
             "print(sys.argv[1])")
     done = subprocess.run([sys.executable, "-c", code, os.fsdecode(b"caf\xe9 \xe6\x97\xa5")], check=True,
                           capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1:strict"})

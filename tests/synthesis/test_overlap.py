@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import unfreeze
+from reference import compiled
 from reference.diffusion_oracle import ddim_sample
 
 from music_diffusion.conditions.base import Source

@@ -156,7 +156,7 @@ def test_a_failing_picture_of_a_pair_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         plot_pair(tmp_path / "out.png", [filled(1), filled(1)], CODEC, ["a", "b"])
     assert not list(tmp_path.iterdir())
 

@@ -11,7 +11,7 @@ from reference.tiny_release import MODEL, tiny_params
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
-from music_diffusion.conditions.base import Source
+from music_diffusion.conditions.opening import notes_source
 from music_diffusion.diffusion.solvers import DDIM
 from music_diffusion.errors import UserError
 from music_diffusion.notes.midi import write_midi
@@ -38,8 +38,8 @@ class Stub:
 
     sampled_by = Synthesizer.sampled_by
 
-    def source_of(self, notes):
-        return Source(codec=self.codec, frames=SECONDS * 50, notes=notes)
+    def source_of(self, given):
+        return dataclasses.replace(notes_source(given, self.codec, 2.0), frames=SECONDS * 50)
 
     def compile(self, source, settings):
         self.compiled = True

@@ -158,6 +158,7 @@ def test_audio_is_no_longer_than_the_piece_whatever_a_frame_of_the_space_stands_
 
 def test_compiling_samples_nothing():
     model = Audible()
+    model.heard.clear()
     synthesizer = Synthesizer(name="none", model=model, params={},
                               inverter=GriffinLim(codec=model.space.codec, iterations=1))
     nothing = Source(codec=model.space.codec, frames=100)
@@ -237,6 +238,7 @@ def test_settings_replace_what_was_released_and_nothing_more(synthesizer):
     {"steps": 3}, {"guidance": 2.0}, {"solver": DDPM(log_variance=0.0)}], ids=str)
 def test_a_generator_that_samples_in_one_way_takes_no_others(settings):
     model = Audible()
+    model.heard.clear()
     synthesizer = Synthesizer(name="none", model=model, params={},
                               inverter=GriffinLim(codec=model.space.codec))
     assert synthesizer.sampled_by(RenderSettings(seed=4)) is model
