@@ -27,7 +27,7 @@ def stored_timbre(path: str | os.PathLike) -> tuple[NoteTimbreConfig, Params]:
     table = flat.get(PERFORMANCE_TABLE)
     kernel = np.shape(flat.get("input/kernel", ()))
     if len(kernel) != 2:
-        raise UserError(f"{path}: holds no note timbre network")
+        raise UserError(f"{path}: not the weights of a note timbre network")
     performances = None if table is None else PerformanceConfig(
         count=table.shape[0], features=table.shape[1])
     config = NoteTimbreConfig(performances=performances, layers=sum(
