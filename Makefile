@@ -25,7 +25,7 @@ demo: $(VENV)/base.stamp
 	  $(VENV)/bin/music-diffusion synthesize "$$midi" -o "$$name.wav" --plot "$$name.png"; \
 	done
 
-# The quick tests: about 8 minutes on two free cores.
+# The quick tests.
 test: $(VENV)/test.stamp
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
