@@ -8,6 +8,10 @@ Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135):
     dS = P ∘ (dO Vᵀ − δ),   δ = Σ_D dO ∘ O                                 (2)
     dQ = dS K,   dK = dSᵀ Q,   dV = Pᵀ dO                                  (3)
 
+and the tangent of the output, of which (2) and (3) are the transpose,
+
+    Ṡ = Q̇ Kᵀ + Q K̇ᵀ,   Ȯ = (P ∘ Ṡ) V − Σ_N (P ∘ Ṡ) ∘ O + P V̇            (4)
+
 Sums and exponentials are float32, whatever the dtype of queries, keys and values.
 """
 
@@ -22,13 +26,15 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
+from music_diffusion.networks.linear_map import linear_map
+
 KEPT = "attention"  # name of what rematerialisation may keep of attention
 NEVER = -1e30  # a logit that no softmax notices; finite, so that gradients stay finite
 
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def attention(
     query: Float[Array, "B Q H D"],
     key: Float[Array, "B N H D"],
@@ -36,7 +42,7 @@ def attention(
     mask: Bool[Array, "B N"] | None = None,
     block: int = 256,
 ) -> Float[Array, "B Q H D"]:
-    """softmax(q·k) v over the keys that `mask` allows; differentiable in reverse mode.
+    """softmax(q·k) v over the keys that `mask` allows; differentiable in both modes.
 
     There is no division by sqrt(D): `MultiHeadAttention` folds it into the
     query's initialisation, as T5 does. Where `mask` allows no key at all, the
@@ -73,7 +79,35 @@ def _forward(query, key, value, mask, block):
     return out, (query, key, value, mask, out, log_total)
 
 
-def _backward(block, residuals, out_bar):
+def _jvp(block, primals, tangents):
+    out, residuals = _forward(*primals, block)
+    tangent = functools.partial(_tangent, block=block)
+    transpose = functools.partial(_transpose, block=block)
+    return out, linear_map(tangent, transpose, residuals, tuple(tangents[:3]))
+
+
+def _tangent(residuals, dots, block):
+    query, key, value, mask, out, log_total = residuals
+    key_BHND, value_BHND = _heads_first(key), _heads_first(value)
+    key_dot, value_dot = (_heads_first(x) for x in dots[1:])
+
+    def one(nothing, x):
+        query, query_dot, out, log_total = x
+        weights = jnp.exp(_logits(query, key_BHND, mask) - log_total)
+        logits_dot = (_product("BHQD,BHND->BHQN", query_dot, key_BHND)
+                      + _product("BHQD,BHND->BHQN", query, key_dot))
+        weighted = (weights * logits_dot).astype(value.dtype)
+        out_dot = (_product("BHQN,BHND->BHQD", weighted, value_BHND)
+                   - jnp.sum(weights * logits_dot, -1, keepdims=True) * out.astype(jnp.float32)
+                   + _product("BHQN,BHND->BHQD", weights.astype(value.dtype), value_dot))
+        return nothing, out_dot.astype(value.dtype)
+
+    xs = (_split(_heads_first(x), block) for x in (query, dots[0], out))
+    _, out_dots = _scan(one, None, (*xs, _split(log_total, block)))
+    return _heads_first(_join(out_dots, query.shape[1]))
+
+
+def _transpose(residuals, out_bar, block):
     query, key, value, mask, out, log_total = residuals
     key_BHND, value_BHND = _heads_first(key), _heads_first(value)
     delta = jnp.sum(out_bar.astype(jnp.float32) * out.astype(jnp.float32), -1, keepdims=True)
@@ -97,10 +131,10 @@ def _backward(block, residuals, out_bar):
          _split(log_total, block), deltas))
     query_bar = _heads_first(_join(query_bars, query.shape[1])).astype(query.dtype)
     key_bar, value_bar = (jnp.transpose(x, (0, 3, 1, 2)) for x in (key_bar, value_bar))
-    return query_bar, key_bar.astype(key.dtype), value_bar.astype(value.dtype), None
+    return query_bar, key_bar.astype(key.dtype), value_bar.astype(value.dtype)
 
 
-attention.defvjp(_forward, _backward)
+attention.defjvp(_jvp)
 
 
 def _heads_first(x: Float[Array, "B N H D"]) -> Float[Array, "B H N D"]:

@@ -18,10 +18,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.partitioning import param_with_axes
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
 from music_diffusion.errors import UserError
 from music_diffusion.networks.attention import attention
+from music_diffusion.networks.linear_map import linear_map
 
 Initializer = Callable[..., jax.Array]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -43,31 +45,39 @@ def match_rank(vector: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def linear(x: Float[Array, "... D"], kernel: Float[Array, "D E"]) -> Float[Array, "... E"]:
-    """x · kernel in the dtype of `x`; differentiable in reverse mode.
-
-    The kernel's gradient is a sum in the kernel's own dtype.
-    """
-    return _linear_forward(x, kernel)[0]
-
-
-def _linear_forward(x, kernel):
+    """x · kernel in the dtype of `x`; the kernel's gradient is a sum in the kernel's own dtype."""
     # A plain product, which rematerialisation recognizes.
-    return jnp.einsum("...D,DE->...E", x, kernel.astype(x.dtype)), (x, kernel)
+    return jnp.einsum("...D,DE->...E", x, kernel.astype(x.dtype))
 
 
-def _linear_backward(residuals, y_bar):
-    x, kernel = residuals
-    x_bar = jnp.einsum("...E,DE->...D", y_bar, kernel.astype(x.dtype))
-    product = functools.partial(jnp.einsum, preferred_element_type=kernel.dtype)
-    if x.dtype == kernel.dtype and x.shape[-1] > y_bar.shape[-1]:
+def _linear_jvp(primals, tangents):
+    x, kernel = primals
+    x_dot, kernel_dot = tangents
+    y = linear(x, kernel)
+    parts = []
+    if not isinstance(x_dot, SymbolicZero):
+        parts.append(linear(x_dot, kernel))
+    if not isinstance(kernel_dot, SymbolicZero):
+        parts.append(linear_map(
+            _by_kernel, functools.partial(_kernel_bar, dtype=kernel.dtype), x, kernel_dot))
+    return y, sum(parts[1:], parts[0])
+
+
+def _by_kernel(x, kernel_dot):
+    return jnp.einsum("...D,DE->...E", x, kernel_dot.astype(x.dtype))
+
+
+def _kernel_bar(x, y_bar, dtype):
+    product = functools.partial(jnp.einsum, preferred_element_type=dtype)
+    if x.dtype == dtype and x.shape[-1] > y_bar.shape[-1]:
         # XLA:CPU transposes the first factor, as slowly as it multiplies: here the narrower one.
-        return x_bar, product("...E,...D->ED", y_bar, x).T
-    return x_bar, product("...D,...E->DE", x, y_bar)
+        return product("...E,...D->ED", y_bar, x).T
+    return product("...D,...E->DE", x, y_bar)
 
 
-linear.defvjp(_linear_forward, _linear_backward)
+linear.defjvp(_linear_jvp, symbolic_zeros=True)
 
 
 class Dense(nn.Module):
