@@ -1,10 +1,10 @@
 """Weights in 8 bits: q in -127…127 with a float32 scale s per row, w ≈ s q, |w - s q| ≤ s / 2.
 
 The rows of a kernel are its inputs or its outputs, whichever give the smaller expected squared error,
-the sum of s² / 12 over all elements: where some inputs are much stronger than others (the first layer of a
-U-Net), a scale per output loses three times as much. s = max |w| / 127: smaller scales that clip the largest
-values lower the error of no network in the package by as much as 1 %, so nothing is clipped, and what is
-stored twice stays as it was.
+the sum of s² / 12 over all elements: where some inputs are much stronger than others (the first layer of
+a U-Net), a scale per output loses three times as much. s = max |w| / 127: smaller scales that clip the
+largest values lower the error of no network in the package by as much as 1 %, so nothing is clipped, and
+what is stored twice stays as it was.
 """
 
 from __future__ import annotations

@@ -155,8 +155,8 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
       dtype: of the weights; see `models.weights.save_safetensors`.
 
     Raises:
-      UserError: no such run; an unknown dtype; no names for a model with performances, names for one without, or
-        names of another model.
+      UserError: no such run; an unknown dtype; no names for a model with performances, names for one
+        without, or names of another model.
     """
     from music_diffusion.models.weights import CONFIG, WEIGHTS, check_dtype, save_safetensors
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from music_diffusion.conditions.performances import FILE, read_performances
 from music_diffusion.errors import UserError
 from music_diffusion.files import write_bytes, write_text
+from music_diffusion.models.base import Model
 from music_diffusion.models.weights import (
     CONFIG,
     WEIGHTS,
@@ -22,6 +23,7 @@ from music_diffusion.synthesis.hub import available, find, load_trained
 from music_diffusion.synthesis.release import rebound_config
 from music_diffusion.tables import read_text
 from music_diffusion.training.runs import is_run
+from music_diffusion.types import Params
 
 CARD = "README.md"
 SECTION = re.compile(r"\n*^## Storage\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)  # of a card
@@ -53,7 +55,8 @@ def release_copy(name_or_path: str | os.PathLike, out_dir: str | os.PathLike, *,
     folder, out = find(name_or_path), pathlib.Path(out_dir)
     if out.is_dir() and out.samefile(folder):
         raise UserError(f"{out}: is the model itself; give another folder")
-    _, model, params = load_trained(folder, object, "model")
+    opened: tuple[pathlib.Path, Model, Params] = load_trained(folder, Model, "model")
+    _, model, params = opened
     config = read_text(folder / CONFIG)
     if bindings:
         config = rebound_config(config, bindings)

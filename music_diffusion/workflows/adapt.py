@@ -215,8 +215,8 @@ class _Adapting:
         write_performances(out / FILE, listed.with_table(params))
         if (base / CARD).is_file():
             card = without_storage(read_text(base / CARD))
-            write_text(out / CARD, f"{card}\n## Performance `{entry.name}`\n\nAdded by `music-diffusion adapt` "
-                                   f"from {entry.minutes:.1f} minutes of {entry.source}.\n")
+            write_text(out / CARD, f"{card}\n## Performance `{entry.name}`\n\nAdded by `music-diffusion "
+                                   f"adapt` from {entry.minutes:.1f} minutes of {entry.source}.\n")
 
 
 def _with(conditions: Any, **changes: Any) -> Any:

@@ -185,7 +185,7 @@ def _transcribers(request: CompareRequest, pieces: Sequence[Notes], progress: Pr
     heard = []
     for i, notes in enumerate(pieces):
         audio = synthesizer.synthesize(notes, seed=request.seed)
-        heard.append([_heard(transcriber, audio.samples, audio.sample_rate) for transcriber in transcribers])
+        heard.append([_heard(each, audio.samples, audio.sample_rate) for each in transcribers])
         progress((i + 1) / len(pieces))
     alike = functools.reduce(operator.add, (note_scores(a, b) for a, b in heard))
     return [Figure(name="notes that both hear, 1 - onset F1", difference=1 - alike.onset_f1),
@@ -225,11 +225,12 @@ def _scores(pieces: Sequence[Notes], heard: Sequence[Sequence[Notes]]) -> list[F
     for name in SCORES:
         # Per piece: matched, reference and estimate of each copy.
         counts = [np.array([dataclasses.astuple(getattr(s, name)) for s in both]) for both in scored]
-        values = tuple(_f1(sum(both)[k]) for both in [counts] for k in (0, 1))
-        if not math.isnan(values[0]):
+        counts = [both for both in counts if both[0, 1]]
+        if counts:
+            first, second = map(_f1, np.sum(counts, axis=0))
             error = _half_width([both[:1] for both in counts], lambda rows: _f1(rows.sum(0)))
-            figures.append(Figure(name=f"{name.replace('_', ' ')} F1", values=(values[0], values[1]),
-                                  difference=abs(values[1] - values[0]), error=error))
+            figures.append(Figure(name=f"{name.replace('_', ' ')} F1", values=(first, second),
+                                  difference=abs(second - first), error=error))
     return figures
 
 
