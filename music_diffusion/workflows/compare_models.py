@@ -225,10 +225,10 @@ def _scores(pieces: Sequence[Notes], heard: Sequence[Sequence[Notes]]) -> list[F
     for name in SCORES:
         # Per piece: matched, reference and estimate of each copy.
         counts = [np.array([dataclasses.astuple(getattr(s, name)) for s in both]) for both in scored]
-        counts = [both for both in counts if both[0, 1]]
-        if counts:
+        known = [both[:1] for both in counts if both[0, 1]]  # of the others a draw may have no score
+        if known:
             first, second = map(_f1, np.sum(counts, axis=0))
-            error = _half_width([both[:1] for both in counts], lambda rows: _f1(rows.sum(0)))
+            error = _half_width(known, lambda rows: _f1(rows.sum(0)))
             figures.append(Figure(name=f"{name.replace('_', ' ')} F1", values=(first, second),
                                   difference=abs(second - first), error=error))
     return figures
