@@ -65,7 +65,8 @@ def make_app() -> typer.Typer:
     models = typer.Typer(**TYPER)
     models.callback(invoke_without_command=True)(models_commands.models)
     for name, function in (("list", models_commands.list_models), ("show", models_commands.show),
-                           ("release", models_commands.release), ("note-maps", models_commands.note_maps),
+                           ("release", models_commands.release),
+                           ("compare", models_commands.compare), ("note-maps", models_commands.note_maps),
                            ("note-rows", models_commands.note_rows),
                            ("performances", models_commands.performances)):
         _add(models, name, function)

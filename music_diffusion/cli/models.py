@@ -10,6 +10,7 @@ import typer
 from music_diffusion.cli import terminal
 from music_diffusion.cli.options import argument, command, option
 from music_diffusion.workflows.requests import (
+    CompareRequest,
     NoteMapsRequest,
     NoteRowsRequest,
     PerformanceListRequest,
@@ -65,17 +66,40 @@ def show(name: str = "default", performances: bool = False, json: bool = False) 
 
 
 @command("music-diffusion models release runs/mine my_model",
-         run=argument("Folder of a training run.", "RUN"),
+         run=argument("Folder of a training run; or a released model (name or folder), to copy it.", "RUN"),
          output=argument("Folder of the model.", "OUT"),
          bindings=option("Changes how the model is rendered, such as FrameDiffusionModel.num_steps=8; "
                          "repeatable.", "--binding", metavar="NAME=VALUE"),
-         performances=option("Names of the model's performances.", metavar="FILE.json"))
+         performances=option("Names of the model's performances.", metavar="FILE.json"),
+         dtype=option("Weights as float16, int8 (half of the size; see models compare) or float32.",
+                      metavar="DTYPE"))
 def release(request: ReleaseRequest, json: bool = False) -> None:
-    """Make a model folder of a training run."""
+    """Make a model folder of a training run, or of a released model with other storage or settings."""
     from music_diffusion.workflows.models import release_run
 
     release_run(request)
     terminal.print_made(request.output, {}, json=json)
+
+
+@command("music-diffusion models compare default my_small_default --notes examples/",
+         model=argument("Released model: name or folder.", "MODEL"),
+         other=argument("Copy of it, such as one with int8 weights.", "COPY"),
+         notes=option("MIDI files (folder or file) to compare with; a made-up piece by default.",
+                      metavar="DIR"),
+         seconds=option("Of every piece, its first seconds count."),
+         seed=option("Of the renderings."))
+def compare(request: CompareRequest, json: bool = False) -> None:
+    """Compare what two copies of one model make of the same notes: does any figure move?"""
+    from music_diffusion.workflows.compare_models import compare_models
+
+    compared = compare_models(request, terminal.TERMINAL)
+    if json:
+        terminal.print_json(compared.facts())
+        return
+    for figure in compared.figures:
+        print(figure.line())
+    print("no figure moves beyond its error" if compared.same else "beyond their error: "
+          + ", ".join(figure.name for figure in compared.figures if figure.moved))
 
 
 @command("music-diffusion models note-rows FluidR3_GM.sf2 rows/",

@@ -141,8 +141,9 @@ def _trained(model_dir: str | os.PathLike, step: int | None, bindings: Sequence[
 
 
 def release(model_dir: str, out_dir: str, *, step: int | None = None,
-            bindings: Sequence[str] = (), performances: str | os.PathLike | None = None) -> None:
-    """Writes a released model (fp16 weights and configuration) of a training run.
+            bindings: Sequence[str] = (), performances: str | os.PathLike | None = None,
+            dtype: str = "float16") -> None:
+    """Writes a released model (weights and configuration) of a training run.
 
     Args:
       model_dir: of the run, of the built-in trainer or of t5x.
@@ -151,19 +152,21 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
       bindings: see `released_config`.
       performances: the file that names the performances of a model that has some; None takes
         the one in the run's folder, or the one that the training data was numbered by.
+      dtype: of the weights; see `models.weights.save_safetensors`.
 
     Raises:
-      UserError: no such run; no names for a model with performances, names for one without, or
-        names of another model.
+      UserError: no such run; an unknown dtype; no names for a model with performances, names for one
+        without, or names of another model.
     """
-    from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+    from music_diffusion.models.weights import CONFIG, WEIGHTS, check_dtype, save_safetensors
 
+    check_dtype(dtype)
     # Before anything is written.
     model, params, step, text, training_config = _trained(model_dir, step, bindings)
     named = _named(model, params, model_dir, training_config, performances)
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    save_safetensors(out / WEIGHTS, params, facts={"step": step})
+    save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})
     (out / CONFIG).write_text(text)
     if named is not None:
         write_performances(out / FILE, named)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
-from music_diffusion.errors import UserError
 from music_diffusion.files import write_text
-from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+from music_diffusion.models.weights import CONFIG, WEIGHTS, check_dtype, save_safetensors
 
 
 def export(
@@ -20,15 +19,14 @@ def export(
       model_dir: of a training run.
       out_dir: gets `weights.safetensors` (names joined by '/') and `config.gin`.
       step: which checkpoint; None for the newest.
-      dtype: 'float16' or 'float32'.
+      dtype: see `models.weights.save_safetensors`.
 
     Returns the path of the weights. Raises UserError where there is no such
-    checkpoint or a weight does not fit into float16.
+    checkpoint, no such dtype, or a weight does not fit into it.
     """
     from music_diffusion.training.runs import read_run
 
-    if dtype not in ("float16", "float32"):
-        raise UserError(f"dtype={dtype!r} must be 'float16' or 'float32'")
+    check_dtype(dtype)
     params, step, config = read_run(model_dir, step)
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import shutil
 import time
 from typing import Any
 
@@ -28,6 +27,7 @@ from music_diffusion.data.performances import performances_of
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.sets.recorded_pairs import RecordedPairs
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_text
 from music_diffusion.models.adaptation import AdaptationModel, losses_of
 from music_diffusion.models.base import Generator, NoteMapped
 from music_diffusion.models.note_map import without_maps
@@ -35,6 +35,8 @@ from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config
+from music_diffusion.synthesis.released_copy import CARD, without_storage
+from music_diffusion.tables import read_text
 from music_diffusion.types import Params
 from music_diffusion.workflows.fine_tuning import fine_tune, shorter, validation_losses
 from music_diffusion.workflows.monitor import SILENT, Monitor, Stages, in_steps
@@ -211,11 +213,10 @@ class _Adapting:
         (out / CONFIG).write_text(text)
         listed = dataclasses.replace(self._known, performances=(*self._known.performances, entry))
         write_performances(out / FILE, listed.with_table(params))
-        if (base / "README.md").is_file():
-            shutil.copyfile(base / "README.md", out / "README.md")
-            with open(out / "README.md", "a") as f:
-                f.write(f"\n## Performance `{entry.name}`\n\nAdded by `music-diffusion adapt` from "
-                        f"{entry.minutes:.1f} minutes of {entry.source}.\n")
+        if (base / CARD).is_file():
+            card = without_storage(read_text(base / CARD))
+            write_text(out / CARD, f"{card}\n## Performance `{entry.name}`\n\nAdded by `music-diffusion "
+                                   f"adapt` from {entry.minutes:.1f} minutes of {entry.source}.\n")
 
 
 def _with(conditions: Any, **changes: Any) -> Any:

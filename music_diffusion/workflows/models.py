@@ -15,6 +15,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.weights import WEIGHTS, weight_files
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.release import release
+from music_diffusion.synthesis.released_copy import is_released, release_copy
 from music_diffusion.tables import read_text
 from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import in_steps, unseen
@@ -56,9 +57,19 @@ def known_performances(name: str) -> Performances:
 
 
 def release_run(request: ReleaseRequest) -> None:
-    """Makes a model folder of a training run. Raises UserError as `synthesis.release.release` does."""
+    """Makes a model folder of a training run, or of a released model with other storage or settings.
+
+    Raises UserError as `synthesis.release.release` and `synthesis.released_copy.release_copy` do.
+    """
+    if is_released(request.run):
+        if request.performances is not None:
+            raise UserError(f"--performances {request.performances}: {request.run} is a released model and "
+                            "keeps its names; leave it out")
+        release_copy(request.run, request.output, dtype=request.dtype, bindings=request.bindings)
+        return
     check_source(request.run)
-    release(request.run, request.output, bindings=request.bindings, performances=request.performances)
+    release(request.run, request.output, bindings=request.bindings, performances=request.performances,
+            dtype=request.dtype)
 
 
 def render_note_rows(request: NoteRowsRequest, progress: Progress = unseen) -> None:

@@ -159,10 +159,22 @@ class ScoresRequest(RendersRequest):
 class ReleaseRequest(Request):
     """See `workflows.models.release_run`."""
 
-    run: str  # folder of a training run
+    run: str  # folder of a training run; or a released model, to copy
     output: str  # folder of the model
     bindings: tuple[str, ...] = ()  # 'NAME = value' for gin: what rendering does otherwise
     performances: str | None = None  # file with the names of the model's performances
+    dtype: str = "float16"  # of the weights, or int8 (half of the size) or float32 (twice the size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareRequest(Request):
+    """See `workflows.compare_models.compare_models`."""
+
+    model: str  # released model
+    other: str  # copy of it
+    notes: str | None = None  # folder of MIDI files; None: a made-up piece
+    seconds: float = ranged(20.0, 1, 3600)  # of the start of every piece
+    seed: int = 0  # of the renderings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

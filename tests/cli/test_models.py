@@ -1,13 +1,17 @@
 import json
+import pathlib
 
 import numpy as np
 import pytest
 from reference import tiny_performances
+from reference.commands import commands, parsed
 from reference.tiny_release import tiny_params, write_release
 
 from music_diffusion.synthesis import hub
-from music_diffusion.workflows import models
+from music_diffusion.workflows import compare_models, models
+from music_diffusion.workflows.compare_models import Compared, Figure
 from music_diffusion.workflows.requests import (
+    CompareRequest,
     NoteMapsRequest,
     NoteRowsRequest,
     PerformanceListRequest,
@@ -94,9 +98,10 @@ def test_models_without_performances_have_none_to_show(run, root):
 
 
 @pytest.mark.parametrize("arguments, workflow, want", [
-    (["release", "run", "out", "--binding", "A.b = 1", "--binding", "C = 2", "--performances", "p.json"],
+    (["release", "run", "out", "--binding", "A.b = 1", "--binding", "C = 2", "--performances", "p.json",
+      "--dtype", "int8"],
      "release_run", ReleaseRequest(run="run", output="out", bindings=("A.b = 1", "C = 2"),
-                                   performances="p.json")),
+                                   performances="p.json", dtype="int8")),
     (["note-rows", "a.sf2", "out", "--notes-per-program", "7", "--workers", "3", "--seed", "4"],
      "render_note_rows", NoteRowsRequest(soundfont="a.sf2", output="out", notes_per_program=7, workers=3,
                                          seed=4)),
@@ -121,3 +126,30 @@ def test_performances_are_listed_into_a_file(run, tmp_path, monkeypatch):
     assert run(*arguments) == f"{tmp_path / 'list.json'}: 3 performances: studio, church, kim\n"
     assert json.loads(run(*arguments, "--json"))["performances"] == ["studio", "church", "kim"]
     assert seen[0] == PerformanceListRequest(data="data", output="list.json", table="t.csv", default="kim")
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_copies_are_compared(run, monkeypatch, moved):
+    seen = []
+    figures = (Figure(name="size (MB)", difference=1.0, values=(2.0, 1.0)),
+               Figure(name="log-mel", difference=0.5 if moved else 0.1, error=0.25))
+    compared = Compared(model="default", other="small", pieces=1, figures=figures)
+    monkeypatch.setattr(compare_models, "compare_models",
+                        lambda request, _: seen.append(request) or compared)
+    arguments = ("compare", "default", "small", "--notes", "midi", "--seconds", "5", "--seed", "3")
+    lines = run(*arguments).splitlines()
+    assert lines[0] == "size (MB): 2 and 1, difference 1"
+    assert lines[1] == f"log-mel: difference {figures[1].difference}, its error 0.25"
+    assert lines[2] == ("beyond their error: log-mel" if moved else "no figure moves beyond its error")
+    said = json.loads(run(*arguments, "--json"))
+    assert said["same"] is not moved and said["figures"][0] == {
+        "name": "size (MB)", "moved": False, "difference": 1.0, "error": None, "model": 2.0, "copy": 1.0}
+    assert seen == 2 * [CompareRequest(model="default", other="small", notes="midi", seconds=5.0, seed=3)]
+
+
+def test_the_page_on_weights_shows_commands_that_there_are():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "weights.md"
+    shown = list(commands(page.read_text().splitlines()))
+    assert {words[2] for words in shown} == {"release", "compare"}
+    for words in shown:
+        parsed(words[1:])

@@ -150,6 +150,7 @@ COMMANDS = {
     prepare.data_set: requests.DataSetRequest, prepare.audio_folder: requests.AudioFolderRequest,
     prepare.references: requests.ReferencesRequest, dump.dump: requests.DumpRequest,
     models_commands.release: requests.ReleaseRequest,
+    models_commands.compare: requests.CompareRequest,
     models_commands.note_rows: requests.NoteRowsRequest,
     models_commands.note_maps: requests.NoteMapsRequest,
     models_commands.performances: requests.PerformanceListRequest}

@@ -43,5 +43,5 @@ def test_bad_files_and_values(tmp_path):
         load_safetensors(tmp_path / "junk")
     with pytest.raises(UserError, match="no such file"):
         load_safetensors(tmp_path / "absent")
-    with pytest.raises(UserError, match="dtype='int8'"):
-        export(tmp_path, tmp_path, dtype="int8")
+    with pytest.raises(UserError, match="dtype int4: unknown"):
+        export(tmp_path, tmp_path, dtype="int4")

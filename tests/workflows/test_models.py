@@ -87,8 +87,21 @@ def test_release_hands_on_its_bindings(source, monkeypatch):
     monkeypatch.setattr(models, "release", lambda *args, **more: seen.append((args, more)))
     bindings = ("FrameDiffusionModel.num_steps = 8",)
     release_run(ReleaseRequest(run=str(source), output="out", bindings=bindings,
-                               performances="names.json"))
-    assert seen == [((str(source), "out"), {"bindings": bindings, "performances": "names.json"})]
+                               performances="names.json", dtype="int8"))
+    assert seen == [((str(source), "out"), {"bindings": bindings, "performances": "names.json",
+                                            "dtype": "int8"})]
+
+
+def test_released_models_are_copied(source, monkeypatch):
+    seen = []
+    monkeypatch.setattr(models, "release_copy", lambda *args, **more: seen.append((args, more)))
+    save_safetensors(source / "weights.safetensors", {"a": np.zeros(1)})
+    release_run(ReleaseRequest(run=str(source), output="out", bindings=("A = 1",), dtype="int8"))
+    release_run(ReleaseRequest(run="default", output="out"))
+    assert seen == [((str(source), "out"), {"bindings": ("A = 1",), "dtype": "int8"}),
+                    (("default", "out"), {"bindings": (), "dtype": "float16"})]
+    with pytest.raises(UserError, match="names.json: .*keeps its names"):
+        release_run(ReleaseRequest(run="default", output="out", performances="names.json"))
 
 
 def test_note_rows_are_those_asked_for(source, monkeypatch):
