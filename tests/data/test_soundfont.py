@@ -67,7 +67,8 @@ def test_tuning_moves_all_but_drums(path, tuning):
     tuned = SoundFontRenderer(path=path, tuning=tuning)
     for drum, cents in ((False, tuning), (True, 0.0)):
         hertz = expected_hertz(0, 69, drum) * 2 ** (cents / 1200)
-        assert pitch_of(tuned(note(0.1, 1.1, drum=drum)).samples[3200:16000]) == pytest.approx(hertz, abs=0.5)
+        samples = tuned(note(0.1, 1.1, drum=drum)).samples[3200:16000]
+        assert pitch_of(samples) == pytest.approx(hertz, abs=0.5)
 
 
 def test_notes_start_and_stop_on_time_and_the_tail_follows(render):
