@@ -76,7 +76,7 @@ class Augmentation:
 
 
 def stretched(notes: Notes, factor: float) -> Notes:
-    """Returns the notes at another tempo: all times longer by a factor. Raises UserError unless it is > 0."""
+    """Returns the notes at another tempo: all times longer by a factor > 0. Raises UserError."""
     if not factor > 0:
         raise UserError(f"a tempo cannot be stretched by {factor}; choose a factor above 0")
     return dataclasses.replace(notes, start=notes.start * factor, end=notes.end * factor)

@@ -187,9 +187,9 @@ class BandLimit:
 class Codec:
     """A lossy codec, by libsndfile: encoded, decoded, and shifted to where it was.
 
-    Measured, of one channel in kbit/s for qualities 0, 0.1, 0.4 and 1: at 16 kHz mp3 16, 32, 82, 164, opus
-    9, 34, 109, 260, vorbis 25, 28, 39, 69; at 48 kHz mp3 48, 81, 162, 324, opus the same, vorbis 55, 68, 86,
-    255.
+    Measured, of one channel in kbit/s for qualities 0, 0.1, 0.4 and 1: at 16 kHz mp3 16, 32, 82, 164,
+    opus 9, 34, 109, 260, vorbis 25, 28, 39, 69; at 48 kHz mp3 48, 81, 162, 324, opus the same, vorbis 55,
+    68, 86, 255.
     """
 
     kind: str = MP3  # MP3, OPUS or VORBIS

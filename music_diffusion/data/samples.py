@@ -201,8 +201,7 @@ def _steady(samples: np.ndarray, rate: int) -> tuple[int, int]:
     if count < 4:
         return 0, 0
     level = np.sqrt(np.mean(np.square(samples[:count * frame], dtype=np.float64).reshape(count, frame), 1))
-    usual = np.median(level[count // 4:])
-    lasting = np.flatnonzero(level > 0.5 * usual)
+    lasting = np.flatnonzero(level > 0.5 * np.quantile(level, 0.9))  # 6 dB below: the player has stopped
     high = (lasting[-1] if len(lasting) else count) * frame
     return min(round(0.3 * rate), round(0.3 * high)), high
 
@@ -221,7 +220,7 @@ def _alike(samples: np.ndarray, low: int, high: int, window: int) -> tuple[int, 
         alike = product / np.sqrt(np.maximum(power, 1e-12) * max(np.sum(np.square(template)), 1e-12))
         # Of places that are about as good the earliest, for a long loop.
         begin = low + window + np.arange(len(alike))
-        score = alike + 0.01 * (end - begin) / (high - low)
+        score = alike + 0.02 * (end - begin) / (high - low)
         i = int(np.argmax(score))
         if score[i] > best[3]:
             best = int(begin[i]), int(end), float(alike[i]), float(score[i])

@@ -1,5 +1,6 @@
 """Recorded notes as instruments, with recordings of known partials: where, how high, how loud, how long."""
 
+import pathlib
 import pickle
 
 import numpy as np
@@ -13,8 +14,10 @@ from music_diffusion.data.items import DRUM_PROGRAM
 from music_diffusion.data.renderers import is_sampler, open_renderer
 from music_diffusion.data.sampler import LEVEL, SamplerRenderer, released
 from music_diffusion.data.samples import Vibrato
+from music_diffusion.data.zones import DRUM, KINDS
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.tables import read_table
 
 RATE = 16000
 
@@ -364,6 +367,22 @@ def test_paths_that_are_no_instruments(tmp_path):
     (tmp_path / "a" / "60__0.wav").unlink()
     with pytest.raises(UserError, match="60__0.wav' is not there"):
         SamplerRenderer(path=f"{tmp_path}/a@5")
+
+
+def test_the_example_is_such_a_table():
+    """Its files are elsewhere; programs, kinds, drum keys and numbers are checked."""
+    path = pathlib.Path(__file__).parents[2] / "examples" / "instruments.csv"
+    keys = []
+    for row in read_table(path, ("instrument", "programs", "kind", "layers", "keys", "release", "cents")):
+        programs = instruments.parse_programs(row["programs"], "")
+        assert row["kind"] in KINDS and (programs == (DRUM_PROGRAM,)) == (row["kind"] == DRUM)
+        assert row["release"] in ("", "ring") or float(row["release"]) > 0
+        assert row["cents"] in ("", "any") and abs(float(row["gain_db"])) < 10
+        for part in row["keys"].split():
+            numbers, _, layers = part.partition("=")
+            keys += [int(n) for n in numbers.split(",")]
+            assert layers
+    assert len(keys) == len(set(keys)) and {35, 36, 38, 42, 46, 49, 51} <= set(keys)
 
 
 def test_paths_say_what_plays(band):
