@@ -27,13 +27,12 @@ import fnmatch
 import functools
 import math
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from music_diffusion.data.items import DRUM_PROGRAM
-from music_diffusion.data.samples import Sample, loop_of_wav, measure
+from music_diffusion.data.samples import Sample, loop_of_wav, measure, warn
 from music_diffusion.data.sfz import read_sfz
 from music_diffusion.data.zones import (
     CENTS,
@@ -210,7 +209,7 @@ def _files(folder: str) -> tuple[_File, ...]:
                 layer=(row.get("layer") or "").strip(), onset=onset, peak=peak,
                 cents=_number(row, "cents_off", 0.0, where)))
         else:
-            warnings.warn(f"{where}: {row['file']} is silent; it is left out", stacklevel=2)
+            warn(f"{where}: {row['file']} is silent; it is left out")
     return tuple(result)
 
 
@@ -222,8 +221,8 @@ def _pitched(name: str, files: Sequence[_File], row: Row, sustained: bool, where
     right = [f for f in pitched if abs(f.cents) <= most]
     if len(right) < len(pitched):
         wrong = max(pitched, key=lambda f: abs(f.cents))
-        warnings.warn(f"{name}: {len(pitched) - len(right)} of {len(pitched)} samples are left out: their "
-                      f"measured pitch is off by more than {most:g} cents ({wrong.name})", stacklevel=2)
+        warn(f"{name}: {len(pitched) - len(right)} of {len(pitched)} samples are left out: their measured "
+             f"pitch is off by more than {most:g} cents ({wrong.name})")
     zones = []
     for chosen, velocities in _layers(right, (row.get("layers") or "").strip(), where):
         usual = float(np.median([f.peak for f in chosen]))

@@ -10,10 +10,9 @@ import dataclasses
 import functools
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 
-from music_diffusion.data.samples import Sample, loop_of_wav, measure
+from music_diffusion.data.samples import Sample, loop_of_wav, measure, warn
 from music_diffusion.data.zones import Zone
 from music_diffusion.errors import UserError
 from music_diffusion.tables import read_text
@@ -49,7 +48,7 @@ class _Left:
         parts = [f"{n} region{'s' * (n != 1)} with {why}" for why, n in self.regions.items()]
         parts += [f"{name} ({n} times)" for name, n in self.opcodes.most_common()]
         if parts:
-            warnings.warn(f"{path}: not played: {', '.join(parts)}", stacklevel=3)
+            warn(f"{path}: not played: {', '.join(parts)}")
 
 
 def read_sfz(path: str, sustained: bool = False) -> tuple[Zone, ...]:
