@@ -17,6 +17,7 @@ import warnings
 import numpy as np
 import scipy.ndimage
 import scipy.signal
+import soundfile
 import soxr
 from jaxtyping import Float
 
@@ -125,7 +126,10 @@ def _loop_of_chunk(path: str, data: bytes) -> tuple[int, int] | None:
     if kind != 0:
         warn(f"{path}: its loop goes backwards; it is not used")
         return None
-    return (first, last) if last > first else None
+    if not first < last < soundfile.info(path).frames:
+        warn(f"{path}: its loop from {first} to {last} is not within the file; it is not used")
+        return None
+    return first, last
 
 
 @functools.lru_cache(maxsize=256)  # 0.5 MB each for 8 s at 16 kHz

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from music_diffusion.data.samples import Sample, loop_of_wav, measure, warn
+from music_diffusion.data.samples import Sample, loop_of_wav, measure, recording, warn
 from music_diffusion.data.zones import Zone
 from music_diffusion.errors import UserError
 from music_diffusion.tables import read_text
@@ -209,7 +209,10 @@ def _loop(file: str, opcodes: Opcodes, left: _Left) -> tuple[int, int] | None:
     first = int(_float(opcodes, "loop_start", first))
     if "loop_end" in opcodes:
         last = int(_float(opcodes, "loop_end", 0))
-    return None if last is None or last <= first else (first, last)
+    if last is None or not first < last < len(recording(file)[0]):
+        left.opcodes["a loop that the file does not hold"] += 1
+        return None
+    return first, last
 
 
 def _float(opcodes: Opcodes, name: str, default: float) -> float:

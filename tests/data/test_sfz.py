@@ -122,6 +122,15 @@ def test_loops_go_on_until_the_note_ends(write):
     assert not samples[round(2.11 * RATE):].any()
 
 
+def test_loops_beyond_the_file_are_said(write, tmp_path):
+    path = write("<region> sample=samples/a.wav key=60 loop_mode=loop_continuous loop_start=9 loop_end=99999")
+    with pytest.warns(UserWarning, match="a loop that the file does not hold"):
+        assert read_sfz(path)[0].sample.loop is None
+    made.write(tmp_path / "c.wav", made.tone(60, 0.2), loop=(5, 20000))
+    with pytest.warns(UserWarning, match="c.wav: its loop from 5 to 20000 is not within"):
+        assert read_sfz(write("<region> sample=c.wav key=60"))[0].sample.loop is None
+
+
 def test_what_is_not_played_is_counted_in_one_warning(write):
     path = write("<control> default_path=samples/\n<curve> x=1\n"
                  "<region> sample=a.wav key=60 fil_type=lpf_2p cutoff=500 pan=20\n"
