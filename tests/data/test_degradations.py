@@ -50,10 +50,9 @@ def lag_of(moved, samples):
 
 
 @pytest.mark.parametrize("kind", [MP3, OPUS, VORBIS])
-@pytest.mark.parametrize("rate", [16000, 22050, 44100])
-@pytest.mark.parametrize("quality", [0.1, 0.6])
+@pytest.mark.parametrize("rate, quality", [(16000, 0.1), (16000, 0.6), (22050, 0.3), (44100, 0.1)])
 def test_codecs_are_in_time(kind, rate, quality):
-    samples = music(1.5, rate)
+    samples = music(1.0, rate)
     coded = Codec(kind=kind, quality=quality)(samples, rate)
     assert coded.shape == samples.shape and coded.dtype == np.float32
     assert abs(lag_of(coded, samples)) < 0.5  # measured: 0.34 for opus at 44.1 kHz, else less than 0.1
@@ -160,7 +159,7 @@ def test_clipping_level_and_band_limit():
 
 
 def test_chains_apply_in_order_and_are_functions_of_their_seed():
-    samples = music()
+    samples = music(1.0)
     chain = Chain(steps=(Level(db=6.0), Clipping(over_db=3.0)))
     one_by_one = Clipping(over_db=3.0)(Level(db=6.0)(samples, RATE), RATE)
     np.testing.assert_array_equal(chain(samples, RATE), one_by_one)

@@ -123,7 +123,7 @@ def test_loops_go_on_until_the_note_ends(write):
 
 
 def test_loops_beyond_the_file_are_said(write, tmp_path):
-    path = write("<region> sample=samples/a.wav key=60 loop_mode=loop_continuous loop_start=9 loop_end=99999")
+    path = write("<region> sample=samples/a.wav key=60 loop_mode=loop_continuous loop_end=99999")
     with pytest.warns(UserWarning, match="a loop that the file does not hold"):
         assert read_sfz(path)[0].sample.loop is None
     made.write(tmp_path / "c.wav", made.tone(60, 0.2), loop=(5, 20000))
