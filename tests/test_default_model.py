@@ -87,6 +87,7 @@ def test_energy_peaks_at_the_harmonics_of_c4(middle_c):
         assert frame[h - 1:h + 2].max() > max(valleys) + 1.0, k
 
 
+@pytest.mark.slow
 def test_the_audio_sounds_c4(synthesizer):
     wave = synthesizer.synthesize(Notes([0.2], [2.0], [60], [90], [0], [False]))
     samples = wave.samples[4000:20000]
@@ -106,6 +107,7 @@ def test_a_louder_note_is_louder(synthesizer):
     assert loud[5:40].max(1).mean() > soft[5:40].max(1).mean() + 0.5
 
 
+@pytest.mark.slow
 def test_instruments_differ_more_than_takes(synthesizer):
     start = 0.1 + 0.3 * np.arange(len(MELODY))
 

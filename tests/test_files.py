@@ -81,6 +81,7 @@ def test_the_longest_name_can_be_written(tmp_path):
     write_text(tmp_path / ("x" * 255), "x")
 
 
+@pytest.mark.slow
 def test_nothing_else_renames_files():
     """Other code that put a file in another's place would be a second copy of this."""
     found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")

@@ -21,6 +21,7 @@ def test_root_holds_the_recipes():
     assert (gin_setup.gin_root() / "recipes" / "tiny.gin").is_file()
 
 
+@pytest.mark.slow
 def test_importing_registers_nothing():
     code = ("import music_diffusion.gin_setup, music_diffusion.training.loop, gin; "
             "assert not gin.config._REGISTRY.matching_selectors('TrainConfig'); "

@@ -170,6 +170,7 @@ raise ImportError("a stand-in")
 """
 
 
+@pytest.mark.slow
 def test_importing_everything_registers_nothing_writes_nothing_and_needs_no_tensorflow(tmp_path):
     for name in STAND_INS:
         (tmp_path / "path" / name).mkdir(parents=True)

@@ -56,6 +56,7 @@ def test_base_install_needs_neither_tensorflow_nor_torch():
     assert "music-diffusion" not in base
 
 
+@pytest.mark.slow
 def test_every_import_is_a_dependency_of_the_base_or_of_the_folders_extra():
     missing = []
     for file in sorted(PACKAGE.rglob("*.py")):
@@ -69,11 +70,13 @@ def test_every_import_is_a_dependency_of_the_base_or_of_the_folders_extra():
     assert not missing
 
 
+@pytest.mark.slow
 def test_no_base_dependency_is_unused():
     used = set().union(*(third_party_imports(f) for f in PACKAGE.rglob("*.py")))
     assert modules(PROJECT["dependencies"]) <= used
 
 
+@pytest.mark.slow
 def test_test_extra_has_what_tests_import():
     own = {p.stem for p in (ROOT / "tests").iterdir()}  # `from reference import ...`
     (ours,) = [Requirement(r) for r in EXTRAS["test"] if Requirement(r).name == "music-diffusion"]
@@ -102,6 +105,7 @@ def test_gin_files_are_found_and_are_no_package():
     assert not list((ROOT / "gin").rglob("__init__.py"))  # it would shadow gin-config
 
 
+@pytest.mark.slow
 def test_rendering_needs_only_the_base_install():
     extra_only = sorted(set().union(*(modules(r) for r in EXTRAS.values()))
                         - modules(PROJECT["dependencies"])

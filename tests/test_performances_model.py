@@ -69,6 +69,7 @@ def test_it_comes_with_names_a_card_and_small_weights(synthesizer):
     assert re.search(r"^\|.*\d\.\d.*\|$", card, re.M), "a table with figures"
 
 
+@pytest.mark.slow
 def test_a_church_rings_after_the_last_note_and_a_studio_does_not(melody):
     """Energy 0.5 s after the last release, against that of the notes."""
     last = round(50 * (START[-1] + 0.35))
@@ -81,6 +82,7 @@ def test_a_church_rings_after_the_last_note_and_a_studio_does_not(melody):
     assert church > studio + 2 and chamber > studio + 0.3
 
 
+@pytest.mark.slow
 def test_microphones_have_their_tone(melody):
     """What lies above 3 kHz, against what lies below 700 Hz."""
     def tilt(performance):
@@ -93,6 +95,7 @@ def test_microphones_have_their_tone(melody):
     assert tilt("fluid_gramophone") > tilt("fluid_studio") + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [0, 40, 71])
 def test_instruments_are_those_of_the_recording(melody, program):
     """They differ by far more than two takes; MuseScore's strings are descendants of FluidR3's."""

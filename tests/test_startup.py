@@ -42,6 +42,7 @@ def test_help_imports_nothing_heavy(arguments):
     assert heavy_after(command(*arguments)) == []
 
 
+@pytest.mark.slow
 def test_the_check_would_notice_jax():
     assert "jax" in heavy_after("import music_diffusion; music_diffusion.load")
 

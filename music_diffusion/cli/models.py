@@ -103,10 +103,11 @@ def compare(request: CompareRequest, json: bool = False) -> None:
 
 
 @command("music-diffusion models note-rows FluidR3_GM.sf2 rows/",
-         soundfont=argument(".sf2 or .sf3.", "SOUNDFONT"), output=argument("Folder to write.", "OUT"),
+         soundfont=argument(".sf2 or .sf3, or recorded notes as `prepare soundfont --sampler` takes them.",
+                            "SOUNDFONT"), output=argument("Folder to write.", "OUT"),
          notes_per_program=option("Isolated notes."), seed=option("Another seed draws other notes."))
 def note_rows(request: NoteRowsRequest, json: bool = False) -> None:
-    """Render isolated notes of a SoundFont, from which the note timbre network learns."""
+    """Render isolated notes of a SoundFont or recorded ones, from which the note timbre network learns."""
     from music_diffusion.workflows.models import render_note_rows
 
     with terminal.progress_bar(f"note rows {request.output}") as bar:

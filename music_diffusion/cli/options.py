@@ -86,6 +86,10 @@ SHARED = {
     "segment": option("Length of a segment, where the model leaves it open.", metavar="SECONDS"),
     # What is rendered by SoundFonts.
     "soundfonts": option(".sf2 or .sf3; repeatable.", "--soundfont", metavar="FILE.sf2"),
+    "samplers": option("Recorded notes: a folder with instruments.csv, FOLDER@PROGRAMS with notes.csv, or "
+                       "FILE.sfz@PROGRAMS; repeatable.", "--sampler", metavar="FOLDER"),
+    "fallback": option("SoundFont for what recorded notes lack.", "--sampler-fallback",
+                       "--sampler_fallback", metavar="FILE.sf2"),
     "hours": option("Hours of training excerpts."),
     "test": option("Also a test split."),
     "solo": option("Share of excerpts with one instrument alone."),

@@ -82,6 +82,10 @@ def sets(json: bool = False) -> None:
          runner_options=option("For Beam; repeatable.", "--runner-option", "--runner_option",
                                metavar="--NAME=VALUE"),
          soundfonts=option(".sf2 or .sf3; repeatable.", "--soundfont", metavar="FILE.sf2", panel=RENDERS),
+         samplers=option("Recorded notes: a folder with instruments.csv, FOLDER@PROGRAMS with notes.csv, "
+                         "or FILE.sfz@PROGRAMS; repeatable.", "--sampler", metavar="FOLDER", panel=RENDERS),
+         fallback=option("SoundFont for what recorded notes lack.", "--sampler-fallback",
+                         "--sampler_fallback", metavar="FILE.sf2", panel=RENDERS),
          hours=option("Hours of training excerpts.", panel=RENDERS),
          test=option("Also a test split.", panel=RENDERS),
          solo=option("Share of excerpts with one instrument alone.", panel=RENDERS))

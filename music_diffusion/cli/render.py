@@ -7,13 +7,16 @@ from music_diffusion.cli.options import argument, command, option
 from music_diffusion.workflows.requests import ScoresRequest
 
 
-@command("music-diffusion render scores/ audio/ --soundfont A.sf2 --soundfont B.sf3 --hours 2",
+@command("music-diffusion render scores/ audio/ --soundfont A.sf2 --sampler notes/ --hours 2",
          scores=argument("Folder of MIDI files.", "SCORES"),
          destination=argument("Folder to write.", "OUT"),
+         room_responses=option("Impulse responses of rooms, beside those that are made.", metavar="FOLDER"),
+         room_licences=option("Use those of a licence alone, by their impulse_responses.csv; repeatable.",
+                              "--room-licence", "--room_licence", metavar="LICENCE"),
          midi=option("Write the notes of every render beside it."),
          seed=option("Another seed draws other excerpts."))
 def render(request: ScoresRequest, json: bool = False) -> None:
-    """Play scores with SoundFonts, in rooms and at levels that are drawn: audio files to train on."""
+    """Play scores with SoundFonts or recorded notes, in drawn rooms and levels: audio files to train on."""
     from music_diffusion.workflows.prepare import render_scores
 
     with terminal.progress_bar(f"rendering {request.destination}") as progress:

@@ -1,4 +1,4 @@
-"""Scores → a folder of audio files: many SoundFonts, rooms, tone settings and levels.
+"""Scores → a folder of audio files: many SoundFonts or recorded notes, rooms, tones and levels.
 
     DST/train/00000.flac ...    DST/validation/00000.flac ...    DST/renders.csv
 
@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 
@@ -22,6 +21,8 @@ from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data.augment import Augmentation
 from music_diffusion.data.parallel import run_tasks
+from music_diffusion.data.recorded_rooms import RecordedRoom
+from music_diffusion.data.renderers import renderer_name, renderer_state
 from music_diffusion.data.sets.soundfont_excerpts import RenderedSound, ScoreExcerpt
 from music_diffusion.data.sets.soundfont_renders import SoundFontRenders
 from music_diffusion.data.sets.soundfont_scores import find_scores
@@ -32,7 +33,7 @@ from music_diffusion.types import StepProgress
 
 TABLE, OPTIONS = "renders.csv", "renders.json"
 COLUMNS = ("file", "split", "source", "soundfont", "rt60", "wet_db", "shelf_hertz",
-           "shelf_tilt_db", "peak_db", "solo")
+           "shelf_tilt_db", "peak_db", "solo", "response")
 DRAWING = 2  # of the way in which excerpts are drawn: folders of another one are not continued
 
 
@@ -41,13 +42,17 @@ class AudioRenderPlan:
     """Plan of the audio that is rendered from a folder of scores; see `SoundFontRenders`."""
 
     scores: str  # folder of MIDI files, with manifest.csv (columns path, source, split) or without
-    soundfonts: tuple[str, ...]  # .sf2 or .sf3; one is drawn for each excerpt, evenly
+    soundfonts: tuple[str, ...] = ()  # .sf2 or .sf3; one is drawn for each excerpt, evenly
+    samplers: tuple[str, ...] = ()  # folders of recorded notes (`data.instruments`), drawn with them
+    fallback: str = ""  # SoundFont for what these lack; "": parts go to what they play
     train_hours: float = 10.0  # of varied excerpts; sources are drawn evenly
     validation_hours: float = 0.5  # excerpts as written
     test_hours: float = 0.0  # excerpts as written; 0: no test split
     seconds: float = 24.0  # length of a file
     sample_rate: int = 16000  # Hz
     room: float = 0.5  # share of excerpts in a room; the others are dry
+    room_responses: str = ""  # folder of impulse responses, of which half of the rooms are then drawn
+    room_licences: tuple[str, ...] = ()  # of theirs that may be used; (): all
     shelf: float = 0.5  # share of excerpts with a tone setting
     peak_db: tuple[float, float] = (-20.0, -1.0)  # dBFS, range of the excerpts' peaks
     # Share of excerpts of which one part plays alone, in all splits on an instrument that is drawn
@@ -69,17 +74,26 @@ class AudioRenderPlan:
     def renders(self) -> SoundFontRenders:
         """Returns the reader that gives the excerpts."""
         return SoundFontRenders(
-            folder=self.scores, soundfonts=self.soundfonts, train_hours=self.train_hours,
+            folder=self.scores, soundfonts=self.soundfonts, samplers=self.samplers,
+            fallback=self.fallback, train_hours=self.train_hours,
             validation_hours=self.validation_hours, test_hours=self.test_hours,
-            seconds=self.seconds, room=self.room, shelf=self.shelf, peak_db=self.peak_db,
+            seconds=self.seconds, room=self.room, room_responses=self.room_responses,
+            room_licences=self.room_licences, shelf=self.shelf, peak_db=self.peak_db,
             solo=self.solo, seed=self.seed, **dataclasses.asdict(self.augmentation))
 
     def identity(self) -> dict:
         """Returns what files depend on: two folders with the same identity hold the same files."""
         listed = json.dumps(find_scores(self.scores))
-        return {
+        recorded: dict[str, object] = {}
+        if self.samplers:
+            recorded["samplers"] = [[renderer_name(p), renderer_state(p)] for p in self.samplers]
+        if self.fallback:
+            recorded["fallback"] = [renderer_name(self.fallback), renderer_state(self.fallback)]
+        if self.room_responses:
+            recorded["room_responses"] = [room.name for room in self.renders.rooms]
+        return recorded | {
             "drawing": DRAWING, "scores": hashlib.sha256(listed.encode()).hexdigest()[:16],
-            "soundfonts": [[os.path.basename(p), os.path.getsize(p)] for p in self.soundfonts],
+            "soundfonts": [[renderer_name(p), renderer_state(p)] for p in self.soundfonts],
             "seconds": self.seconds, "sample_rate": self.sample_rate, "room": self.room,
             "shelf": self.shelf, "peak_db": list(self.peak_db), "solo": self.solo,
             "midi": self.midi, "seed": self.seed,
@@ -120,11 +134,11 @@ def row_of(excerpt: ScoreExcerpt) -> dict[str, str]:
     room, shelf = recording.room, recording.shelf
     return dict(zip(COLUMNS, (
         file_of(excerpt), excerpt.split, "" if excerpt.solo else excerpt.origin,
-        os.path.basename(recording.soundfont),
+        renderer_name(recording.soundfont),
         f"{room.rt60:.3f}" if room else "", f"{room.wet_db:.2f}" if room else "",
         f"{shelf.hertz:.0f}" if shelf else "",
         f"{shelf.high_db - shelf.low_db:.2f}" if shelf else "", f"{recording.peak_db:.2f}",
-        str(int(excerpt.solo))), strict=True))
+        str(int(excerpt.solo)), room.name if isinstance(room, RecordedRoom) else ""), strict=True))
 
 
 def render_file(folder: str, sample_rate: int, midi: bool, excerpt: ScoreExcerpt) -> None:

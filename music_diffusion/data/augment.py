@@ -59,8 +59,7 @@ class Augmentation:
         semitones = int(rng.integers(-self.transpose, self.transpose + 1))
         varied = [self._part(p, rng, new_programs, semitones) for p in parts]
         result = Notes.concatenate(varied)
-        factor = rng.uniform(1 - self.stretch, 1 + self.stretch)
-        return dataclasses.replace(result, start=result.start * factor, end=result.end * factor)
+        return stretched(result, rng.uniform(1 - self.stretch, 1 + self.stretch))
 
     def _part(self, notes: Notes, rng, new_program: bool, semitones: int) -> Notes:
         n = len(notes)
@@ -74,6 +73,13 @@ class Augmentation:
         start = np.maximum(notes.start + rng.normal(0, self.onset_jitter, n), 0)
         end = np.maximum(notes.end + rng.normal(0, self.onset_jitter, n), start + 0.03)
         return Notes(start, end, pitch, velocity, program, notes.is_drum)
+
+
+def stretched(notes: Notes, factor: float) -> Notes:
+    """Returns the notes at another tempo: all times longer by a factor > 0. Raises UserError."""
+    if not factor > 0:
+        raise UserError(f"a tempo cannot be stretched by {factor}; choose a factor above 0")
+    return dataclasses.replace(notes, start=notes.start * factor, end=notes.end * factor)
 
 
 def split_parts(notes: Notes) -> list[Notes]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.encode_stream import MelStream
 from music_diffusion.data import records
-from music_diffusion.data.items import DataSet, Item, Sound
+from music_diffusion.data.items import DataSet, Item, Sound, unused
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.shards import Account, ShardMember, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
@@ -101,7 +101,9 @@ def _state(item: Item) -> tuple:
 def _described(value: Any) -> Any:
     """Returns a sound as plain data, without functions and folders of files, which may move."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        without = unused(value)
+        return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)
+                if f.name not in without}
     if isinstance(value, tuple | list):
         return [_described(v) for v in value]
     if isinstance(value, str):

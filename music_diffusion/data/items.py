@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,16 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
 SPLITS = ("train", "validation", "test")
+# Key of the metadata of fields that came later: while such a field has its default it is left out of
+# descriptions, so that what was prepared before stays as it is.
+ADDED = {"added": True}
 DRUM_PROGRAM = 128  # stands for the drums where a stem names its program
+
+
+def unused(value: Any) -> set[str]:
+    """Returns the names of a dataclass's fields that came later and have their defaults."""
+    return {f.name for f in dataclasses.fields(value)
+            if f.metadata == ADDED and getattr(value, f.name) == f.default}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Isolated notes of a SoundFont as training rows for the note timbre network."""
+"""Isolated notes of a SoundFont or of recorded notes as training rows for the note timbre network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.note_frames import NoteFrames, frame_grid
 from music_diffusion.data.parallel import run_tasks
-from music_diffusion.data.soundfont import SoundFontRenderer, check_library
+from music_diffusion.data.renderers import Renderer, check_renderer, open_renderer
 from music_diffusion.files import atomic_write
 from music_diffusion.notes.frames import DRUMS, FrameGrid
 from music_diffusion.notes.notes import Notes
@@ -36,11 +37,16 @@ class NoteSampling:
     steady_kept: float = 0.35  # share of frames kept away from onset and release (0.1 s)
     silence_kept: float = 0.1  # share of frames at the codec's floor that are kept
 
-    def draw(self, rng: np.random.Generator, program: int, count: int, tail: float) -> Notes:
-        """Returns `count` notes one after another, each with its whole tail before the next."""
-        drum = program == DRUMS
-        low, high = (self.drum_low, self.drum_high) if drum else (self.low, self.high)
-        pitch = low + rng.permutation(np.arange(count) % (high - low + 1))
+    def pitches(self, program: int, keys: Sequence[int]) -> np.ndarray:
+        """Returns the pitches in the range of a program (DRUMS: drum keys) that are among `keys` [K]."""
+        low, high = (self.drum_low, self.drum_high) if program == DRUMS else (self.low, self.high)
+        return np.array([pitch for pitch in range(low, high + 1) if pitch in keys], int)
+
+    def draw(self, rng: np.random.Generator, program: int, count: int, tail: float,
+             keys: Sequence[int] = range(128)) -> Notes:
+        """Returns `count` notes of keys, one after another, each with its whole tail before the next."""
+        drum, pitches = program == DRUMS, self.pitches(program, keys)
+        pitch = pitches[rng.permutation(np.arange(count) % len(pitches))]
         velocity = rng.integers(20, 128, count)
         length = np.exp(rng.uniform(np.log(self.shortest), np.log(self.longest), count))
         start = 0.1 + np.cumsum(np.concatenate([[0], length[:-1] + tail + 0.1])) \
@@ -49,11 +55,14 @@ class NoteSampling:
                      np.full(count, 0 if drum else program), np.full(count, drum))
 
 
-def note_rows(program: int, count: int, seed: int, *, renderer: SoundFontRenderer,
+def note_rows(program: int, count: int, seed: int, *, renderer: Renderer,
               codec: MelCodec, grid: FrameGrid, sampling: NoteSampling) -> np.ndarray:
-    """Renders `count` isolated notes of one program; returns rows of ROW_DTYPE."""
+    """Renders `count` isolated notes of one program; returns rows of ROW_DTYPE, none without its keys."""
     rng = np.random.default_rng([seed, program])
-    notes = sampling.draw(rng, program, count, grid.tail)
+    keys = renderer.keys(program)
+    if not len(sampling.pitches(program, keys)):
+        return np.zeros(0, ROW_DTYPE)
+    notes = sampling.draw(rng, program, count, grid.tail, keys)
     mel = codec.encode(renderer(notes).samples)
     centre = grid.centres(0.0, len(mel))
     index = np.searchsorted(notes.start - grid.half_window, centre, side="right") - 1
@@ -76,7 +85,8 @@ def note_rows(program: int, count: int, seed: int, *, renderer: SoundFontRendere
 class NoteRowPlan:
     """Plan of the isolated notes that are rendered."""
 
-    soundfont: str  # .sf2 or .sf3
+    soundfont: str  # .sf2 or .sf3, or recorded notes (`data.renderers.open_renderer`)
+    fallback: str | None = None  # SoundFont that plays what recorded notes lack
     notes_per_program: int = 96  # of each program; four times as many of the drums
     seed: int = 0
     workers: int = 2  # processes
@@ -85,8 +95,8 @@ class NoteRowPlan:
     ring: float = NoteFrames.ring  # seconds after a note's end that are rendered
 
     @property
-    def renderer(self) -> SoundFontRenderer:
-        return SoundFontRenderer(path=self.soundfont, sample_rate=self.codec.sample_rate)
+    def renderer(self) -> Renderer:
+        return open_renderer(self.soundfont, self.codec.sample_rate, fallback=self.fallback)
 
 
 def write_note_rows(plan: NoteRowPlan, folder: str,
@@ -94,11 +104,10 @@ def write_note_rows(plan: NoteRowPlan, folder: str,
     """Writes `note_rows.npy`, unless it is there. What an interrupted run finished is kept.
 
     Raises:
-      UserError: the SoundFont cannot be used, or lacks a program, or FluidSynth
-        is not installed.
+      UserError: what plays cannot be used, a SoundFont lacks a program, or FluidSynth is not
+        installed. Recorded notes give rows of the programs that they play.
     """
-    check_library()
-    _ = plan.renderer  # checks that the font is there
+    check_renderer(plan.soundfont, plan.fallback)
     out = pathlib.Path(folder)
     if (out / FILE).exists():
         return

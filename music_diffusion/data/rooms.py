@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import scipy.fft
@@ -140,7 +141,15 @@ class Shelf:
         return convolve(samples, self.impulse_response(sample_rate))
 
 
-def in_turn(effects: Iterable[Room | Shelf], sample_rate: int) -> Float[np.ndarray, "N"]:
+class Effect(Protocol):
+    """Sound on its way to the listener, as a linear filter: a room, recorded or not, or a shelf."""
+
+    def impulse_response(self, sample_rate: int) -> Float[np.ndarray, "N"]:
+        """Returns its response from the direct sound at sample 0 on."""
+        ...
+
+
+def in_turn(effects: Iterable[Effect], sample_rate: int) -> Float[np.ndarray, "N"]:
     """Returns the impulse response of effects one after another, so that one convolution applies all."""
     whole = np.ones(1, np.float32)
     for effect in effects:

@@ -18,6 +18,7 @@ import math
 import os
 import types
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ CHANNELS = 144  # one for each program and the drums
 POLYPHONY = 256  # voices, as FluidSynth has it; with 1024 no excerpt of a hundred changes by 0.001 nat
 AFTER = 0.02  # seconds past an asked length, which the resampler's filter sees
 FONT_BAND = 22050.0  # Hz, up to where samples of a font go
+FINE_TUNE = 52  # the format's generator of detuning in cents (SoundFont 2.04, section 8.1.2)
 HIGHEST_RATE = 96000  # Hz, of FluidSynth
 
 
@@ -49,6 +51,7 @@ class SoundFontRenderer:
     oversample: int = 2  # FluidSynth runs at sample_rate * oversample; more if it must (`rate`)
     gain: float = 0.5  # FluidSynth's master gain, 0..10
     tail: float = 2.0  # seconds rendered after the last note ends
+    tuning: float = 0.0  # cents, of everything but drums
 
     def __post_init__(self):
         if not os.path.isfile(self.path):
@@ -63,6 +66,10 @@ class SoundFontRenderer:
         wanted = max(self.oversample, math.ceil(FONT_BAND / self.sample_rate + 0.5))
         return self.sample_rate * min(wanted, HIGHEST_RATE // self.sample_rate)
 
+    def keys(self, program: int) -> Sequence[int]:
+        """Returns all pitches: which the font has is known when it plays."""
+        return range(128)
+
     def __call__(self, notes: Notes, seconds: float | None = None) -> Waveform:
         """Renders notes; sample 0 is time 0 (to half a block of FluidSynth, 1 ms). Calls repeat each other.
 
@@ -76,11 +83,12 @@ class SoundFontRenderer:
         """
         font = _font(self.path, self.rate, self.gain)
         if seconds is None:
-            audio = _play(font, notes, math.ceil((notes.duration + self.tail) * self.rate / BLOCK))
+            blocks = math.ceil((notes.duration + self.tail) * self.rate / BLOCK)
+            audio = _play(font, notes, blocks, tuning=self.tuning)
             samples = soxr.resample(audio, self.rate, self.sample_rate, quality="HQ")
             return Waveform(samples, self.sample_rate)
         blocks = math.ceil((seconds + AFTER) * self.rate / BLOCK)
-        audio = _play(font, notes, blocks, whole=False)
+        audio = _play(font, notes, blocks, whole=False, tuning=self.tuning)
         samples = soxr.resample(audio, self.rate, self.sample_rate, quality="HQ")
         return Waveform(samples[:round(seconds * self.sample_rate)], self.sample_rate)
 
@@ -132,6 +140,7 @@ def _calls() -> types.SimpleNamespace:
         "fluid_synth_remove_sfont": (number, pointer, pointer),
         "fluid_synth_program_select": (number, pointer, number, number, number, number),
         "fluid_synth_unset_program": (number, pointer, number),
+        "fluid_synth_set_gen": (number, pointer, number, number, ctypes.c_float),
         "fluid_synth_noteon": (number, pointer, number, number, number),
         "fluid_synth_noteoff": (number, pointer, number, number),
         "fluid_synth_write_float": (number, pointer, number, *(pointer, number, number) * 2)}
@@ -139,10 +148,12 @@ def _calls() -> types.SimpleNamespace:
         name: ctypes.CFUNCTYPE(*kinds)((name, library)) for name, kinds in signatures.items()})
 
 
-def _play(font: _Font, notes: Notes, blocks: int, whole: bool = True) -> Float[np.ndarray, "S"]:
+def _play(font: _Font, notes: Notes, blocks: int, whole: bool = True, tuning: float = 0.0
+          ) -> Float[np.ndarray, "S"]:
     """Plays so many blocks; returns the mean of both channels at the font's rate.
 
     whole: as many blocks more as it takes until all notes have ended.
+    tuning: cents, of all channels but that of the drums.
     """
     calls = _calls()
     # A synthesizer of its own (it takes 2 ms): in a used one, voices fade from the panning of what
@@ -156,6 +167,8 @@ def _play(font: _Font, notes: Notes, blocks: int, whole: bool = True) -> Float[n
             if calls.fluid_synth_program_select(synth, channel, number, bank, preset) < 0:
                 raise UserError(f"{font.path}: has no {'drums' if drum else f'program {program}'}; "
                                 "choose a General MIDI SoundFont")
+            if tuning and not drum:
+                calls.fluid_synth_set_gen(synth, channel, FINE_TUNE, tuning)
         audio = _drive(synth, notes, channel_of, font.rate, blocks, whole)
     finally:
         for channel in range(CHANNELS):  # FluidSynth would warn of each that has no font any more

@@ -73,12 +73,17 @@ def release_run(request: ReleaseRequest) -> None:
 
 
 def render_note_rows(request: NoteRowsRequest, progress: Progress = unseen) -> None:
-    """Writes isolated notes of a SoundFont, unless they are there. Raises UserError: a bad SoundFont."""
+    """Writes isolated notes of a SoundFont or of recorded notes, unless they are there.
+
+    Raises UserError: what plays is not there, or cannot be used.
+    """
+    from music_diffusion.data.instruments import split_source
     from music_diffusion.data.note_renders import NoteRowPlan, write_note_rows
 
-    check_source(request.soundfont)
-    plan = NoteRowPlan(soundfont=request.soundfont, notes_per_program=request.notes_per_program,
-                       workers=request.workers, seed=request.seed)
+    check_source(split_source(request.soundfont)[0])
+    plan = NoteRowPlan(soundfont=request.soundfont, fallback=request.fallback,
+                       notes_per_program=request.notes_per_program, workers=request.workers,
+                       seed=request.seed)
     write_note_rows(plan, request.output, in_steps(progress))
 
 

@@ -76,6 +76,7 @@ def render_scores(request: ScoresRequest, progress: Progress = unseen) -> None:
     check_source(request.scores)
     render_audio(AudioRenderPlan(
         scores=request.scores, sample_rate=request.rate, midi=request.midi, workers=request.workers,
+        room_responses=request.room_responses or "", room_licences=request.room_licences,
         **render_options("render", request, test=request.test)), request.destination, in_steps(progress))
 
 

@@ -80,7 +80,7 @@ class BenchmarkRequest(Request):
     seconds: float = ranged(60.0, 1, 36000)  # of music
     repeats: int = ranged(3, 1)  # runs that count, after one that does not
     only: tuple[str, ...] = ()  # parts; (): all for which there is what they need
-    soundfont: str | None = None  # for `render`
+    soundfont: str | None = None  # for `render`; or recorded notes
     data: str | None = None  # folder of records, for `input`
     gin_files: tuple[str, ...] = ()  # of a recipe, for `train_step`
     bindings: tuple[str, ...] = ()  # 'NAME = value', of the recipe
@@ -91,9 +91,11 @@ class BenchmarkRequest(Request):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RendersRequest(Request):
-    """Request on which data that SoundFonts render depends."""
+    """Request on which data that SoundFonts or recorded notes render depends."""
 
     soundfonts: tuple[str, ...] = ()  # .sf2 or .sf3, of which one is drawn for each excerpt
+    samplers: tuple[str, ...] = ()  # folders of recorded notes (`data.instruments`), drawn with them
+    fallback: str | None = None  # SoundFont that plays what recorded notes lack
     hours: float = ranged(10.0, 0.001)  # of training excerpts
     solo: float = ranged(0.0, 0, 1)  # share of excerpts with one instrument alone
     workers: int = ranged(2, 1)  # processes
@@ -152,6 +154,8 @@ class ScoresRequest(RendersRequest):
     destination: str  # folder of audio files
     test: bool = False  # also a test split
     midi: bool = False  # write the notes of every excerpt beside it
+    room_responses: str | None = None  # folder of impulse responses, beside rooms that are made
+    room_licences: tuple[str, ...] = ()  # of theirs that may be used; (): all
     rate: int = ranged(16000, 1000)  # Hz
 
 
@@ -181,8 +185,9 @@ class CompareRequest(Request):
 class NoteRowsRequest(Request):
     """See `workflows.models.render_note_rows`."""
 
-    soundfont: str  # .sf2 or .sf3
+    soundfont: str  # .sf2 or .sf3, or recorded notes (`data.instruments`)
     output: str  # folder of note_rows.npy
+    fallback: str | None = None  # SoundFont that plays what recorded notes lack
     notes_per_program: int = ranged(440, 1)
     workers: int = ranged(2, 1)  # processes
     seed: int = 0  # another one draws other notes

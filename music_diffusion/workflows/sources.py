@@ -22,10 +22,13 @@ def check_source(path: str) -> None:
 
 
 def render_options(command: str, request: RendersRequest, *, test: bool) -> dict[str, Any]:
-    """Returns what a plan of renders takes of a request. Raises UserError without a SoundFont."""
-    if not request.soundfonts:
-        raise UserError(f"{command} needs --soundfont FILE.sf2, once or several times")
-    return {"soundfonts": request.soundfonts, "solo": request.solo, "seed": request.seed,
+    """Returns what a plan of renders takes of a request. Raises UserError where nothing would play."""
+    if not (request.soundfonts or request.samplers):
+        raise UserError(f"{command} needs --soundfont FILE.sf2 or --sampler FOLDER, once or several times")
+    if request.fallback and not request.samplers:
+        raise UserError(f"--sampler_fallback {request.fallback}: goes with --sampler FOLDER")
+    return {"soundfonts": request.soundfonts, "samplers": request.samplers,
+            "fallback": request.fallback or "", "solo": request.solo, "seed": request.seed,
             "train_hours": request.hours, "validation_hours": HELD_OUT * request.hours,
             "test_hours": HELD_OUT * request.hours * test}
 

@@ -50,6 +50,7 @@ def stub(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_in_true_processes_a_part_that_fails_does_not_stop_the_others(cli, tmp_path):
     code, out, err = cli("--model", tmp_path / "nothing", "--inverter", "griffin_lim_hop", "--seconds", "1",
                          "--repeats", "2", "--only", "reconstruct", "--only", "synthesize", "--json")

@@ -140,6 +140,7 @@ def test_bad_files_are_named_and_the_rest_is_scored(cli, tmp_path):
     assert {f["key"]: f["files"] for f in facts["figures"]}["onset_f1"] == 1
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds(cli, tmp_path):
     """True processes: everything that travels can be pickled."""
     plan = EvaluationPlan(generated="gen", reference="ref", notes="mid", draws=5, examples=0, workers=2)
@@ -169,6 +170,7 @@ def renders(monkeypatch):
     return done
 
 
+@pytest.mark.slow
 def test_a_model_plays_the_notes_first(cli, tmp_path):
     (tmp_path / "mid" / "bad.mid").write_text("no notes")
     code, out, err = cli("--model", "tiny", "--reference", "ref", "--notes", "mid", "--embedding", "toy",

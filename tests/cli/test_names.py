@@ -66,6 +66,7 @@ def sound(path, notes=None):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command, suffix", [("reconstruct", ".wav"), ("transcribe", ".mid")])
 def test_sounds(cli, name, command, suffix):
@@ -80,6 +81,7 @@ def test_sounds(cli, name, command, suffix):
     assert code == 2 and err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [LATIN, "a\nb"])
 def test_scores(cli, name):
     write_midi(sine_notes(0, 0.5), f"{name}.mid")

@@ -98,11 +98,14 @@ def test_other_sources(program, seen, tmp_path, monkeypatch):
 def test_render_hands_on_every_option(program, seen, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = program("render", "in", "out", "--soundfont", "a.sf2", "--hours", "5", "--rate", "44100",
+                           "--sampler", "x@0-7", "--sampler", "y", "--sampler_fallback", "b.sf2",
+                           "--room_responses", "rooms", "--room-licence", "CC0", "--room_licence", "A B",
                            "--test", "--solo", "0.3", "--midi", "--workers", "3", "--seed", "4")
     assert (code, out) == (0, f"{tmp_path / 'out'}: done\n")
     assert json.loads(program("render", "in", "out", "--json")[1]) == {"folder": str(tmp_path / "out")}
     assert seen == [ScoresRequest(
         scores="in", destination="out", soundfonts=("a.sf2",), hours=5.0, rate=44100, test=True, solo=0.3,
+        samplers=("x@0-7", "y"), fallback="b.sf2", room_responses="rooms", room_licences=("CC0", "A B"),
         midi=True, workers=3, seed=4), ScoresRequest(scores="in", destination="out")]
 
 

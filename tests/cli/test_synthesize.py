@@ -252,6 +252,7 @@ def test_a_pipe_is_read_once(cli, tiny, tmp_path):
     writer.join(10)
 
 
+@pytest.mark.slow
 def test_a_released_folder_renders_through_the_real_hub(cli, params, tmp_path):
     write_release(tmp_path / "model", params)
     (tmp_path / "song.mid").write_bytes(GOOD)
@@ -288,6 +289,7 @@ def test_a_failure_midway_leaves_no_output(cli, tmp_path, monkeypatch, params):
     assert [p.name for p in tmp_path.iterdir()] == ["song.mid"]
 
 
+@pytest.mark.slow
 def test_a_model_with_performances_plays_who_is_asked_for(cli, tmp_path):
     tiny_performances.write_release(tmp_path / "model", tiny_performances.tiny_params())
     (tmp_path / "song.mid").write_bytes(midi(track(*note(480), *note(240, pitch=38, channel=9))))

@@ -40,6 +40,7 @@ def from_slots(params, notes, start):
     return np.asarray(MODEL.note_maps(params, batch))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [2048, 7])
 @pytest.mark.parametrize("start", [0.0, 0.64])
 def test_maps_are_those_of_the_model_from_slots(params, piece, start, rows, monkeypatch):

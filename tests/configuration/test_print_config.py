@@ -87,6 +87,7 @@ def configuration() -> tuple[dict, list]:
     return values, [shown, float(parts["optimizer"].learning_rate(7)), parts["optimizer"].frozen]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_output_pasted_is_the_same_configuration(recipe, tmp_path, capsys):
     overrides = ["TOTAL_STEPS = 12345", "TrainConfig.keep = 9"]
@@ -138,6 +139,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_no_parameters_are_made():
     # 412 million of them would take 1.6 GB.
     code = ("import resource; from music_diffusion.configuration import print_config;"

@@ -11,6 +11,7 @@ from music_diffusion.data.augment import (
     fit_range,
     program_range,
     split_parts,
+    stretched,
     with_program,
 )
 from music_diffusion.errors import UserError
@@ -102,6 +103,14 @@ def test_stretching_scales_all_times_by_one_factor():
         assert np.ptp(ratio) < 1e-9
         factors.add(round(float(ratio[0]), 6))
     assert 0.85 <= min(factors) < 0.9 and 1.1 < max(factors) <= 1.15
+
+
+def test_stretched_notes_keep_all_but_their_times():
+    notes, slow = band(), stretched(band(), 1.25)
+    np.testing.assert_allclose(slow.end - slow.start, 1.25 * (notes.end - notes.start))
+    np.testing.assert_array_equal(slow.pitch, notes.pitch)
+    with pytest.raises(UserError, match="above 0"):
+        stretched(notes, 0.0)
 
 
 def test_jitter_has_its_deviation_and_keeps_notes_whole():

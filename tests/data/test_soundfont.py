@@ -62,6 +62,15 @@ def test_frequency_is_that_of_program_and_key(render, program, pitch, drum):
         expected_hertz(program, pitch, drum), abs=0.5)
 
 
+@pytest.mark.parametrize("tuning", [-50.0, 30.0])
+def test_tuning_moves_all_but_drums(path, tuning):
+    tuned = SoundFontRenderer(path=path, tuning=tuning)
+    for drum, cents in ((False, tuning), (True, 0.0)):
+        hertz = expected_hertz(0, 69, drum) * 2 ** (cents / 1200)
+        samples = tuned(note(0.1, 1.1, drum=drum)).samples[3200:16000]
+        assert pitch_of(samples) == pytest.approx(hertz, abs=0.5)
+
+
 def test_notes_start_and_stop_on_time_and_the_tail_follows(render):
     samples = render(note(0.25, 0.75))
     loud = np.flatnonzero(np.abs(samples) > 0.1 * np.abs(samples).max())

@@ -40,6 +40,7 @@ def _noise(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameterization, num_steps, tolerance", [
     (Epsilon(), 6, 1e-5), (X0(), 6, 1e-5), (V(), 6, 1e-5), (X0(), 1, 1e-6), (V(), 1, 1e-6),
     (Epsilon(), 1, 1e-2),  # one step turns ε into x0 at a log-SNR of −20: 5e-3 of rounding
@@ -54,6 +55,7 @@ def test_data_in_one_point_is_sampled_exactly(solver, parameterization, num_step
     np.testing.assert_allclose(result, point, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 @pytest.mark.parametrize("clip", [None, (-0.6, 0.6)])
 def test_compiled_scan_is_the_plain_loop(solver, clip):

@@ -99,6 +99,7 @@ def test_vggish_gives_an_embedding_of_every_window(vggish, samples, count, monke
     np.testing.assert_allclose(got, truth(noise(samples), VGGISH_HOP, 128), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples, count", [(WINDOW, 1), (16000 * 3, 12)])
 def test_trill_gives_its_embedding_layer(trill, samples, count, monkeypatch):
     monkeypatch.setattr(tensorflow_embeddings, "BLOCK_WINDOWS", 5)

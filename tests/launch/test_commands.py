@@ -75,6 +75,7 @@ def test_there_are_commands():
     assert any("docker run" in c for c in COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "launch/" in c and "docker" not in c])
 def test_the_script_takes_it(everything, command):
     environment, (program, *arguments) = words(command)

@@ -146,6 +146,7 @@ exit $1""".replace("$1", str(code))))
     assert (shell.folder / "signals").read_text().split() == [number.name[3:]] * 2
 
 
+@pytest.mark.slow
 def test_it_really_trains(tmp_path):
     environment = os.environ | {"PYTHON": sys.executable}
     command = ["bash", str(ROOT / "launch" / "local.sh"), "--gin_file=recipes/tiny.gin",

@@ -271,6 +271,7 @@ def test_keep_goes_on_after_preemption(cloud):
     assert "ended with 0" in result.stderr and "delete t" in result.stderr
 
 
+@pytest.mark.slow
 def test_keep_starts_again_after_a_signal_and_hands_on_a_refusal(cloud):
     assert keep(cloud, ["ACTIVE"], [143] * 4 + [2]).returncode == 2
     assert len([call for call in cloud.calls("trainer") if call[0] == "0"]) == 5

@@ -82,6 +82,7 @@ def loss(model, params, batch, performance):
     return float(jitted_loss(model, params, {**batch, "performance": np.full(4, performance, np.int32)}))
 
 
+@pytest.mark.slow
 def test_begins_as_the_performance_that_it_begins_with(base, batch, adapted):
     model, params = base
     adapter, first, _, _ = adapted
@@ -120,6 +121,7 @@ def test_only_new_rows_differ(base, adapted):
             assert np.array_equal(merged[name], old)
 
 
+@pytest.mark.slow
 def test_a_second_adaptation_leaves_the_first(base, batch, adapted):
     adapter, _, last, _ = adapted
     merged = adapter.merged(last)
@@ -131,6 +133,7 @@ def test_a_second_adaptation_leaves_the_first(base, batch, adapted):
         loss(adapter.model, merged, batch, KNOWN), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_nearest_performance_has_the_least_loss(base, batch):
     model, params = base
     losses = losses_of(model, params, batch, KNOWN, jax.random.key(5))
@@ -143,6 +146,7 @@ def test_needs_performances():
         model.one_more_performance()
 
 
+@pytest.mark.slow
 def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
     """The map's error falls, by what the network of notes learns too, and others' maps stay."""
     model, params = base
@@ -181,6 +185,7 @@ def test_maps_are_fitted_by_the_new_rows_alone(base, batch):
     assert not any(name.startswith("unet/") for name in moved)
 
 
+@pytest.mark.slow
 def test_goes_on_from_parameters_of_a_training(base):
     model, params = base
     adapter = AdaptationModel(model=model.one_more_performance())

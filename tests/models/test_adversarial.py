@@ -59,6 +59,7 @@ def generate(g, size=4):
     return jnp.tanh(jnp.outer(jnp.linspace(-1, 1, size), g))
 
 
+@pytest.mark.slow
 def test_one_backward_pass_gives_each_player_its_own_gradient(players):
     d, real, g = players
 

@@ -49,6 +49,7 @@ def compiled():
     return pair(WHOLE), pair(BUCKETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest", [0, 3, 4, 5, 8, 9, 16])
 def test_loss_and_gradient_do_not_depend_on_buckets(params, compiled, longest):
     batch, key = batch_of(longest), jax.random.key(longest)

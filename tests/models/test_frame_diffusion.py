@@ -78,6 +78,7 @@ def test_init_gives_params_and_their_logical_axes_in_one_structure(variables):
         k: len(v) for k, v in flat_axes.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1.0, 0.0])
 def test_the_loss_is_the_networks_error_at_unit_variance(params, batch, keep):
     """Mean of (v − v̂)² n² / s², that is of (F − target)² in equation 2, drawn as the loss does."""
@@ -136,6 +137,7 @@ def test_maps_made_beforehand_replace_the_slots(params, batch):
     assert a == pytest.approx(b, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_loss_falls_over_a_few_steps_and_frozen_parameters_are_named(variables, batch):
     """One optimiser step a time on one batch; the timbre network is left to `frozen`."""
     params = split_variables(variables)[0]
@@ -159,6 +161,7 @@ def test_loss_falls_over_a_few_steps_and_frozen_parameters_are_named(variables, 
     assert dataclasses.replace(MODEL, train_timbre=True).frozen == ()
 
 
+@pytest.mark.slow
 def test_training_the_timbre_uses_the_slots_gradients(params, batch):
     trained = dataclasses.replace(MODEL, train_timbre=True)
     a, b = (jax.jit(jax.grad(lambda p, m=m: m.loss_fn(p, batch, RNG)[0]))(params)["timbre"]
@@ -167,6 +170,7 @@ def test_training_the_timbre_uses_the_slots_gradients(params, batch):
     assert np.abs(b["output"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_prediction_has_the_notes_shape_lies_in_range_and_is_deterministic(params, batch):
     notes = without(batch, "targets")
     x = predict(MODEL, params, notes, jax.random.key(1))
@@ -183,6 +187,7 @@ def test_prediction_follows_the_notes(params, batch):
     assert np.abs(a - b).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_temperature_scales_the_starting_noise(params, batch):
     rng = np.random.default_rng(5)
     z = jnp.asarray(rng.normal(size=(B, T, F)), jnp.float32)
@@ -193,6 +198,7 @@ def test_temperature_scales_the_starting_noise(params, batch):
     np.testing.assert_array_equal(a, b)  # a deterministic solver: the mean of the notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [1.0, 2.5, 0.0])
 def test_guidance_is_its_formula(params, batch, weight):
     rng = np.random.default_rng(5)
@@ -333,6 +339,7 @@ def test_reverberation_sums_energies():
     np.testing.assert_allclose(none, given[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_maps_made_beforehand_with_performances_and_without():
     """Drawn inside with the performances as they are kept, or given: the same condition."""
     table = PerformanceConfig(count=3, features=4)

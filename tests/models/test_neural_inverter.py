@@ -79,6 +79,7 @@ def stream(inverter, mel, sizes):
     return np.concatenate([*parts, piece.finish()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_stream_is_the_generator_at_once(name):
     made = inverter(GENERATORS[name])

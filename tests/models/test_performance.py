@@ -103,6 +103,7 @@ def test_numbers_are_rows_and_weights_are_themselves():
         performance_weights({"performance": np.zeros((4, 2))}, TABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["loss_fn", "eval_fn", "predict_batch"])
 def test_a_batch_without_the_feature_is_named(model, call):
     batch = {k: v for k, v in batch_of().items() if k != "performance"}
@@ -110,6 +111,7 @@ def test_a_batch_without_the_feature_is_named(model, call):
         getattr(model, call)(params_of(model), batch, RNG)
 
 
+@pytest.mark.slow
 def test_a_model_without_performances_ignores_the_feature(model):
     plain = with_table(model, None)
     batch = batch_of()
@@ -145,6 +147,7 @@ def test_weights_of_a_mixture_mix_the_rows_of_the_table(model):
                                denoised(model, mixed, performed(1)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_the_rows_of_the_batch_and_no_others(model):
     model = dataclasses.replace(model, performance_dropout=0.0)
     gradient = jax.jit(jax.grad(lambda p: model.loss_fn(p, batch_of(), RNG)[0]))(params_of(model))
@@ -290,6 +293,7 @@ def test_settings_out_of_range_are_refused(model, fields):
 # ---- models that grow ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [None, PerformanceConfig(count=2, features=4)])
 def test_a_widened_model_predicts_as_the_smaller_one(before, model=T5):
     """For every performance that it knew, or for any at all where it knew none."""

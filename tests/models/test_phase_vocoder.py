@@ -69,6 +69,7 @@ def test_the_estimate_of_an_untrained_network_is_the_spectrogram_s(params):
     np.testing.assert_allclose(peak, np.log(0.2 * 1024 / 4), atol=0.35)
 
 
+@pytest.mark.slow
 def test_a_tone_with_the_right_magnitudes_and_advance_stays_a_tone():
     hertz = 440.3
     samples = 0.3 * np.sin(2 * np.pi * hertz * np.arange(32000) / 16000)
@@ -88,6 +89,7 @@ def test_a_tone_with_the_right_magnitudes_and_advance_stays_a_tone():
     assert np.mean((part - basis @ fit) ** 2) < 1e-3 * np.mean(part**2)  # one sinusoid throughout
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_in_silence(params):
     audio = np.pad(music(0.7), (0, 8000))
     batch = {"audio": jnp.asarray(np.stack([audio, 0 * audio]), jnp.float32)}
@@ -98,6 +100,7 @@ def test_gradients_are_finite_in_silence(params):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_descent_lower_the_loss():
     batch = {"audio": jnp.asarray(np.stack([music(1.0, s) for s in range(4)]), jnp.float32)}
     params = compiled.init(MODEL)["params"]
@@ -119,6 +122,7 @@ def mel():
     return CODEC.encode(music())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pushes", [1, 7, 33])
 def test_pushes_of_any_size_give_the_same_samples(inverter, mel, pushes):
     whole = inverter.invert(mel)
@@ -128,6 +132,7 @@ def test_pushes_of_any_size_give_the_same_samples(inverter, mel, pushes):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_frames", [5, 50, 256])
 def test_the_size_of_chunks_does_not_matter(inverter, mel, chunk_frames):
     whole = inverter.invert(mel)
@@ -181,6 +186,7 @@ def test_sizes_that_do_not_fit_are_refused():
         MODEL.loss_fn(None, {"audio": jnp.zeros((1, 3000))}, None)
 
 
+@pytest.mark.slow
 def test_another_codec_has_its_own_sizes(params):
     codec = MelCodec(sample_rate=44100, hop=882, window=1764, fft=2048, fmax=20000.0)
     network = dataclasses.replace(NETWORK, bins=2049)

@@ -76,6 +76,7 @@ def test_defaults_are_the_papers():
     np.testing.assert_array_equal(model.parameterization.target(x, y, jnp.asarray(0.0)), y)  # ε
 
 
+@pytest.mark.slow
 def test_eval_is_without_dropout_and_training_with(params, batch):
     # Twice the same noise, told apart by what the model drops only.
     still = dataclasses.replace(
@@ -87,6 +88,7 @@ def test_eval_is_without_dropout_and_training_with(params, batch):
     assert abs(loss_fn(still, params, batch, rng)[0] - loss_fn(dropping, params, batch, rng)[0]) > 0
 
 
+@pytest.mark.slow
 def test_the_loss_is_l1_on_the_noise_at_the_time_of_the_schedule(params, batch):
     # The network's part by the float64 oracle; noise and times are read off the denoiser's input.
     model, seen = MODEL, {}

@@ -112,6 +112,7 @@ def test_prediction_is_the_activations_in_order():
     np.testing.assert_allclose(said, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_loss_and_the_loss_the_weighted_parts():
     loss, parts = eval_fn(MODEL, spread(), batch(), RNG)
     weights = {"frame": 1.0, "onset": 2.0, "velocity": 1.0, "classes": 0.3, "drums": 1.0}
@@ -294,6 +295,7 @@ class ToldStream:
         return self._told.table[self._given:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_frames", [3, 64])
 def test_instruments_are_weighed_by_the_patches_around(monkeypatch, chunk_frames):
     """Against a loop over cells: the mean of the nine patches around, as far as there are."""

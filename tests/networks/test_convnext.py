@@ -158,6 +158,7 @@ def test_a_fresh_depthwise_convolution_keeps_the_variance():
     assert 0.8 < float(jnp.std(y)) < 1.2
 
 
+@pytest.mark.slow
 def test_fresh_blocks_contribute_their_initial_scale():
     module = ConvNeXtBlock(ConvNeXtConfig(dim=32, hidden=64, scale=0.1))
     x = random_input(40, 32)

@@ -188,6 +188,7 @@ def test_number_of_parameters_of_the_wave_discriminator(config):
     assert count(shapes_of(WaveDiscriminator(config), 4096)["params"]) == wave_parameters(config)
 
 
+@pytest.mark.slow
 def test_every_parameter_and_sample_matters_and_parameters_have_logical_axes():
     module, x = Discriminators(BOTH), noise()
     params = random_params(module)
@@ -218,6 +219,7 @@ def test_feature_matching_reaches_the_generator_from_every_layer():
     assert (np.abs(by_layer).max(axis=(1, 2)) > 0).all() and np.isfinite(by_layer).all()
 
 
+@pytest.mark.slow
 def test_a_few_steps_tell_a_tone_from_noise():
     module = Discriminators(BOTH)
     real = jnp.stack([jnp.sin(0.3 * jnp.arange(S) + phase) for phase in range(4)])

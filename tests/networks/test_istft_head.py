@@ -123,6 +123,7 @@ def test_no_magnitude_overflows():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timing", TIMINGS, ids=str)
 def test_frames_become_hop_samples_each(timing):
     config = config_of(timing)
@@ -133,6 +134,7 @@ def test_frames_become_hop_samples_each(timing):
         assert shape == (2, frames * config.hop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timing", [TIMINGS[0], TIMINGS[2], TIMINGS[-1]], ids=str)
 def test_context_frames_are_the_receptive_field_exactly(timing):
     config = config_of(timing)

@@ -42,6 +42,7 @@ def test_the_query_init_folds_in_the_division_by_sqrt_head_dim():
     assert abs(ratio / np.sqrt(32) - 1) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features, groups, wanted", [(6, 2, 2), (6, 32, 2), (64, 32, 32), (5, 4, 1)])
 def test_group_norm_is_its_formula(features, groups, wanted):
     """Of as many groups as divide the features and the greatest number; against float64."""
@@ -107,6 +108,7 @@ def test_gated_mlp_drops_hidden_features_only_when_asked():
     np.testing.assert_allclose(quiet, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [
     Dense(3, axes=("embed", "mlp"), use_bias=True), RMSNorm(), GatedMLP(8),
     MultiHeadAttention(E, H, D)], ids=lambda m: type(m).__name__)

@@ -57,6 +57,7 @@ def performed():
     return network, jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32), params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_without_a_performance_it_is_the_network_without_performances(performed, rows, one_hot):
     network, params = performed
@@ -66,6 +67,7 @@ def test_without_a_performance_it_is_the_network_without_performances(performed,
     np.testing.assert_allclose(found, NETWORK.apply({"params": base}, *rows), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_performances_are_a_shift_of_programs_and_keys(performed, rows):
     """Against the network without performances whose tables have the shifts in them."""
     network, params = performed
@@ -84,6 +86,7 @@ def test_performances_are_a_shift_of_programs_and_keys(performed, rows):
         np.testing.assert_allclose(found[0][i], NETWORK.apply({"params": base}, *group), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_blocks_are_modulated_by_the_performance(performed, rows):
     network, params = performed
     grouped = [jnp.tile(r[None], (3, 1)) for r in rows]

@@ -105,6 +105,7 @@ def test_frames_become_hop_samples_each(hop, strides):
     assert shape.shape == (2, 7 * hop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strides", [STRIDES[320], STRIDES[882][:3], STRIDES[15]], ids=str)
 def test_context_frames_are_the_receptive_field_exactly(strides):
     config = SEANetConfig(channels=16, strides=strides, mels=F)

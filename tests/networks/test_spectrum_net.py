@@ -25,11 +25,13 @@ def inputs(seed=0):
     return 0.2 * mel, mel, jnp.asarray(rng.normal(size=(2, T, K)), jnp.float32)
 
 
+@pytest.mark.slow
 def test_two_outputs_at_the_finer_rate(params):
     correction, advance = SpectrumNet(CONFIG).apply({"params": params}, *inputs())
     assert correction.shape == advance.shape == (2, 2 * T, 17)
 
 
+@pytest.mark.slow
 def test_at_first_nothing_is_corrected():
     network = SpectrumNet(CONFIG)
     fresh = network.init(jax.random.key(0), *(x[:, :1] for x in inputs()))["params"]

@@ -133,6 +133,7 @@ def expected_shapes(c: T5Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["small", "base", "tiny"])
 @pytest.mark.parametrize("context", [True, False])
 def test_parameter_paths_and_shapes_are_the_published_ones(size, context):
@@ -142,6 +143,7 @@ def test_parameter_paths_and_shapes_are_the_published_ones(size, context):
     assert {x.dtype for x in flat.values()} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_count_and_number_of_tensors_of_the_published_models(name):
     size, context, count, tensors = PUBLISHED[name]
@@ -150,6 +152,7 @@ def test_parameter_count_and_number_of_tensors_of_the_published_models(name):
     assert len(leaves) == tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["small", "base"])
 def test_parameter_count_without_context(size):
     # One encoder less: L layers of two norms, four E×J and three E×M kernels, the final
@@ -257,6 +260,7 @@ def test_masked_context_frames_have_no_influence(params):
     assert ((np.abs(gradient).sum(-1) > 0) == (np.asarray(mask) > 0)).all()
 
 
+@pytest.mark.slow
 def test_examples_of_a_batch_are_independent(params):
     args = inputs_of(TINY)
     gradient = jax.grad(lambda z: (apply(params, z, *args[1:])[1] ** 2).sum())(args[0])
@@ -289,6 +293,7 @@ def test_bfloat16_is_close_to_float32_and_puts_out_float32(params):
     assert 1e-5 < error < 0.05  # measured 0.014
 
 
+@pytest.mark.slow
 def test_dropout_is_random_in_training_and_absent_otherwise(params):
     args = inputs_of(TINY)
     a, b = (apply(params, *args, deterministic=False, rngs={"dropout": jax.random.key(k)})
@@ -327,6 +332,7 @@ def test_performances_add_their_table_and_film_and_change_no_other_path():
         k: s for k, s in film.items() if k.startswith("decoder")} | {"performances/embedding": (3, 5)}
 
 
+@pytest.mark.slow
 def test_film_of_the_performance_is_its_formula(performed):
     """In the note encoder: after the norm of self-attention, and after that of the MLP."""
     tokens = inputs_of(PERFORMED)[2]
@@ -404,6 +410,7 @@ def test_without_film_in_the_encoders_the_notes_are_encoded_once_for_all(perform
     assert np.abs(a - b)[:2].max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_table_is_of_the_rows_that_occur(performed):
     z, time, *conditions = inputs_of(PERFORMED)
 
@@ -433,6 +440,7 @@ def test_a_performance_must_be_given_exactly_when_the_config_has_them(params, pe
                 apply_performed(wanted, *args, config=config, method=method, **given)
 
 
+@pytest.mark.slow
 def test_rematerialised_layers_have_the_gradient_of_the_table():
     config = dataclasses.replace(PERFORMED, decoder_layers=1, context=False)
     params, args = random_params(config), inputs_of(config)

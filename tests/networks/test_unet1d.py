@@ -71,6 +71,7 @@ def test_conv3_by_hand():
     assert conv.apply({"params": params}, x)[0, :, 0].tolist() == [32.0, 321.0, 210.0]
 
 
+@pytest.mark.slow
 def test_fresh_residual_block_is_the_identity_or_a_linear_map(inputs):
     z, time, condition = inputs
     same, _ = ResidualBlock(F).init_with_output(jax.random.key(0), z, condition[:, 0])
@@ -80,6 +81,7 @@ def test_fresh_residual_block_is_the_identity_or_a_linear_map(inputs):
     np.testing.assert_allclose(wider, np.asarray(z) @ np.asarray(kernel), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fresh_network_is_silent_but_learns(inputs, variables):
     assert not run(CONFIG, variables["params"], *inputs).any()
 
@@ -101,6 +103,7 @@ def test_every_parameter_matters_and_has_logical_axes(inputs, variables, params)
     assert {k: len(v) for k, v in axes.items()} == {k: v.ndim for k, v in flat.items()}
 
 
+@pytest.mark.slow
 def test_time_condition_and_noise_all_reach_every_frame(inputs, params):
     z, time, condition = inputs
 
@@ -122,6 +125,7 @@ def test_fine_levels_reach_the_output_past_the_coarse_ones(inputs, variables):
     assert np.abs(x[:, 0::2] - x[:, 1::2]).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_attention_block_adds_to_its_input(inputs):
     z = inputs[0]
     block = AttentionBlock(CONFIG)
@@ -131,6 +135,7 @@ def test_attention_block_adds_to_its_input(inputs):
     np.testing.assert_array_equal(block.apply({"params": params}, z, None), z)
 
 
+@pytest.mark.slow
 def test_a_local_network_sees_only_near_frames(inputs):
     """Without attention, a frame depends on its surroundings through convolutions alone."""
     z, time, condition = inputs

@@ -156,6 +156,7 @@ def test_round_trip_is_exact_with_full_velocities(notes):
         assert ((s.ids >= 1) & (s.ids < 3 + 1388 + 126)).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(grid_notes())
 def test_round_trip_with_one_velocity_bin(notes):
@@ -264,6 +265,7 @@ def test_a_note_that_is_not_tied_ends_with_its_segment():
     assert as_set(decoded.notes) == [(0, 512, 60, 127, 0, False), (0, 522, 62, 127, 0, False)]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-3, 1600), max_size=60), max_size=3))
 def test_random_tokens_never_crash(segments):
@@ -289,6 +291,7 @@ def test_config_is_checked(setting):
         EventConfig(**setting)
 
 
+@pytest.mark.slow
 def test_hours_of_music():
     """Ten hours, with a note that sounds through all of them."""
     n = 50_000

@@ -103,6 +103,7 @@ def test_note_states_are_those_of_the_loop(notes, start, frames, tail, half_wind
     np.testing.assert_allclose(canonical(got), canonical(want), atol=1e-5)
 
 
+@pytest.mark.slow
 @given(**CASES)
 @settings(max_examples=150)
 def test_slots_list_the_states_of_each_frame(notes, start, frames, tail, half_window):
@@ -121,6 +122,7 @@ def test_slots_list_the_states_of_each_frame(notes, start, frames, tail, half_wi
                                    atol=2e-4)
 
 
+@pytest.mark.slow
 @given(limit=st.integers(1, 3), **CASES)
 @settings(max_examples=150)
 def test_too_few_slots_keep_sounding_then_latest_notes_and_count_the_rest(

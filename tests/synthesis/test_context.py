@@ -93,6 +93,7 @@ def test_every_segment_has_noise_of_its_own_for_the_start_and_for_the_solver():
     assert abs(np.corrcoef(solver, drawn(1)[..., 1].ravel())[0, 1]) < 0.06
 
 
+@pytest.mark.slow
 def test_segments_of_the_network_are_those_that_it_predicts_from_the_one_before():
     """Each by itself from features written by hand, with the noise that the joining drew."""
     model = dataclasses.replace(MODEL, solver=DDIM(eta=0.0))  # noise of the start alone
@@ -159,6 +160,7 @@ def test_every_segment_is_played_by_the_performance(monkeypatch):
     assert len(seen) == 2 and all((w == np.float32([[0.25, 0.75]])).all() for w in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [True, False])
 def test_a_released_token_model_is_loaded_and_renders(tmp_path, context):
     model = SpectrogramDiffusionModel(config=T5Config(**SIZES, context=context), num_steps=2)

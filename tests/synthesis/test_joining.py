@@ -30,6 +30,7 @@ def data(frames, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (frames, F)).astype(np.float32)
 
 
+@pytest.mark.slow
 @given(windows())
 @settings(max_examples=20)
 def test_windows_are_slices_and_join_to_what_was_cut(w):
@@ -58,6 +59,7 @@ def test_fade_is_linear_along_the_overlaps_and_nothing_else():
     np.testing.assert_array_equal(begun[1:], got[1:])
 
 
+@pytest.mark.slow
 @given(windows(), st.booleans())
 @settings(max_examples=20)
 def test_after_a_fade_neighbours_are_equal_where_they_overlap(w, has_known):
@@ -73,6 +75,7 @@ def test_windows_that_agree_are_not_changed_by_a_fade():
     np.testing.assert_allclose(WINDOWS.fade(cut, x[:32], jnp.asarray(True)), cut, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_belongs_to_frames_not_to_windows():
     key = jax.random.key(3)
     whole = np.asarray(noise(key, 0, 320, F))
@@ -133,6 +136,7 @@ def test_the_parts_are_the_piece_whatever_its_length(w, frames):
     assert max(map(len, parts)) <= w.span
 
 
+@pytest.mark.slow
 def test_groups_get_the_noise_of_their_frames_and_keys_of_their_own():
     frames = 700
     noises = []

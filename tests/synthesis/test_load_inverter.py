@@ -27,6 +27,7 @@ def test_the_two_griffin_lims():
     assert hub.load_inverter("griffin_lim", OTHER) == GriffinLim(codec=OTHER)
 
 
+@pytest.mark.slow
 def test_a_released_inverter_by_name_and_by_folder(root, tmp_path):
     write_inverter(root / "mine")
     write_inverter(tmp_path / "elsewhere")
@@ -64,6 +65,7 @@ def test_the_published_ones_get_their_handle(monkeypatch):
         hub.load_inverter("soundstream:folder", OTHER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec, word", [
     ("griffin-lim", "did you mean griffin_lim?"), ("grifin_lim_hop", "did you mean griffin_lim_hop?"),
     ("minne", "did you mean mine?"), ("xyz", "xyz: no such inverter; There are griffin_lim"),

@@ -43,6 +43,7 @@ def synthesizer():
         joining=OverlapJoining(windows=Windows(frames=64, overlap=32, group=2)))  # two groups
 
 
+@pytest.mark.slow
 def test_training_features_have_the_notes_where_the_spectrogram_has_their_sound():
     source = SyntheticSource(codec=CODEC, frames=96, notes=1, conditions=NoteFrames(slots=2, ring=0.0))
     for i in range(6):

@@ -81,6 +81,7 @@ def by_hand(model, params, notes, windows, seed):
     return np.concatenate([*(w[:STRIDE] for w in x0[:-1]), x0[-1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [False, True])
 def test_a_piece_is_its_windows_denoised_together(context):
     model = dataclasses.replace(MODEL, config=T5Config(**SIZES, context=context))
@@ -121,6 +122,7 @@ def exact(monkeypatch, std):
     monkeypatch.setattr(SpectrogramDiffusionModel, "denoiser", denoiser)
 
 
+@pytest.mark.slow
 def test_an_exact_denoiser_gives_a_seamless_piece_in_groups_of_any_size(monkeypatch):
     mean = np.random.default_rng(0).uniform(-1, 1, (1000, 128)).astype(np.float32)
     exact(monkeypatch, 0.0)
@@ -131,6 +133,7 @@ def test_an_exact_denoiser_gives_a_seamless_piece_in_groups_of_any_size(monkeypa
         np.testing.assert_allclose(np.concatenate(parts), mean[:290], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_windows_in_one_group_are_one_long_window_where_frames_are_alone(monkeypatch):
     mean = np.random.default_rng(1).uniform(-0.2, 0.2, (1000, 128)).astype(np.float32)
     exact(monkeypatch, 0.2)
@@ -142,6 +145,7 @@ def test_windows_in_one_group_are_one_long_window_where_frames_are_alone(monkeyp
     assert np.std(b - mean[:290]) > 0.05
 
 
+@pytest.mark.slow
 def test_windows_get_the_tokens_noise_and_performance_of_their_own_whatever_the_groups(monkeypatch):
     notes, frames = melody(12), 300
     seen = {}

@@ -127,6 +127,7 @@ def with_weights(params, notes, weights, frames):
     return MODEL.codec.unscale(np.concatenate(list(JOINING.stream(MODEL, params, piece, 3))))
 
 
+@pytest.mark.slow
 def test_names_and_mixtures_are_weights_of_the_table(synthesizer):
     notes = band()
     frames, default = synthesizer.frames_of(notes), mel(synthesizer, notes)

@@ -165,6 +165,7 @@ NAMES = ["$", "$x$ \\frac{", "$\\alpha$ and $", "a\nb", "日本語", "\u05e9\u05
          os.fsdecode(b"caf\xe9"), "\x1b[31m", "", "x" * 250, "\U0001f600", "_^{}%&#"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_a_title(tmp_path, monkeypatch, name):
     from matplotlib.figure import Figure

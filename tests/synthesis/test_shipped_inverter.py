@@ -44,6 +44,7 @@ def made(inverter, audio):
     return inverter.invert(inverter.codec.encode(audio))[:len(audio)]
 
 
+@pytest.mark.slow
 def test_it_is_closer_in_time_and_frequency_than_both_griffin_lims(made, audio):
     codec = GriffinLim().codec
     mine = fine_spectral_distance(made, audio)
@@ -52,6 +53,7 @@ def test_it_is_closer_in_time_and_frequency_than_both_griffin_lims(made, audio):
         assert mine < fine_spectral_distance(theirs, audio)
 
 
+@pytest.mark.slow
 def test_partials_stay_steady_and_in_tune():
     """A held A: most of the energy within 4 Hz of its harmonics, and more than with Griffin-Lim."""
     inverter = hub.load_inverter("inverter")
@@ -73,6 +75,7 @@ def test_partials_stay_steady_and_in_tune():
         assert abs(1200 * np.log2(top / (440 * k))) < 5  # cents
 
 
+@pytest.mark.slow
 def test_no_clicks_where_chunks_join(inverter, made, audio):
     other = dataclasses.replace(inverter, chunk_frames=100)
     again = other.invert(other.codec.encode(audio))[:len(audio)]

@@ -72,12 +72,14 @@ def test_other_notes_are_not_heard(heard):
     assert note_scores(shifted, here.notes).onset_f1 < 0.1
 
 
+@pytest.mark.slow
 def test_silence_and_faint_noise_have_no_notes(transcriber):
     assert len(transcriber.transcribe(np.zeros(RATE)).notes) == 0
     noise = 1e-4 * np.random.default_rng(0).normal(size=2 * RATE)
     assert len(transcriber.transcribe(noise).notes) == 0
 
 
+@pytest.mark.slow
 def test_chunks_do_not_matter(transcriber, heard):
     notes, here, _ = heard
     again = dataclasses.replace(transcriber, chunk_frames=37).transcribe(struck(notes, 5.5))
@@ -85,6 +87,7 @@ def test_chunks_do_not_matter(transcriber, heard):
     assert len(again.notes) == len(here.notes)
 
 
+@pytest.mark.slow
 def test_more_noise_is_further_in_the_embedding():
     embed = load_embedder()
     assert embed.stand_in and embed.sample_rate == RATE

@@ -198,6 +198,7 @@ def test_windows_get_the_maps_rolls_and_noise_of_their_frames(synthesizer, monke
     np.testing.assert_allclose(mel, np.broadcast_to(want[:, None], mel.shape), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_hour_costs_a_group_what_a_minute_costs(monkeypatch):
     """Notes that a group looks at, and frames that it gives, do not grow with the piece."""
     synthesizer = Synthesizer(name="none", model=MODEL, params={"timbre": None}, inverter=FAST)
@@ -252,6 +253,7 @@ def test_without_temperature_a_deterministic_sampler_hears_no_seed(synthesizer):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     {"steps": 3}, {"guidance": 2.0}, {"solver": DDPM(log_variance=0.0)}], ids=str)
 def test_every_setting_is_heard_and_stays_deterministic(synthesizer, settings):

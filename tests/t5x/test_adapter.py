@@ -164,6 +164,7 @@ def test_the_recipes_are_found():
     assert {member.recipe for member in ZOO.values()} <= set(RECIPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_parameter_has_axes_and_a_place_on_t5xs_mesh(model_of, name):
     model = model_of([f"recipes/{name}"])

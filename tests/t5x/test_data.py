@@ -25,6 +25,7 @@ def expected(count, batch_size=8, seed=5):
     return list(itertools.islice(ToySource().train_iterator(batch_size, seed), count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_training_batches_are_those_of_the_built_in_trainer(name, tmp_path):
     """Of every member's recipe."""

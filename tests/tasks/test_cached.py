@@ -48,6 +48,7 @@ def by_targets(examples):
     return sorted(examples, key=lambda e: e["targets"].tobytes())
 
 
+@pytest.mark.slow
 def test_a_cached_task_gives_the_arrays_of_the_uncached_one(tmp_path, folder, monkeypatch, variable):
     name = "urmp_performance"  # features of ranks 0 to 2, integers and floats
     variable(f"urmp={folder},codec=CODEC")

@@ -61,6 +61,7 @@ def test_spectrogram_diffusion_gets_its_features(folder, member):
     assert got == model.feature_shapes
 
 
+@pytest.mark.slow
 def test_the_default_model_gets_its_features(folder):
     batch = {k: jax.ShapeDtypeStruct((1, *v.shape), v.dtype)
              for k, v in features(folder, members.FRAME_DIFFUSION).items()}

@@ -83,6 +83,7 @@ def test_every_data_set_has_tasks_and_a_fixture():
     assert DATA_SETS.keys() == CATALOGUE.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_from_the_published_layout_to_five_training_steps(name, tmp_path):
     seqio = needs.module("seqio")

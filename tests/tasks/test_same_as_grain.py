@@ -59,6 +59,7 @@ def assert_same(got, want):
             assert np.asarray(a[name]).dtype == b[name].dtype, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_members_examples_are_those_of_grain(folder, name):
     task = seqio.get_mixture_or_task(name)

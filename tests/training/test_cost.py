@@ -198,6 +198,7 @@ def step_arguments(batch):
                    for k, v in shapes.items()}
 
 
+@pytest.mark.slow
 def test_a_train_step_of_a_transformer_agrees_with_xla():
     """XLA counts elementwise work, too, which is little here."""
     step = jax.jit(make_train_step(MODEL, OPTIMIZER, seed=0), donate_argnums=0)
@@ -209,6 +210,7 @@ def test_a_train_step_of_a_transformer_agrees_with_xla():
     assert 0.95 * told < counted < told
 
 
+@pytest.mark.slow
 def test_microbatches_do_the_same_work():
     def flops(parts):
         return count_flops(make_train_step(MODEL, OPTIMIZER, seed=0, microbatches=parts),

@@ -11,6 +11,7 @@ from music_diffusion.training.loop import TrainConfig, train
 from music_diffusion.training.optimizers import adamw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_export_of_a_run(tmp_path, ema_decay):
     result = train(model=ToyModel(), data=ToySource(), optimizer=adamw(learning_rate=0.03),

@@ -145,6 +145,7 @@ def test_a_signal_saves_and_stops(tmp_path, number, capfd):
     assert go(tmp_path, total_steps=result.step + 1).step == result.step + 1
 
 
+@pytest.mark.slow
 def test_survives_being_killed(tmp_path):
     code = f"""
         from reference.toy_regression import ToyModel, ToySource
@@ -171,6 +172,7 @@ def test_survives_being_killed(tmp_path):
     assert steps == list(range(1, reached + 4))  # what was logged after the checkpoint is gone
 
 
+@pytest.mark.slow
 def test_eight_devices_have_the_losses_of_one(tmp_path):
     code = f"""
         import json
@@ -223,6 +225,7 @@ def start_processes(code, count):
                           + textwrap.dedent(code)) for rank in range(count)]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path):
     processes = start_processes(f"""
         for total_steps in (3, 6):
@@ -239,6 +242,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     np.testing.assert_allclose(*evaluated, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eval_every", [0, 1])
 def test_all_processes_stop_when_one_is_told_to(tmp_path, eval_every):
     processes = start_processes(f"""
@@ -294,6 +298,7 @@ def test_rows_tell_what_a_step_costs(tmp_path, capfd):
     assert "TFLOP" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(2, 3), (3, 99)])
 def test_a_trace_on_request(tmp_path, steps):
     go(tmp_path, total_steps=4, profile_steps=steps)

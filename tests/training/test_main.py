@@ -46,6 +46,7 @@ def test_flags_that_do_not_fit_together(flags, message, capsys):
     assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_signal_is_told_by_the_exit_code(tmp_path):
     command = [sys.executable, "-m", "music_diffusion.train", "--gin_file=recipes/tiny.gin",
                f"--model_dir={tmp_path / 'run'}", "--gin.TOTAL_STEPS=1000000"]

@@ -70,6 +70,7 @@ def test_names_must_fit_the_rank():
         partition_spec(("embed", "mlp"), (8,), MESH, DEFAULT_RULES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [
     "spectrogram_diffusion_small_context", "default", "inverter", "inverter_paper",
     "inverter_istft", "transcriber"])
@@ -209,6 +210,7 @@ def test_shards_hold_what_the_devices_need(data):
             assert needed[p] == needed[q] or not needed[p] & needed[q]
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_a_step_gathers_every_parameter_once_and_no_activations():
     environment = os.environ | cpu_devices(8) | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -111,6 +111,7 @@ def check_lives(folder, *, kills, terms, seed):
     return codes
 
 
+@pytest.mark.slow
 def test_signals_in_every_phase(tmp_path):
     check_lives(tmp_path, kills=4, terms=4, seed=0)
 

@@ -56,6 +56,7 @@ def test_a_step_is_the_gradient_by_hand():
     assert metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [adamw(learning_rate=0.03), adafactor(learning_rate=0.05)])
 def test_optimizers_solve_the_regression(optimizer):
     _, metrics = run(optimizer, batches(300))

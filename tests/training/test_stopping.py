@@ -89,6 +89,7 @@ def test_time_limit():
     assert "time limit" in stop.ending.reason and stop.ending.signal is None
 
 
+@pytest.mark.slow
 def test_a_process_ends_at_once_while_it_compiles():
     code = """
         import time

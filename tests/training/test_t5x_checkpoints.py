@@ -195,6 +195,7 @@ def run(tmp_path, params):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_run_of_t5x_is_opened_as_the_model_of_its_recipe(run, params, tmp_path):
     for path in (run, run / "checkpoint_20"):
         synthesizer = hub.load(path)

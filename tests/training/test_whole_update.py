@@ -25,6 +25,7 @@ PARTS = by_part(parts={
     "bias": PartOptimizer(optimizer=adafactor(learning_rate=0.1))})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer, frozen", [
     (adamw(learning_rate=warmup_cosine(peak=0.1, warmup_steps=2, total_steps=STEPS)), ()),
     (adafactor(learning_rate=0.05), ()),

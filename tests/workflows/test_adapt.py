@@ -49,6 +49,7 @@ def request(_take, _base, tmp_path, **more):
         | more)
 
 
+@pytest.mark.slow
 def test_the_model_knows_one_more_and_plays_the_others_as_before(take, base, tmp_path):
     added = add_performance(request(take, base, tmp_path))
     assert added.performance == "mine" and added.nearest in NAMES and added.seconds == SECONDS
@@ -69,6 +70,7 @@ def mel(synthesizer, notes, performance):
     return np.concatenate(list(synthesizer.stream_mel(notes, RenderSettings(performance=performance))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "reason"), [
     ({"name": "hall"}, "has a performance of this name"), ({"name": "a+b"}, "cannot be the name"),
     ({"audio": ("SHORT",)}, "cut both to the same length"),

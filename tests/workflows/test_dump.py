@@ -44,6 +44,7 @@ def files(folder="out"):
     return sorted(p.name for p in pathlib.Path(folder).iterdir())
 
 
+@pytest.mark.slow
 def test_sounds_are_the_examples_of_training(run, folder):
     facts = run("soundfont_timbre_transfer").facts
     assert files() == ["000.png", "000.wav", "000_source.wav", "001.png", "001.wav", "001_source.wav"]
@@ -97,6 +98,7 @@ def test_the_picture_has_a_panel_for_everything(run, monkeypatch):
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
 
 
+@pytest.mark.slow
 def test_people_get_remarks_with_labels_by_name(run, folder):
     done = run("musicnet_performance", count=3, seed=0)
     source = RecordSource(folder=folder, codec=CODEC,

@@ -68,6 +68,7 @@ def test_note_maps_of_performances_are_found_by_name(mapped, tmp_path):
     assert rows == [2, 0, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "classes", "reason"), [
     (3, ["c", "chello"], "chello: no such performance"), (2, ["c"], "names 3 performances"),
     (None, ["c"], "give their names by --performances")])

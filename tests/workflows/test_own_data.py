@@ -51,6 +51,7 @@ def request(_data, _base, tmp_path, **more):
                            workers=1) | more)
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_model_that_plays_and_the_same_command_goes_on(data, base, tmp_path):
     asked, said = request(data, base, tmp_path), []
     made = train_on_recordings(asked, Monitor(say=said.append))

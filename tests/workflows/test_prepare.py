@@ -59,6 +59,24 @@ def test_soundfont_is_a_data_set_with_options_of_its_own(asked, source):
         source, ("a.sf2", "b.sf3"), 2.0, 0.1, 0.1, 0.5, 3, 0.5, ("other",))
 
 
+def test_recorded_notes_and_rooms_are_handed_on(asked, source, monkeypatch):
+    seen = []
+    monkeypatch.setattr(audio_renders, "render_audio", lambda plan, *_: seen.append(plan))
+    prepare.render_scores(ScoresRequest(
+        scores=source, destination="out", samplers=("notes",), fallback="a.sf2", room_responses="rooms",
+        room_licences=("CC0",)))
+    (plan,) = seen
+    assert (plan.samplers, plan.soundfonts, plan.fallback, plan.room_responses, plan.room_licences) == (
+        ("notes",), (), "a.sf2", "rooms", ("CC0",))
+    renders = prepare.open_data_set(asked(
+        "soundfont", samplers=("notes",), options=(("room_responses", "rooms"),
+                                                   ("room_licences", "CC0, CC BY 4.0"))))
+    assert (renders.samplers, renders.fallback, renders.room_responses, renders.room_licences) == (
+        ("notes",), "", "rooms", ("CC0", "CC BY 4.0"))
+    with pytest.raises(UserError, match="--sampler_fallback a.sf2: goes with --sampler"):
+        prepare.open_data_set(asked("soundfont", soundfonts=("b.sf2",), fallback="a.sf2"))
+
+
 def test_a_data_set_is_built_with_transposed_copies(asked, tmp_path):
     for i, split in enumerate(("train", "train", "validation")):
         folder = tmp_path / "source" / split
@@ -116,7 +134,7 @@ def test_audio_folder_reports_what_it_gave_and_what_it_skipped(source, tmp_path)
 
 @pytest.mark.parametrize("kind, arguments, reason", [
     ("soundfont", {"source": "/no/such/folder"}, "/no/such/folder: no such folder"),
-    ("soundfont", {}, "--soundfont FILE.sf2, once or several times"),
+    ("soundfont", {}, "--soundfont FILE.sf2 or --sampler FOLDER, once or several times"),
     ("paired_folder", {"destination": None}, "DST is missing"),
     ("maestro", {}, "maestro"),
     ("gtzan", {"options": (("genres", "1"),)}, "gtzan: has no option 'genres'; there are genre"),
@@ -132,7 +150,8 @@ def test_bad_requests_are_one_line_errors_before_anything_is_written(
 
 
 @pytest.mark.parametrize("workflow, request_, reason", [
-    (prepare.render_scores, ScoresRequest(scores="/tmp", destination="out"), "--soundfont FILE.sf2, once"),
+    (prepare.render_scores, ScoresRequest(scores="/tmp", destination="out"),
+     "--soundfont FILE.sf2 or --sampler FOLDER, once"),
     (prepare.render_scores, ScoresRequest(scores="/none", destination="out"), "/none: no such"),
     (prepare.prepare_audio, AudioFolderRequest(source="/none", destination="out"), "/none: no such")],
     ids=lambda x: x if isinstance(x, str) else "")

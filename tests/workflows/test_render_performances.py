@@ -104,6 +104,7 @@ def test_with_and_without_are_compared_with_the_same_performances(folder):
     assert len(list(pathlib.Path("out").rglob("*.flac"))) == 3  # others are removed
 
 
+@pytest.mark.slow
 def test_the_recipe_fills_its_table(folder):
     bindings = [f"{k} = {v!r}" for k, v in dict(
         UNET="m", NOTES="midi", REFERENCE="train", GROUPS="performances.csv", EMBEDDINGS=("toy",),

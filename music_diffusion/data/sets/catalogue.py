@@ -34,7 +34,7 @@ CATALOGUE: dict[str, Entry] = {
                             "a CSV file, or the folder of recordings.csv"),
     "plain_audio": Entry("plain_audio", "PlainAudio", "any audio, without notes", "a folder of audio"),
     "soundfont": Entry("soundfont_renders", "SoundFontRenders",
-                       "scores played by SoundFonts, in rooms, varied, alone or in pairs of timbres",
+                       "scores played by SoundFonts or recorded notes, in rooms, varied, in pairs",
                        "a folder of MIDI files, with a manifest.csv or without"),
     "maestro": Entry("maestro", "Maestro", "MAESTRO v3: piano competitions", "maestro-v3.0.0"),
     "slakh": Entry("slakh", "Slakh", "Slakh2100: rendered multitracks, ten random subsets of each",

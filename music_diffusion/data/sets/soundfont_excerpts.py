@@ -11,6 +11,7 @@ import functools
 import os
 import types
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,14 +19,17 @@ from jaxtyping import Float
 from music_diffusion.data.augment import (
     Augmentation,
     draw_program,
+    fit_range,
     program_range,
     split_parts,
     with_program,
 )
-from music_diffusion.data.items import DRUM_PROGRAM, SPLITS, SoundFacts
+from music_diffusion.data.items import ADDED, DRUM_PROGRAM, SPLITS, SoundFacts
+from music_diffusion.data.recorded_rooms import RecordedRoom
+from music_diffusion.data.renderers import Renderer, is_sampler, open_renderer, renderer_files
 from music_diffusion.data.rooms import Room, Shelf, convolve, in_turn
+from music_diffusion.data.samples import Vibrato
 from music_diffusion.data.sets.soundfont_scores import read_score
-from music_diffusion.data.soundfont import SoundFontRenderer
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
@@ -36,7 +40,12 @@ TRIES = 20  # places of a score, of which the first with enough notes is taken, 
 STRETCH_ROOM = 1.3  # excerpts that are played faster must still be filled
 FITTING = 0.9  # share of a part's notes that an instrument should have in its range
 # What random numbers are for; those of conditions come from (seed, split, number) alone.
-NOTES, PAIR = 1, 2
+NOTES, PAIR, FIT, PLAYER = 1, 2, 3, 4
+
+
+def added(default: Any = None) -> Any:
+    """Returns a field that came later; see `data.items.ADDED`."""
+    return dataclasses.field(default=default, metadata=ADDED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,12 +61,25 @@ class Playing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """SoundFont, room, tone and level with which an excerpt is recorded."""
+    """SoundFont or recorded notes, room, tone and level with which an excerpt is recorded."""
 
-    soundfont: str  # path
-    room: Room | None = None  # None: dry
+    soundfont: str  # path, as of `data.renderers.open_renderer`
+    room: Room | RecordedRoom | None = None  # None: dry
     shelf: Shelf | None = None  # tone control
     peak_db: float | None = None  # dBFS; None: at the synthesizer's level
+    fallback: str | None = added()  # SoundFont for what recorded notes lack; None: they play what they can
+    tuning: float = added(0.0)  # cents, of everything but drums
+    take: int = added(0)  # which of several recorded instruments of a program plays
+    vibrato: Vibrato | None = added()  # of recorded instruments that sustain
+
+    def renderer(self, sample_rate: int, soundfont: str | None = None) -> Renderer:
+        """Opens what plays the notes, or another SoundFont in its place."""
+        return open_renderer(soundfont or self.soundfont, sample_rate, fallback=self.fallback,
+                             tuning=self.tuning, vibrato=self.vibrato, take=self.take)
+
+    def limited(self, soundfont: str | None = None) -> bool:
+        """Returns whether what plays has samples for some programs and keys alone."""
+        return self.fallback is None and is_sampler(soundfont or self.soundfont)
 
     def response(self, sample_rate: int) -> Float[np.ndarray, "N"]:
         """Returns the impulse response of the room and then the tone control."""
@@ -82,7 +104,7 @@ class Recording:
 
 
 @functools.lru_cache(maxsize=64)  # where recordings are drawn from a list
-def _response(room: Room | None, shelf: Shelf | None, sample_rate: int) -> np.ndarray:
+def _response(room: Room | RecordedRoom | None, shelf: Shelf | None, sample_rate: int) -> np.ndarray:
     return in_turn([effect for effect in (room, shelf) if effect is not None], sample_rate)
 
 
@@ -123,7 +145,9 @@ class ScoreExcerpt:
 
     def paired_notes(self) -> Notes:
         """Returns the same notes in the other timbre."""
-        return _paired(self.notes(), self.playing.pair or (), self.rng(PAIR))
+        font = self.pair_font
+        renderer = self.recording.renderer(FONT_RATE, font) if self.recording.limited(font) else None
+        return _paired(self.notes(), self.playing.pair or (), self.rng(PAIR), renderer)
 
     def programs(self) -> tuple[int, ...]:
         """Returns the programs of the parts, DRUM_PROGRAM last."""
@@ -151,7 +175,10 @@ class RenderedSound:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.soundfont, self.excerpt.score)
+        recording = self.excerpt.recording
+        room = (recording.room.path,) if isinstance(recording.room, RecordedRoom) else ()
+        other = (recording.fallback,) if recording.fallback else ()
+        return (*renderer_files(self.soundfont), *other, *room, self.excerpt.score)
 
     def facts(self) -> SoundFacts:
         return SoundFacts(sample_rate=FONT_RATE, channels=1, seconds=self.excerpt.playing.seconds)
@@ -179,7 +206,38 @@ def _notes(excerpt: ScoreExcerpt) -> Notes:
             break
     if not len(best):
         raise UserError(f"{excerpt.score}: has no notes to play; take it out of the scores")
-    return best
+    if not excerpt.recording.limited():
+        return best
+    return fitted(best, excerpt.recording.renderer(FONT_RATE), excerpt.rng(FIT))
+
+
+def fitted(notes: Notes, renderer: Renderer, rng: np.random.Generator) -> Notes:
+    """Returns the notes on programs that recorded instruments play, moved by octaves into their ranges.
+
+    A part stays on its program where that is played, and else goes to one that is drawn: of all classes
+    with a program that is played, one evenly, and then a program of it. Drums stay as they are.
+    """
+    parts = []
+    for part in split_parts(notes):
+        if not part.is_drum.any():
+            keys = renderer.keys(_part_number(part))
+            if not keys:
+                part = dataclasses.replace(part, program=np.full(len(part), _played_program(renderer, rng)))
+                keys = renderer.keys(_part_number(part))
+            part = dataclasses.replace(part, pitch=fit_range(part.pitch, (keys[0], keys[-1])))
+        parts.append(part)
+    return Notes.concatenate(parts)
+
+
+def _played_program(renderer: Renderer, rng: np.random.Generator) -> int:
+    """Draws a program that is played. Raises UserError where there is none."""
+    played = [p for p in range(128) if renderer.keys(p)]
+    if not played:
+        raise UserError(f"{renderer.path}: plays drums alone; add instruments, or give a SoundFont for "
+                        "the rest")
+    classes = sorted({int(SLAKH_CLASS_OF_PROGRAM[p]) for p in played})
+    kind = classes[rng.integers(len(classes))]
+    return int(rng.choice([p for p in played if SLAKH_CLASS_OF_PROGRAM[p] == kind]))
 
 
 def _place(score: Notes, seconds: float, rng: np.random.Generator, anywhere: bool) -> float:
@@ -217,25 +275,37 @@ def _part_number(part: Notes) -> int:
     return DRUM_PROGRAM if part.is_drum.any() else int(part.program[0])
 
 
-def _paired(notes: Notes, choice: tuple[int, ...], rng: np.random.Generator) -> Notes:
-    """Puts every melodic part on another program, no two on the same where the choice allows it."""
+def _paired(notes: Notes, choice: tuple[int, ...], rng: np.random.Generator, renderer: Renderer | None
+            ) -> Notes:
+    """Puts every melodic part on another program, no two on the same where the choice allows it.
+
+    renderer: None where it plays everything; else programs that it does not play are the last choice.
+    """
     program, taken = notes.program.copy(), set[int]()
     for part in split_parts(notes[~notes.is_drum]):
         own = _part_number(part)
-        drawn = rng.permutation(choice).tolist() if choice else _other_classes(own, rng)
+        drawn = rng.permutation(choice).tolist() if choice else _other_classes(own, rng, renderer)
         # A new one that fits; then any new one; then one that is taken; its own if there is no other.
-        rank = [(p == own, p in taken, not choice and _fitting(part, p) < FITTING) for p in drawn]
+        rank = [(_unplayable(part, p, renderer), p == own, p in taken,
+                 not choice and _fitting(part, p) < FITTING) for p in drawn]
         best = drawn[rank.index(min(rank))]
         program[~notes.is_drum & (notes.program == own)] = best
         taken.add(best)
     return dataclasses.replace(notes, program=program)
 
 
-def _other_classes(program: int, rng: np.random.Generator) -> list[int]:
-    """Draws one program of each other class, in random order."""
+def _other_classes(program: int, rng: np.random.Generator, renderer: Renderer | None) -> list[int]:
+    """Draws one program of each other class, in random order; all that are played where not all are."""
     own = SLAKH_CLASS_OF_PROGRAM[program]
+    if renderer is not None:
+        played = [p for p in range(128) if renderer.keys(p) and SLAKH_CLASS_OF_PROGRAM[p] != own]
+        return rng.permutation(played or [program]).tolist()
     return [int(rng.choice(SLAKH_CLASSES[c].programs)) for c in rng.permutation(len(SLAKH_CLASSES))
             if c != own]
+
+
+def _unplayable(part: Notes, program: int, renderer: Renderer | None) -> bool:
+    return renderer is not None and not np.isin(part.pitch, renderer.keys(program)).all()
 
 
 def _fitting(part: Notes, program: int) -> float:
@@ -248,7 +318,7 @@ def _render(excerpt: ScoreExcerpt, paired: bool, sample_rate: int) -> Mapping[in
     """Renders the whole (None) and, if stems are wanted, the parts; the parts sum to the whole."""
     recording, seconds = excerpt.recording, excerpt.playing.seconds
     sound = RenderedSound(excerpt=excerpt, paired=paired)
-    renderer = SoundFontRenderer(path=sound.soundfont, sample_rate=sample_rate)
+    renderer = recording.renderer(sample_rate, sound.soundfont)
     notes = excerpt.paired_notes() if paired else excerpt.notes()
     wanted = excerpt.stems and not paired
     parts = {_part_number(p): p for p in split_parts(notes)} if wanted else {}

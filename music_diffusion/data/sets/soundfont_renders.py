@@ -1,4 +1,4 @@
-"""Data set of scores played by SoundFonts, as many hours as asked for."""
+"""Data set of scores played by SoundFonts or recorded notes, as many hours as asked for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data.augment import Augmentation
-from music_diffusion.data.items import SPLITS, Item, Listing, Stem
-from music_diffusion.data.rooms import draw_room, draw_shelf
+from music_diffusion.data.items import SPLITS, Item, Listing, Stem, unused
+from music_diffusion.data.recorded_rooms import RecordedRoom, read_rooms
+from music_diffusion.data.renderers import check_renderer, is_sampler, renderer_name
+from music_diffusion.data.rooms import Room, draw_room, draw_shelf
+from music_diffusion.data.samples import Vibrato
 from music_diffusion.data.sets.soundfont_excerpts import (
+    PLAYER,
     Playing,
     Recording,
     RenderedSound,
     ScoreExcerpt,
+    added,
     forget,
 )
 from music_diffusion.data.sets.soundfont_performances import read_performances
 from music_diffusion.data.sets.soundfont_scores import Sources, find_scores, of_split
-from music_diffusion.data.soundfont import SoundFontRenderer, check_library
 from music_diffusion.data.sounds import read_sound
 from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import SLAKH_CLASSES
@@ -74,13 +78,22 @@ class SoundFontRenders:
     pair_font: bool = False  # `source` is played by another of the SoundFonts
     stems: bool = False  # each program by itself, too; listing reads the scores then
     per_shard: int = 64  # excerpts of one SoundFont that share a shard
+    # Recorded notes, and real rooms.
+    samplers: tuple[str, ...] = added(())  # folders, tables or .sfz files, drawn as SoundFonts are
+    fallback: str = added("")  # SoundFont for what these lack; "": parts go to what they play
+    room_responses: str = added("")  # folder of impulse responses (`data.recorded_rooms`)
+    room_licences: tuple[str, ...] = added(())  # of theirs that may be used; (): all
+    room_recorded: float = added(0.5)  # share of the rooms that are such ones, where there are any
+    tuning: float = added(0.0)  # cents: each excerpt is tuned up to so much higher or lower
+    vibrato: float = added(0.0)  # share of excerpts whose sustained recorded notes get vibrato
 
     def __post_init__(self):
-        if not self.soundfonts:
-            raise UserError("rendering needs a SoundFont; give a .sf2 or .sf3 file (soundfonts=FILE)")
+        if not self.sources:
+            raise UserError("rendering needs a SoundFont or recorded notes; give a .sf2 or .sf3 file "
+                            "(soundfonts=FILE) or a folder (samplers=FOLDER)")
         if not self.seconds >= 1:
             raise UserError(f"excerpts of {self.seconds} s are too short; make them 1 s or longer")
-        for name in ("room", "shelf", "solo"):
+        for name in ("room", "shelf", "solo", "room_recorded", "vibrato"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"a share of {getattr(self, name)} {name}: choose one in 0..1")
         if self.peak_db and not (len(self.peak_db) == 2 and self.peak_db[0] <= self.peak_db[1] <= 0):
@@ -89,7 +102,11 @@ class SoundFontRenders:
             raise UserError("hours of renders cannot be negative")
         if self.per_shard < 1:
             raise UserError(f"{self.per_shard} excerpts a shard: give 1 or more")
-        if self.pair_font and not (self.pair and len(self.soundfonts) > 1):
+        if not 0 <= self.tuning <= 100:
+            raise UserError(f"tuning of up to {self.tuning} cents: choose 0..100")
+        if self.room_licences and not self.room_responses:
+            raise UserError("room_licences choose among room_responses; give a folder of them")
+        if self.pair_font and not (self.pair and len(self.sources) > 1):
             raise UserError("pair_font needs pair, and two SoundFonts or more")
         self._check_performances()
         _ = self.augmentation, self._playing  # their checks
@@ -99,11 +116,21 @@ class SoundFontRenders:
             if self.performances or self.room or self.shelf:
                 raise UserError("recordings_table names all: leave performances, room and shelf out")
             _ = self.recordings  # reads the table
-        fonts, several = len(self.soundfonts), self.room or self.shelf
+        fonts, several = len(self.sources), self.room or self.shelf
         if self.performances and not (fonts <= self.performances and (
                 several or self.performances == fonts)):
             raise UserError(f"{self.performances} performances of {fonts} SoundFonts: give at least one "
                             "for each, and a share of rooms (room=1) to have more")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Returns SoundFonts and recorded notes, of which one plays each excerpt."""
+        return (*self.soundfonts, *self.samplers)
+
+    @functools.cached_property
+    def rooms(self) -> tuple[RecordedRoom, ...]:
+        """Returns the recorded rooms. Raises UserError: see `read_rooms`."""
+        return read_rooms(self.room_responses, self.room_licences) if self.room_responses else ()
 
     @property
     def augmentation(self) -> Augmentation:
@@ -120,19 +147,36 @@ class SoundFontRenders:
     def recordings(self) -> tuple[tuple[str, Recording], ...]:
         """Returns the fixed recordings with their names, without levels; () if every excerpt draws one."""
         if self.recordings_table:
-            return read_performances(self.recordings_table, self.soundfonts)
+            return read_performances(self.recordings_table, self.sources, self.rooms, self.fallback or None)
         result = []
         for i in range(self.performances):
             rng = np.random.default_rng([self.seed, PERFORMANCES, i])
-            font = self.soundfonts[i % len(self.soundfonts)]
-            name = os.path.splitext(os.path.basename(font))[0]
-            result.append((f"{name}-{i:02d}", self._draw_recording(font, rng)))
+            font = self.sources[i % len(self.sources)]
+            name = os.path.splitext(renderer_name(font))[0]
+            recording = self._draw_recording(font, rng)
+            result.append((f"{name}-{i:02d}", self._with_player(recording, (PERFORMANCES, i))))
         return tuple(result)
 
     def _draw_recording(self, soundfont: str, rng: np.random.Generator) -> Recording:
-        return Recording(soundfont=soundfont,
-                         room=draw_room(rng) if rng.random() < self.room else None,
-                         shelf=draw_shelf(rng) if rng.random() < self.shelf else None)
+        room: Room | RecordedRoom | None = draw_room(rng) if rng.random() < self.room else None
+        shelf = draw_shelf(rng) if rng.random() < self.shelf else None
+        if room is not None and self.rooms and rng.random() < self.room_recorded:
+            room = self.rooms[rng.integers(len(self.rooms))]
+        return Recording(soundfont=soundfont, room=room, shelf=shelf)
+
+    def _with_player(self, recording: Recording, number: tuple[int, int]) -> Recording:
+        """Draws tuning and, of recorded notes, instrument and vibrato; by random numbers of their own."""
+        rng = np.random.default_rng([self.seed, *number, PLAYER])
+        tuning = float(rng.uniform(-self.tuning, self.tuning))
+        recording = dataclasses.replace(recording, tuning=tuning)
+        if not is_sampler(recording.soundfont):
+            return recording
+        vibrato = None
+        if rng.random() < self.vibrato:
+            vibrato = Vibrato(cents=float(rng.uniform(8, 40)), hertz=float(rng.uniform(4.5, 6.5)),
+                              delay=float(rng.uniform(0.1, 0.4)))
+        return dataclasses.replace(recording, take=int(rng.integers(1 << 16)), vibrato=vibrato,
+                                   fallback=self.fallback or None)
 
     def counts(self) -> dict[str, int]:
         """Returns the number of excerpts of each split that has any."""
@@ -159,24 +203,25 @@ class SoundFontRenders:
         if self.recordings:
             performance, recording = self.recordings[rng.integers(len(self.recordings))]
         else:
-            recording = self._draw_recording(self.soundfonts[rng.integers(len(self.soundfonts))], rng)
+            recording = self._draw_recording(self.sources[rng.integers(len(self.sources))], rng)
+            recording = self._with_player(recording, (SPLITS.index(split), number))
         if self.peak_db:
             low, high = self.peak_db
             recording = dataclasses.replace(recording, peak_db=float(rng.uniform(low, high)))
         pair_font = None
         if self.pair_font:
-            others = [font for font in self.soundfonts if font != recording.soundfont]
+            others = [font for font in self.sources if font != recording.soundfont]
             pair_font = others[rng.integers(len(others))]
+            recording = dataclasses.replace(recording, fallback=self.fallback or None)
         return ScoreExcerpt(
             split=split, number=number, folder=self.folder, piece=piece, origin=origin,
             solo=bool(rng.random() < self.solo), playing=self._playing, recording=recording,
             pair_font=pair_font, performance=performance, stems=self.stems)
 
     def excerpts(self) -> Iterator[ScoreExcerpt]:
-        """Yields all excerpts. Raises UserError: see `scores`; a SoundFont is missing, or FluidSynth."""
-        check_library()
-        for path in self.soundfonts:
-            SoundFontRenderer(path=path)  # checks that it is there
+        """Yields all excerpts. Raises UserError: see `scores`; a renderer is missing, or FluidSynth."""
+        for path in self.sources:
+            check_renderer(path, self.fallback or None)
         scores = self.scores()
         for split, count in self.counts().items():
             yield from (self.excerpt(split, number, scores[split]) for number in range(count))
@@ -185,7 +230,7 @@ class SoundFontRenders:
         """See `data.items.DataSet`. Scores of solos, and with stems all scores, are read for it."""
         items: list[Item] = []
         skipped: list[tuple[str, str]] = []
-        shard = _Shards(self.soundfonts, self.per_shard)
+        shard = _Shards(self.sources, self.per_shard)
         for excerpt in self.excerpts():
             number = shard(excerpt)
             try:
@@ -200,13 +245,28 @@ class SoundFontRenders:
     def identity(self) -> dict[str, object]:
         """See `data.items.DataSet`. Longer renders begin with the shorter ones: hours do not count."""
         options = dataclasses.asdict(self)
-        for name in ("folder", "train_hours", "validation_hours", "test_hours", "recordings_table"):
+        for name in {"folder", "train_hours", "validation_hours", "test_hours", "recordings_table",
+                     *unused(self)}:
             del options[name]
         if self.recordings_table:
-            options["recordings"] = [[name, dataclasses.asdict(recording)] for name, recording in (
-                (n, dataclasses.replace(r, soundfont=os.path.basename(r.soundfont)))
-                for n, r in self.recordings)]
-        return options | {"soundfonts": [os.path.basename(path) for path in self.soundfonts]}
+            options["recordings"] = [[name, _portable(recording)] for name, recording in self.recordings]
+        if self.room_responses:
+            options["room_responses"] = [room.name for room in self.rooms]
+        names = {"soundfonts": self.soundfonts, "samplers": self.samplers, "fallback": (self.fallback,)}
+        return options | {key: [renderer_name(path) for path in paths] for key, paths in names.items()
+                          if key in options}
+
+
+def _portable(recording: Recording) -> dict[str, object]:
+    """Returns a recording as plain data, without folders, which may move."""
+    options = {key: value for key, value in dataclasses.asdict(recording).items()
+               if key not in unused(recording)}
+    options["soundfont"] = renderer_name(recording.soundfont)
+    if recording.fallback:
+        options["fallback"] = os.path.basename(recording.fallback)
+    if isinstance(recording.room, RecordedRoom):
+        options["room"]["path"] = os.path.basename(recording.room.path)
+    return options
 
 
 def _item(excerpt: ScoreExcerpt, shard: int) -> Item:
@@ -224,7 +284,7 @@ def _item(excerpt: ScoreExcerpt, shard: int) -> Item:
 
 
 class _Shards:
-    """Numbers excerpts' shards so that none needs more than one SoundFont (and one of the pair).
+    """Numbers excerpts' shards so that none needs more than one renderer (and one of the pair).
 
     An excerpt's shard does not depend on the excerpts after it.
     """

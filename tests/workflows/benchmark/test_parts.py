@@ -47,6 +47,7 @@ def row(**more):
             "start_up_seconds": 11.0, "compile_seconds": 6.0, "devices": "cpu x 1", "repeats": 3} | more
 
 
+@pytest.mark.slow
 def test_synthesize_measures_render_file(weights):
     """In this process; every run makes the whole piece and its tail of 2 s."""
     shares = []

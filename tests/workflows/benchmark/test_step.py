@@ -86,6 +86,7 @@ def test_work_is_that_of_the_recipes_own_batch(row):
     assert row["flops"] == 2 * batch * products
 
 
+@pytest.mark.slow
 def test_the_step_is_the_trainers(step):
     """It learns its one batch."""
     losses = [step() for _ in range(60)]
@@ -93,6 +94,7 @@ def test_the_step_is_the_trainers(step):
     assert step.parameters == sum(p.size for p in jax.tree.leaves(step._state.params))
 
 
+@pytest.mark.slow
 def test_the_smallest_batch_is_one_of_each_microbatch():
     assert CompiledStep(StepSetup.read(QUICK, ["MICROBATCHES = 2"]), None).batch_size == 2
     with pytest.raises(UserError, match="--batch 3: must be a multiple of 2"):
@@ -145,6 +147,7 @@ def shallow(model):
         model.config, encoder_layers=1, decoder_layers=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(p.name for p in (gin_setup.gin_root() / "recipes").glob("*.gin")))
 def test_made_up_batches_are_what_the_recipes_train_with(name):
     setup = StepSetup.read([f"recipes/{name}"], [])
