@@ -106,6 +106,7 @@ def test_instruments_are_those_of_the_recording(melody, program):
         assert between > 0.08 and between > 5 * takes, (a, b, between, takes)
 
 
+@pytest.mark.slow
 def test_violinists_play_differently_from_each_other_and_from_soundfonts(melody):
     garner, kim, font = (colour(melody(name, 40)) for name in ("garner", "kim", "fluid_studio"))
     for a, b in ((garner, kim), (garner, font), (kim, font)):

@@ -13,6 +13,10 @@ from music_diffusion.workflows.requests import ScoresRequest
          room_responses=option("Impulse responses of rooms, beside those that are made.", metavar="FOLDER"),
          room_licences=option("Use those of a licence alone, by their impulse_responses.csv; repeatable.",
                               "--room-licence", "--room_licence", metavar="LICENCE"),
+         tuning=option("Tune each excerpt up to so many cents higher or lower.", metavar="CENTS"),
+         vibrato=option("Share of excerpts whose sustained recorded notes get vibrato.", metavar="0..1"),
+         degraded=option("Share of excerpts through microphones, noise, compression, codecs.",
+                         metavar="0..1"),
          midi=option("Write the notes of every render beside it."),
          seed=option("Another seed draws other excerpts."))
 def render(request: ScoresRequest, json: bool = False) -> None:

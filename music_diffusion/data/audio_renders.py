@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from music_diffusion.audio.io import write_audio
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data.augment import Augmentation
+from music_diffusion.data.degradations import Chain, draw_chain
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.recorded_rooms import RecordedRoom
 from music_diffusion.data.renderers import renderer_name, renderer_state
-from music_diffusion.data.sets.soundfont_excerpts import RenderedSound, ScoreExcerpt
+from music_diffusion.data.sets.soundfont_excerpts import DEGRADED, RenderedSound, ScoreExcerpt
 from music_diffusion.data.sets.soundfont_renders import SoundFontRenders
 from music_diffusion.data.sets.soundfont_scores import find_scores
 from music_diffusion.data.sounds import read_sound
@@ -33,7 +34,7 @@ from music_diffusion.types import StepProgress
 
 TABLE, OPTIONS = "renders.csv", "renders.json"
 COLUMNS = ("file", "split", "source", "soundfont", "rt60", "wet_db", "shelf_hertz",
-           "shelf_tilt_db", "peak_db", "solo", "response")
+           "shelf_tilt_db", "peak_db", "solo", "response", "degraded")
 DRAWING = 2  # of the way in which excerpts are drawn: folders of another one are not continued
 
 
@@ -55,6 +56,9 @@ class AudioRenderPlan:
     room_licences: tuple[str, ...] = ()  # of theirs that may be used; (): all
     shelf: float = 0.5  # share of excerpts with a tone setting
     peak_db: tuple[float, float] = (-20.0, -1.0)  # dBFS, range of the excerpts' peaks
+    tuning: float = 0.0  # cents: each excerpt is tuned up to so much higher or lower
+    vibrato: float = 0.0  # share of excerpts whose sustained recorded notes get vibrato
+    degraded: float = 0.0  # share of excerpts that are degraded (`data.degradations.draw_chain`)
     # Share of excerpts of which one part plays alone, in all splits on an instrument that is drawn
     # evenly over the classes.
     solo: float = 0.0
@@ -68,6 +72,8 @@ class AudioRenderPlan:
             raise UserError(f"{self.sample_rate} Hz is too low for music; render at 8000 or more")
         if not self.peak_db:
             raise UserError("files need a range of peaks, such as (-20, -1) dBFS")
+        if not 0 <= self.degraded <= 1:
+            raise UserError(f"a share of {self.degraded} degraded: choose one in 0..1")
         _ = self.renders  # checks the rest
 
     @functools.cached_property
@@ -79,7 +85,8 @@ class AudioRenderPlan:
             validation_hours=self.validation_hours, test_hours=self.test_hours,
             seconds=self.seconds, room=self.room, room_responses=self.room_responses,
             room_licences=self.room_licences, shelf=self.shelf, peak_db=self.peak_db,
-            solo=self.solo, seed=self.seed, **dataclasses.asdict(self.augmentation))
+            solo=self.solo, tuning=self.tuning, vibrato=self.vibrato, seed=self.seed,
+            **dataclasses.asdict(self.augmentation))
 
     def identity(self) -> dict:
         """Returns what files depend on: two folders with the same identity hold the same files."""
@@ -91,6 +98,9 @@ class AudioRenderPlan:
             recorded["fallback"] = [renderer_name(self.fallback), renderer_state(self.fallback)]
         if self.room_responses:
             recorded["room_responses"] = [room.name for room in self.renders.rooms]
+        for name in ("tuning", "vibrato", "degraded"):
+            if value := getattr(self, name):
+                recorded[name] = value
         return recorded | {
             "drawing": DRAWING, "scores": hashlib.sha256(listed.encode()).hexdigest()[:16],
             "soundfonts": [[renderer_name(p), renderer_state(p)] for p in self.soundfonts],
@@ -115,12 +125,12 @@ def render_audio(plan: AudioRenderPlan, folder: str,
     missing.sort(key=lambda e: e.recording.soundfont)
     for split in plan.renders.counts():
         (out / split).mkdir(exist_ok=True)
-    run_tasks(functools.partial(render_file, folder, plan.sample_rate, plan.midi), missing,
+    run_tasks(functools.partial(render_file, folder, plan), missing,
               plan.workers, progress)
     with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
-        writer.writerows(row_of(e) for e in _present(out, plan))
+        writer.writerows(row_of(e, plan) for e in _present(out, plan))
 
 
 def file_of(excerpt: ScoreExcerpt) -> str:
@@ -128,7 +138,7 @@ def file_of(excerpt: ScoreExcerpt) -> str:
     return f"{excerpt.name}.flac"
 
 
-def row_of(excerpt: ScoreExcerpt) -> dict[str, str]:
+def row_of(excerpt: ScoreExcerpt, plan: AudioRenderPlan) -> dict[str, str]:
     """Returns an excerpt's row of the table; a cell is empty where it has no room, shelf or source."""
     recording = excerpt.recording
     room, shelf = recording.room, recording.shelf
@@ -138,16 +148,24 @@ def row_of(excerpt: ScoreExcerpt) -> dict[str, str]:
         f"{room.rt60:.3f}" if room else "", f"{room.wet_db:.2f}" if room else "",
         f"{shelf.hertz:.0f}" if shelf else "",
         f"{shelf.high_db - shelf.low_db:.2f}" if shelf else "", f"{recording.peak_db:.2f}",
-        str(int(excerpt.solo)), room.name if isinstance(room, RecordedRoom) else ""), strict=True))
+        str(int(excerpt.solo)), room.name if isinstance(room, RecordedRoom) else "",
+        str(chain) if (chain := degradation_of(excerpt, plan)).steps else ""), strict=True))
 
 
-def render_file(folder: str, sample_rate: int, midi: bool, excerpt: ScoreExcerpt) -> None:
+def degradation_of(excerpt: ScoreExcerpt, plan: AudioRenderPlan) -> Chain:
+    """Returns what happens to an excerpt after it was recorded; an empty chain where nothing does."""
+    rng = excerpt.rng(DEGRADED)
+    return draw_chain(rng) if rng.random() < plan.degraded else Chain(steps=())
+
+
+def render_file(folder: str, plan: AudioRenderPlan, excerpt: ScoreExcerpt) -> None:
     """Writes one file, and its notes if they are wanted."""
     path = pathlib.Path(folder) / file_of(excerpt)
-    if midi:  # first: a file counts as finished when its audio is there
+    if plan.midi:  # first: a file counts as finished when its audio is there
         write_midi(excerpt.notes(), path.with_suffix(".mid"))
-    samples = read_sound(RenderedSound(excerpt=excerpt), sample_rate)
-    write_audio(path, Waveform(samples, sample_rate))
+    samples = read_sound(RenderedSound(excerpt=excerpt), plan.sample_rate)
+    samples = degradation_of(excerpt, plan)(samples, plan.sample_rate)
+    write_audio(path, Waveform(samples, plan.sample_rate))
 
 
 def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:

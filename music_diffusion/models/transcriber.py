@@ -186,7 +186,7 @@ class Transcriber:
         samples = check_mono(samples)
         count = max(1, -(-len(samples) // self.model.spectrum.hop))
         parts, done = [], 0
-        for part in self._heard([samples]):
+        for part in self.activations([samples]):
             parts.append(part)
             done += len(part)
             if progress:
@@ -198,7 +198,7 @@ class Transcriber:
 
         Raises UserError for blocks of another shape or NaN.
         """
-        return self._decoded(self._heard(blocks))
+        return self._decoded(self.activations(blocks))
 
     def _decoded(self, parts: Iterable[Activations]) -> Notes:
         decoder = NoteDecoder(self.model.decode, self.model.spectrum.frame_seconds)
@@ -208,8 +208,17 @@ class Transcriber:
         """Does beforehand what would make the first call slower."""
         self.transcribe(np.zeros(1, np.float32))
 
-    def _heard(self, blocks: Iterable[Float[np.ndarray, " n"]]) -> Iterator[Activations]:
-        """The activations chunk by chunk."""
+    def activations(self, blocks: Iterable[Float[np.ndarray, " n"]]) -> Iterator[Activations]:
+        """Yields activations of onsets, frames, velocities, instruments and drums, as they are known.
+
+        Joined, they are those of `transcribe`; memory does not grow with the recording. A part comes
+        when what is around it has been heard: a chunk of frames, and the patches of `presence`, later.
+
+        Args:
+          blocks: mono samples at `sample_rate`, in blocks of any size.
+
+        Raises UserError for blocks of another shape or NaN.
+        """
         weights = None if self.presence is None else PresenceWeights(self.presence)
         waiting: list[dict[str, Any]] = []  # chunks about whose instruments nothing is known yet
         for said in self._chunks(blocks, weights):

@@ -77,6 +77,7 @@ def render_scores(request: ScoresRequest, progress: Progress = unseen) -> None:
     render_audio(AudioRenderPlan(
         scores=request.scores, sample_rate=request.rate, midi=request.midi, workers=request.workers,
         room_responses=request.room_responses or "", room_licences=request.room_licences,
+        tuning=request.tuning, vibrato=request.vibrato, degraded=request.degraded,
         **render_options("render", request, test=request.test)), request.destination, in_steps(progress))
 
 

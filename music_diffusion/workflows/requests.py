@@ -157,6 +157,9 @@ class ScoresRequest(RendersRequest):
     room_responses: str | None = None  # folder of impulse responses, beside rooms that are made
     room_licences: tuple[str, ...] = ()  # of theirs that may be used; (): all
     rate: int = ranged(16000, 1000)  # Hz
+    tuning: float = ranged(0.0, 0, 100)  # cents by which each excerpt may be higher or lower
+    vibrato: float = ranged(0.0, 0, 1)  # share of excerpts whose sustained recorded notes get vibrato
+    degraded: float = ranged(0.0, 0, 1)  # share that is degraded: microphones, noise, compression, codecs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ def test_mel_matrix_is_tensorflows():
     np.testing.assert_allclose(inside, 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec, samples", [
     (CODEC, 320 * 3), (CODEC, 320 * 3 + 1), (CODEC, 100), (SMALL, 50 * 9 - 7), (SMALL, 50 * 4)])
 def test_numpy_and_jax_equal_the_oracle(codec, samples):

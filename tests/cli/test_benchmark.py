@@ -140,6 +140,7 @@ def test_bad_options_are_found_before_the_work(cli, stub, arguments, word):
     assert code == 2 and out == "" and word in err and "Traceback" not in err and not stub
 
 
+@pytest.mark.slow
 def test_in_a_true_process_a_missing_recipe_is_one_line(cli):
     code, out, err = cli("--only", "train_step", "--gin_file", "none.gin", "--json")
     assert code == 2 and err.startswith("error: train_step: none.gin: no such gin file")

@@ -153,6 +153,7 @@ def test_a_terminal_in_another_encoding_gets_escapes():
     assert done.stdout.decode("ascii").strip() == r"caf\xE9 \u65e5"
 
 
+@pytest.mark.slow
 def test_a_failed_picture_costs_no_sound(cli, monkeypatch):
     from matplotlib.figure import Figure
 

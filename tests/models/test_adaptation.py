@@ -96,6 +96,7 @@ def test_learns(adapted):
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
 
+@pytest.mark.slow
 def test_others_are_as_they_were(base, batch, adapted):
     model, params = base
     adapter, _, last, _ = adapted

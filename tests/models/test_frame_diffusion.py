@@ -119,6 +119,7 @@ def test_map_l1_is_the_maps_error_in_nat(params, batch):
     assert float(metrics["map_l1"]) == pytest.approx(want, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_condition_dropout_takes_the_notes_away(params, batch):
     always = dataclasses.replace(MODEL, condition_dropout=1.0)
     never = dataclasses.replace(MODEL, condition_dropout=0.0)

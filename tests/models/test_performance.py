@@ -120,6 +120,7 @@ def test_a_model_without_performances_ignores_the_feature(model):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_feature_shapes_are_enough_to_begin_with(name):
     model = MODELS[name]
@@ -232,6 +233,7 @@ def by_hand(model, params, batch, notes, performance):
     return full + (notes - 1) * (full - no_notes) + (performance - 1) * (full - no_performance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notes, performance", [(1.25, 1.5), (1.0, 2.0)])
 def test_two_weights_are_the_formula(model, notes, performance):
     params, batch = params_of(model), batch_of()

@@ -42,6 +42,7 @@ def true_spectra(samples, frames, first):
     return np.fft.rfft(windows * hann, MODEL.fft)
 
 
+@pytest.mark.slow
 def test_frames_are_compared_with_their_own_time(params):
     audio = music(1.5)
     log, deviation, magnitude, true_deviation = MODEL._compared(

@@ -119,6 +119,7 @@ def test_the_loss_is_l1_on_the_noise_at_the_time_of_the_schedule(params, batch):
     np.testing.assert_allclose(seen["z"], alpha * batch["targets"] + sigma * seen["eps"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_times_are_drawn_as_injected(params, batch):
     seen = []
 
@@ -175,6 +176,7 @@ def test_the_share_of_dropped_conditions_is_condition_dropout(batch):
     assert abs(share - 0.1) < 0.03  # 2000 draws: standard deviation 0.007
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss(params, batch):
     model = dataclasses.replace(MODEL, config=dataclasses.replace(CONFIG, dropout_rate=0.0))
     optimizer = optax.adam(1e-2)
@@ -197,6 +199,7 @@ def test_a_few_steps_lower_the_loss(params, batch):
         np.testing.assert_array_equal(table, params[name]["Embed_0"]["embedding"])
 
 
+@pytest.mark.slow
 def test_guidance_combines_the_two_halves(params, batch):
     z = jnp.asarray(np.random.default_rng(1).standard_normal((B, 8, 4)), jnp.float32)
     logsnr = jnp.full((B,), 1.5)
@@ -251,6 +254,7 @@ def test_progress_reports_every_step(params, batch):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_parts_are_injected_and_context_can_be_absent(batch):
     model = SpectrogramDiffusionModel(codec=CODEC,
         config=dataclasses.replace(CONFIG, context=False), parameterization=V(),

@@ -144,6 +144,7 @@ def gradient(model, params, batch):
     return jax.grad(lambda p: model.loss_fn(p, batch, RNG)[0])(params)
 
 
+@pytest.mark.slow
 def test_each_player_has_its_own_gradient():
     params, batch = params_of(MODEL), {"audio": tones()}
     both = gradient(MODEL, params, batch)

@@ -36,6 +36,7 @@ def test_that_of_a_frame_diffusion_model_is_found_in_its_weights(tmp_path):
     same(stored, params["timbre"])
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(tmp_path):
     params = tiny_params()
     save_safetensors(tmp_path / "unet", params["unet"])

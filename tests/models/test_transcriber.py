@@ -202,6 +202,7 @@ def first_step():
     return descend(spread(), ADAM.init(spread()))
 
 
+@pytest.mark.slow
 def test_every_parameter_learns_and_a_tiny_batch_is_learned():
     params, state, first, at_first, slope = first_step()
     for name, g in traverse_util.flatten_dict(slope).items():
@@ -269,6 +270,25 @@ def test_blocks_of_samples_give_the_same_notes():
         got = transcriber(64).notes(np.split(noise(size), cuts))
         for name in ("start", "end", "pitch", "velocity", "program", "is_drum"):
             np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+
+
+def test_activations_of_a_stream_are_those_of_the_whole_and_come_before_its_end():
+    size, given = 31 * HOP + 7, []
+    whole = heard_at_once(size).activations
+
+    def blocks():
+        for block in np.split(noise(size), 16):
+            given.append(len(block))
+            yield block
+
+    parts, early = [], 0
+    for part in transcriber(4).activations(blocks()):
+        parts.append(part)
+        early += sum(given) < size
+    assert early >= 2
+    for name in ("onset", "frame", "velocity", "drums"):
+        np.testing.assert_allclose(np.concatenate([getattr(p, name) for p in parts]),
+                                   getattr(whole, name), atol=1e-5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

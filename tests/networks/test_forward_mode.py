@@ -35,6 +35,7 @@ def transformer(remat):
     return network, lambda z, time: (z, time, tokens, normal(2, B, 4, F), mask)
 
 
+@pytest.mark.slow
 def test_the_modes_agree_to_second_order():
     check_modes(unet("dots"), twice=True)
 
@@ -46,6 +47,7 @@ def test_the_modes_agree_to_second_order_in_all_networks(make, remat):
     check_modes(make(remat), twice=True)
 
 
+@pytest.mark.slow
 def test_the_modes_agree_with_tokens_masks_and_context():
     check_modes(transformer("none"), twice=False)
 

@@ -52,6 +52,7 @@ def derivatives(f):
         "only the residual": jax.grad(loss)(A, X)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ATTEMPTS)
 def test_all_derivatives_are_those_of_the_plain_product(how):
     got, want = derivatives(ATTEMPTS[how](product)), derivatives(plain)

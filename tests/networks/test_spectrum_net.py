@@ -47,6 +47,7 @@ def test_parameters_are_those_of_the_parts(params):
     assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
+@pytest.mark.slow
 def test_a_frame_depends_on_the_frames_within_the_context(params):
     network, context = SpectrumNet(CONFIG), CONFIG.context_frames
     assert context == 3

@@ -87,6 +87,7 @@ def test_no_clicks_where_chunks_join(inverter, made, audio):
     assert at_joins.max() < 3 * max(elsewhere.max(), 1e-4)
 
 
+@pytest.mark.slow
 def test_silence_and_level(inverter):
     codec = inverter.codec
     assert np.abs(inverter.invert(codec.encode(np.zeros(RATE)))).max() < 1e-4  # -80 dBFS

@@ -69,6 +69,7 @@ def test_a_copy_in_eight_bits_plays_as_the_model_does(generator, notes, tmp_path
     assert 0 < mel.difference < mel.error
 
 
+@pytest.mark.slow
 def test_a_model_with_other_weights_moves(generator, notes, tmp_path):
     other = write_release(tmp_path / "other", jax.tree.map(lambda x: 1.5 * x, tiny_params()))
     found, figures = compared(generator, other, notes)
@@ -77,6 +78,7 @@ def test_a_model_with_other_weights_moves(generator, notes, tmp_path):
     assert found.facts()["same"] is False
 
 
+@pytest.mark.slow
 def test_a_model_does_not_differ_from_itself(generator, notes):
     found, _ = compared(generator, generator, notes)
     assert found.same and all(figure.difference == 0 for figure in found.figures)

@@ -64,8 +64,9 @@ def test_recorded_notes_and_rooms_are_handed_on(asked, source, monkeypatch):
     monkeypatch.setattr(audio_renders, "render_audio", lambda plan, *_: seen.append(plan))
     prepare.render_scores(ScoresRequest(
         scores=source, destination="out", samplers=("notes",), fallback="a.sf2", room_responses="rooms",
-        room_licences=("CC0",)))
+        room_licences=("CC0",), tuning=30.0, vibrato=0.25, degraded=0.5))
     (plan,) = seen
+    assert (plan.tuning, plan.vibrato, plan.degraded) == (30.0, 0.25, 0.5)
     assert (plan.samplers, plan.soundfonts, plan.fallback, plan.room_responses, plan.room_licences) == (
         ("notes",), (), "a.sf2", "rooms", ("CC0",))
     renders = prepare.open_data_set(asked(

@@ -40,7 +40,7 @@ TRIES = 20  # places of a score, of which the first with enough notes is taken, 
 STRETCH_ROOM = 1.3  # excerpts that are played faster must still be filled
 FITTING = 0.9  # share of a part's notes that an instrument should have in its range
 # What random numbers are for; those of conditions come from (seed, split, number) alone.
-NOTES, PAIR, FIT, PLAYER = 1, 2, 3, 4
+NOTES, PAIR, FIT, PLAYER, DEGRADED = 1, 2, 3, 4, 5
 
 
 def added(default: Any = None) -> Any:

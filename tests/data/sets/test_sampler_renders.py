@@ -214,6 +214,28 @@ def test_audio_is_rendered_with_recorded_notes_in_recorded_rooms(of, rooms, samp
         render_audio(dataclasses.replace(plan, room_licences=()), str(tmp_path / "out"))
 
 
+def test_some_excerpts_are_degraded_with_the_same_notes(of, samples, tmp_path):
+    plan = AudioRenderPlan(scores=of(BAND).folder, samplers=(samples,), train_hours=24 / 3600,
+                           validation_hours=0.0, seconds=2.0, room=0.0, midi=True, workers=1)
+    audio = {}
+    for name, share in (("clean", 0.0), ("degraded", 0.6)):
+        render_audio(dataclasses.replace(plan, degraded=share), str(tmp_path / name))
+        with (tmp_path / name / "renders.csv").open() as f:
+            audio[name] = {row["file"]: (row["degraded"], read_audio(tmp_path / name / row["file"]).samples)
+                           for row in csv.DictReader(f)}
+    changed = 0
+    for file, (chain, samples) in audio["degraded"].items():
+        told, clean = audio["clean"][file]
+        assert told == "" and len(clean) == len(samples)
+        assert (chain == "") == np.array_equal(clean, samples)
+        changed += chain != ""
+        notes = [read_midi(str((tmp_path / n / file).with_suffix(".mid"))) for n in audio]
+        np.testing.assert_array_equal(notes[0].start, notes[1].start)
+    assert 2 <= changed <= 10
+    with pytest.raises(UserError, match="other degraded"):
+        render_audio(plan, str(tmp_path / "degraded"))
+
+
 def test_note_rows_are_of_what_is_recorded(samples, tmp_path):
     sampling = NoteSampling(longest=0.3, steady_kept=1.0, silence_kept=0.0)
     plan = NoteRowPlan(soundfont=samples, notes_per_program=2, workers=1, sampling=sampling)
