@@ -24,5 +24,7 @@ def render(request: ScoresRequest, json: bool = False) -> None:
     from music_diffusion.workflows.prepare import render_scores
 
     with terminal.progress_bar(f"rendering {request.destination}") as progress:
-        render_scores(request, progress)
-    terminal.print_made(request.destination, {}, json=json)
+        skipped = render_scores(request, progress)
+    for name, why in skipped[:1]:
+        terminal.say(f"skipped {len(skipped)} excerpts, e.g. {name}: {why}")
+    terminal.print_made(request.destination, {"skipped": skipped} if skipped else {}, json=json)

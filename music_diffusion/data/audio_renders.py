@@ -111,11 +111,14 @@ class AudioRenderPlan:
 
 
 def render_audio(plan: AudioRenderPlan, folder: str,
-                 progress: StepProgress = lambda i, n: None) -> None:
+                 progress: StepProgress = lambda i, n: None) -> list[tuple[str, str]]:
     """Writes what is missing in the folder, and its table.
 
+    Returns the excerpts that could not be rendered, each with the reason.
+
     Raises:
-      UserError: scores or SoundFonts cannot be used; the folder was made by another plan.
+      UserError: scores or SoundFonts cannot be used; the folder was made by another plan; no
+        excerpt could be rendered.
     """
     excerpts = list(plan.renders.excerpts())
     out = pathlib.Path(folder)
@@ -125,12 +128,15 @@ def render_audio(plan: AudioRenderPlan, folder: str,
     missing.sort(key=lambda e: e.recording.soundfont)
     for split in plan.renders.counts():
         (out / split).mkdir(exist_ok=True)
-    run_tasks(functools.partial(render_file, folder, plan), missing,
-              plan.workers, progress)
+    reasons = run_tasks(functools.partial(_rendered, folder, plan), missing, plan.workers, progress)
+    skipped = [(e.name, why) for e, why in zip(missing, reasons, strict=True) if why is not None]
+    if missing and len(skipped) == len(missing):
+        raise UserError("no excerpt can be rendered ({}: {})".format(*skipped[0]))
     with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()
         writer.writerows(row_of(e, plan) for e in _present(out, plan))
+    return skipped
 
 
 def file_of(excerpt: ScoreExcerpt) -> str:
@@ -161,11 +167,20 @@ def degradation_of(excerpt: ScoreExcerpt, plan: AudioRenderPlan) -> Chain:
 def render_file(folder: str, plan: AudioRenderPlan, excerpt: ScoreExcerpt) -> None:
     """Writes one file, and its notes if they are wanted."""
     path = pathlib.Path(folder) / file_of(excerpt)
-    if plan.midi:  # first: a file counts as finished when its audio is there
-        write_midi(excerpt.notes(), path.with_suffix(".mid"))
     samples = read_sound(RenderedSound(excerpt=excerpt), plan.sample_rate)
     samples = degradation_of(excerpt, plan)(samples, plan.sample_rate)
+    if plan.midi:  # first: a file counts as finished when its audio is there
+        write_midi(excerpt.notes(), path.with_suffix(".mid"))
     write_audio(path, Waveform(samples, plan.sample_rate))
+
+
+def _rendered(folder: str, plan: AudioRenderPlan, excerpt: ScoreExcerpt) -> str | None:
+    """Writes one file; returns why it cannot be made, if so."""
+    try:
+        render_file(folder, plan, excerpt)
+    except UserError as e:
+        return str(e)
+    return None
 
 
 def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
@@ -177,8 +192,8 @@ def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
             its = json.loads(note.read_text())
         except ValueError:
             its = {}
-        for name, value in identity.items():
-            if its.get(name) != value:
+        for name in sorted({*identity, *its}):
+            if its.get(name) != identity.get(name):
                 raise UserError(f"{out}: its files were rendered with other {name}; "
                                 "choose another folder, or delete this one")
         return

@@ -66,15 +66,17 @@ def contents(manifest: dict) -> str:
     return ", ".join(parts) + (f"; skipped {len(skipped)} (see manifest.json)" if skipped else "")
 
 
-def render_scores(request: ScoresRequest, progress: Progress = unseen) -> None:
+def render_scores(request: ScoresRequest, progress: Progress = unseen) -> list[tuple[str, str]]:
     """Renders excerpts of scores as audio files, in rooms and at levels that are drawn.
+
+    Returns the excerpts that could not be rendered, each with the reason.
 
     Raises UserError: no scores, no SoundFont or one that cannot be read, or a folder of other renders.
     """
     from music_diffusion.data.audio_renders import AudioRenderPlan, render_audio
 
     check_source(request.scores)
-    render_audio(AudioRenderPlan(
+    return render_audio(AudioRenderPlan(
         scores=request.scores, sample_rate=request.rate, midi=request.midi, workers=request.workers,
         room_responses=request.room_responses or "", room_licences=request.room_licences,
         tuning=request.tuning, vibrato=request.vibrato, degraded=request.degraded,

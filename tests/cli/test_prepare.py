@@ -30,7 +30,7 @@ def seen(monkeypatch):
         return workflow
 
     for name, result in (("prepare_data_set", MANIFEST), ("prepare_audio", MANIFEST),
-                         ("prepare_references", {"train": 1, "test": 2}), ("render_scores", None)):
+                         ("prepare_references", {"train": 1, "test": 2}), ("render_scores", [])):
         monkeypatch.setattr(prepare, name, answer(result))
     monkeypatch.setattr(doctor, "examine_source", answer(None))
     return seen
@@ -100,13 +100,23 @@ def test_render_hands_on_every_option(program, seen, tmp_path, monkeypatch):
     code, out, _ = program("render", "in", "out", "--soundfont", "a.sf2", "--hours", "5", "--rate", "44100",
                            "--sampler", "x@0-7", "--sampler", "y", "--sampler_fallback", "b.sf2",
                            "--room_responses", "rooms", "--room-licence", "CC0", "--room_licence", "A B",
-                           "--test", "--solo", "0.3", "--midi", "--workers", "3", "--seed", "4")
+                           "--test", "--solo", "0.3", "--midi", "--workers", "3", "--seed", "4",
+                           "--tuning", "30", "--vibrato", "0.2", "--degraded", "0.4")
     assert (code, out) == (0, f"{tmp_path / 'out'}: done\n")
     assert json.loads(program("render", "in", "out", "--json")[1]) == {"folder": str(tmp_path / "out")}
     assert seen == [ScoresRequest(
         scores="in", destination="out", soundfonts=("a.sf2",), hours=5.0, rate=44100, test=True, solo=0.3,
         samplers=("x@0-7", "y"), fallback="b.sf2", room_responses="rooms", room_licences=("CC0", "A B"),
-        midi=True, workers=3, seed=4), ScoresRequest(scores="in", destination="out")]
+        midi=True, workers=3, seed=4, tuning=30.0, vibrato=0.2, degraded=0.4),
+        ScoresRequest(scores="in", destination="out")]
+
+
+def test_excerpts_that_render_skips_are_told(program, monkeypatch):
+    monkeypatch.setattr(prepare, "render_scores", lambda *_: [("train/00001", "no bell"), ("b", "c")])
+    code, _, err = program("render", "in", "out")
+    assert code == 0 and "skipped 2 excerpts, e.g. train/00001: no bell" in err
+    told = json.loads(program("render", "in", "out", "--json")[1])["skipped"]
+    assert told == [["train/00001", "no bell"], ["b", "c"]]
 
 
 def test_sets_are_listed(program):

@@ -242,7 +242,7 @@ def test_a_share_plays_alone_and_the_table_says_so(folder_of):
                                augmentation=Augmentation(subset=0.0))
     rows = []
     for excerpt in excerpts(plan, "validation", 400):
-        rows.append(row_of(excerpt))
+        rows.append(row_of(excerpt, plan))
         assert (len(split_parts(excerpt.notes())) == 1) == excerpt.solo
     assert {(r["solo"], r["source"]) for r in rows} == {("1", ""), ("0", "band")}
     assert np.mean([r["solo"] == "1" for r in rows]) == pytest.approx(0.3, abs=0.09)  # ± 0.023
@@ -251,7 +251,7 @@ def test_a_share_plays_alone_and_the_table_says_so(folder_of):
 def test_without_solos_all_parts_play(folder_of):
     plan = folder_of(Notes.concatenate(BAND))
     for excerpt in excerpts(plan, "validation", 20):
-        assert not excerpt.solo and row_of(excerpt)["solo"] == "0"
+        assert not excerpt.solo and row_of(excerpt, plan)["solo"] == "0"
         assert len(split_parts(excerpt.notes())) >= 4
 
 
@@ -279,7 +279,7 @@ def test_notes_lie_beside_the_audio_to_a_tick(folder_of, tmp_path):
     for split in ("train", "validation"):
         of_split = [r for r in rows if r["split"] == split]
         for row, excerpt in zip(of_split, excerpts(plan, split, len(of_split)), strict=True):
-            assert row_of(excerpt) == row
+            assert row_of(excerpt, plan) == row
             got, want = read_midi((out / row["file"]).with_suffix(".mid")), excerpt.notes()
             assert len(got) == len(want)
             got, want = (n[np.lexsort((n.start, n.pitch, n.program, n.is_drum))] for n in (got, want))
@@ -296,7 +296,7 @@ def test_notes_are_there_before_the_audio_that_tells_that_a_file_is_finished(
         len(read_midi(path.with_suffix(".mid"))) > 0))
     (tmp_path / "train").mkdir()
     excerpt, = excerpts(plan, "train", 1)
-    audio_renders.render_file(str(tmp_path), plan.sample_rate, True, excerpt)
+    audio_renders.render_file(str(tmp_path), dataclasses.replace(plan, midi=True), excerpt)
     assert notes_there == [True]
 
 

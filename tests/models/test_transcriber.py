@@ -277,7 +277,7 @@ def test_activations_of_a_stream_are_those_of_the_whole_and_come_before_its_end(
     whole = heard_at_once(size).activations
 
     def blocks():
-        for block in np.split(noise(size), 16):
+        for block in np.array_split(noise(size), 16):
             given.append(len(block))
             yield block
 

@@ -214,6 +214,22 @@ def test_audio_is_rendered_with_recorded_notes_in_recorded_rooms(of, rooms, samp
         render_audio(dataclasses.replace(plan, room_licences=()), str(tmp_path / "out"))
 
 
+def test_what_nothing_plays_is_skipped_with_the_reason_and_the_rest_is_rendered(samples, tmp_path):
+    bell = Notes.concatenate([part(0, 64), part(0, 56, gap=0.2, drum=True)])
+    folder = scores.build(tmp_path / "scores", [("a.mid", "a", "train", part(0, 64)),
+                                                ("b.mid", "a", "train", bell)])
+    plan = AudioRenderPlan(scores=folder, samplers=(samples,), train_hours=24 / 3600, validation_hours=0.0,
+                           seconds=2.0, room=0.0, midi=True, workers=1, solo=0.0)
+    skipped = render_audio(plan, str(tmp_path / "out"))
+    with (tmp_path / "out" / "renders.csv").open() as f:
+        made = [row["file"] for row in csv.DictReader(f)]
+    assert made and skipped and len(made) + len(skipped) == 12
+    assert not {f"{name}.flac" for name, _ in skipped} & set(made)
+    assert all("key 56" in why for _, why in skipped), skipped[0]
+    assert sorted(p.stem for p in (tmp_path / "out" / "train").glob("*.mid")) == sorted(
+        m[6:-5] for m in made)
+
+
 def test_some_excerpts_are_degraded_with_the_same_notes(of, samples, tmp_path):
     plan = AudioRenderPlan(scores=of(BAND).folder, samplers=(samples,), train_hours=24 / 3600,
                            validation_hours=0.0, seconds=2.0, room=0.0, midi=True, workers=1)
