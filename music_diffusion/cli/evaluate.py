@@ -11,7 +11,7 @@ from music_diffusion.cli import terminal
 from music_diffusion.cli.options import command, option
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.workflows.requests import NO_MODEL, SeamsRequest
+from music_diffusion.workflows.requests import NO_MODEL, EarsRequest, SeamsRequest
 
 if TYPE_CHECKING:
     from music_diffusion.evaluation.table import FilledTable
@@ -41,15 +41,24 @@ NOT_CHANCE = 0.05  # a smaller p is a seam
          bindings=option("What the recipe leaves open; repeatable.", "--binding", metavar="NAME=VALUE"),
          seams=option("Instead: does one hear where segments meet? --model renders the notes with "
                       "overlaps and without; -o takes seams.json."),
+         check_ears=option("Instead: do the embeddings put recordings, copies and others in the order of "
+                           "an ear? With --reference, --groups, --notes and --soundfont; -o takes "
+                           "ears.json.", "--check-ears", "--check_ears"),
+         soundfont=option("With --check-ears: plays the --notes.", metavar="FONT"),
          performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
          splits=None, examples=None)
 def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
              gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
-             json: bool = False) -> None:
+             check_ears: bool = False, soundfont: str | None = None, json: bool = False) -> None:
     """Compare what a model made with recordings and notes, in a report to look at and listen to."""
     if seams:
         _seams(plan.keywords, output, json)
         return
+    if check_ears:
+        _ears(plan.keywords, soundfont, output, json)
+        return
+    if soundfont is not None:
+        raise UserError("--soundfont goes with --check-ears")
     if output is None:
         raise UserError("--output is missing: give a folder for the report")
     if gin_file is not None:
@@ -108,6 +117,36 @@ def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
         terminal.print_json(facts)
     else:
         print(seams_table(facts))
+
+
+def _ears(given: dict[str, Any], soundfont: str | None, output: str | None, json: bool) -> None:
+    if given["reference"] is None:
+        raise UserError("--reference is missing: give the folder of recordings")
+    from music_diffusion.workflows.check_ears import check_ears
+
+    names = {f.name for f in dataclasses.fields(EarsRequest)} - {"soundfont"}
+    request = EarsRequest(soundfont=soundfont, **{
+        k: v for k, v in given.items() if k in names and v is not None})
+    facts = check_ears(request, output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(facts)
+    else:
+        print(ears_table(facts))
+
+
+def ears_table(facts: dict[str, Any]) -> str:
+    """Returns what `workflows.check_ears` found, for people, in Markdown."""
+    embeddings = facts["embeddings"]
+    orders = list(dict.fromkeys(order for e in embeddings.values() for order in e["by_order"]))
+    lines = [f"# Order of an ear: {facts['recordings']} recordings", "",
+             f"| nearer < farther | {' | '.join(embeddings)} |", "| --- " * (1 + len(embeddings)) + "|"]
+    for order in orders:
+        cells = ("{:.2f} of {}".format(*e["by_order"][order]) for e in embeddings.values())
+        lines.append(f"| {order} | {' | '.join(cells)} |")
+    total = (f"**{e['share']:.3f}**" + ("" if e["low"] is None else f" ({e['low']:.2f} … {e['high']:.2f})")
+             + f" of {e['triples']}" for e in embeddings.values())
+    lines.append(f"| all | {' | '.join(total)} |")
+    return "\n".join(lines)
 
 
 def seams_table(facts: dict[str, Any]) -> str:

@@ -241,6 +241,20 @@ class SeamsRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class EarsRequest(Request):
+    """See `workflows.check_ears.check_ears`."""
+
+    reference: str  # folder of recordings
+    notes: str | None = None  # folder of their MIDI files, which the SoundFont plays
+    soundfont: str | None = None  # .sf2, .sf3 or recorded notes; None: nothing plays the notes
+    groups: str | None = None  # CSV with a column `file` and `group_column`: who or what plays
+    group_column: str = "group"
+    embeddings: tuple[str, ...] = ("tagger",)  # names for `workflows.embedders.load_embedder`
+    max_minutes: float = 2.0  # of the start of every recording
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReconstructRequest(Request):
     """See `workflows.listen.reconstruct`."""
 

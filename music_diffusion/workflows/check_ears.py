@@ -1,0 +1,170 @@
+"""Asks embeddings for the order of sounds whose order is known; see `evaluation.ears`."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import soxr
+
+from music_diffusion.data.degradations import Codec, Level, Noise
+from music_diffusion.data.rooms import Room
+from music_diffusion.errors import UserError
+from music_diffusion.evaluation import ears
+from music_diffusion.evaluation.embeddings import Embedder
+from music_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from music_diffusion.evaluation.pairing import AUDIO, NOTES, GroupTable, find_files
+from music_diffusion.evaluation.sounds import SILENCE, read_start
+from music_diffusion.notes.midi import read_midi
+from music_diffusion.workflows.embedders import load_embedder
+from music_diffusion.workflows.monitor import SILENT, Monitor
+from music_diffusion.workflows.requests import EarsRequest
+
+EARS_FILE = "ears.json"
+RATE = 16000  # Hz, at which copies are made
+LEAST_SECONDS = 8.0  # of a recording: a half must have some windows of every embedding
+MOST_OTHERS = 4  # recordings of other groups, and of its own, that each is compared with
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Recording:
+    """A recording in halves, at `RATE`."""
+
+    path: str
+    group: str | None
+    half: np.ndarray  # [S] what is compared
+    other: np.ndarray  # [S] the half that copies are made of
+    played: np.ndarray | None  # the notes of that half by a synthesizer
+
+
+def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor = SILENT
+               ) -> dict[str, Any]:
+    """Measures how often embeddings put sounds in the order of an ear.
+
+    Args:
+      request: recordings, their notes and groups, and the embeddings.
+      output: folder that gets ears.json; None: none.
+      monitor: gets the progress, and what is left out.
+
+    Returns for each embedding the fields of `ears.EarScores`.
+
+    Raises UserError: no recordings of `LEAST_SECONDS`, no such embedding, notes that do not fit.
+    """
+    if (request.soundfont is None) != (request.notes is None):
+        raise UserError("--soundfont and --notes go together: what the synthesizer plays are the notes of "
+                        "the recordings")
+    embedders = [load_embedder(name) for name in request.embeddings]
+    recordings = list(_read(request, monitor))
+    if not recordings:
+        raise UserError(f"{request.reference}: no recording of {LEAST_SECONDS:g} s or more")
+    if request.groups is None:
+        monitor.say("without --groups no recording is compared with those of others")
+    facts: dict[str, Any] = {"recordings": len(recordings), "embeddings": {}}
+    with monitor.bar("listening") as progress:
+        for number, embedder in enumerate(embedders):
+            heard = [_hear(embedder, recording, request.seed) for recording in recordings]
+            rows = [_distances(i, recordings, heard) for i in range(len(recordings))]
+            scores = ears.ear_scores(rows, request.seed)
+            facts["embeddings"][embedder.name] = {
+                k: v if not isinstance(v, float) or np.isfinite(v) else None
+                for k, v in dataclasses.asdict(scores).items()}
+            progress((number + 1) / len(embedders))
+    if output is not None:
+        folder = pathlib.Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / EARS_FILE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    return facts
+
+
+def _read(request: EarsRequest, monitor: Monitor) -> Iterator[Recording]:
+    files, _ = find_files(request.reference, AUDIO, "audio")
+    notes = {} if request.notes is None else find_files(request.notes, NOTES, "MIDI")[0]
+    table = None if request.groups is None else GroupTable(request.groups, request.group_column)
+    for name, path in files.items():
+        wave, facts = read_start(path, 60 * request.max_minutes)
+        samples = soxr.resample(wave.samples, wave.sample_rate, RATE, quality="HQ").astype(np.float32)
+        middle = len(samples) // 2
+        if facts.seconds < LEAST_SECONDS or np.abs(samples[:middle]).max() < SILENCE or (
+                np.abs(samples[middle:]).max() < SILENCE):
+            monitor.say(f"left out: {path}: is shorter than {LEAST_SECONDS:g} s or silent")
+            continue
+        played = None
+        if request.soundfont is not None and name in notes:
+            played = _played(request.soundfont, notes[name], middle / RATE, len(samples) - middle)
+        elif request.soundfont is not None:
+            monitor.say(f"{path}: no MIDI file of its name; not compared with the SoundFont")
+        yield Recording(path=path, group=None if table is None else table.of(path), half=samples[:middle],
+                        other=samples[middle:], played=_as_loud(played, samples[middle:]))
+
+
+def _played(soundfont: str, path: str, start: float, size: int) -> np.ndarray:
+    """Returns the notes of the second half by a SoundFont."""
+    from music_diffusion.data.renderers import open_renderer
+
+    seconds = size / RATE
+    notes = read_midi(path).between(start, start + seconds).shift(-start)
+    clipped = dataclasses.replace(notes, start=np.maximum(notes.start, 0.0))
+    return open_renderer(soundfont, RATE)(clipped, seconds).samples
+
+
+def _as_loud(samples: np.ndarray | None, like: np.ndarray) -> np.ndarray | None:
+    """Brings samples to the power of others; None where there is none or silence."""
+    if samples is None or not np.abs(samples).max(initial=0.0) > SILENCE:
+        return None
+    return (samples * np.sqrt(np.square(like).mean() / np.square(samples).mean())).astype(np.float32)
+
+
+def copies(samples: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Returns copies of samples [S] at `RATE`, some that an ear hardly hears and some damaged."""
+    def noisy(decibel: float) -> np.ndarray:
+        return Noise(kind="white", snr_db=decibel, seed=seed)(samples, RATE)
+
+    def low(hertz: float) -> np.ndarray:
+        filter_ = scipy.signal.butter(8, hertz, fs=RATE, output="sos")
+        return scipy.signal.sosfiltfilt(filter_, samples).astype(np.float32)
+
+    return {
+        ears.SAME: samples, ears.CODEC: Codec(kind="mp3", quality=0.5)(samples, RATE),
+        ears.LEVEL: Level(db=-6.0)(samples, RATE),
+        ears.ROOM: Room(rt60=0.8, wet_db=-6.0, seed=seed)(samples, RATE),
+        ears.NOISE_40: noisy(40), ears.NOISE_20: noisy(20), ears.NOISE_0: noisy(0),
+        ears.LOW_6K: low(6000), ears.LOW_2K: low(2000), ears.LOW_1K: low(1000)}
+
+
+def _hear(embedder: Embedder, recording: Recording, seed: int) -> dict[str, Gaussian]:
+    """Returns what an embedding makes of a recording's half ("") and of its other half's copies."""
+    sounds = {"": recording.half} | copies(recording.other, seed)
+    if recording.played is not None:
+        sounds[ears.SYNTHESIZER] = recording.played
+    return {name: fit_gaussian(_embedded(embedder, samples), recording.path)
+            for name, samples in sounds.items()}
+
+
+def _embedded(embedder: Embedder, samples: np.ndarray) -> np.ndarray:
+    if embedder.sample_rate != RATE:
+        samples = soxr.resample(samples, RATE, embedder.sample_rate, quality="HQ")
+    return embedder(samples)
+
+
+def _distances(number: int, recordings: list[Recording], heard: list[Mapping[str, Gaussian]]
+               ) -> dict[str, list[float]]:
+    """Returns the distances of a recording's half to its copies and to other recordings."""
+    own = heard[number]
+    found: dict[str, list[float]] = collections.defaultdict(list)
+    for name, sound in own.items():
+        if name:
+            found[name].append(frechet_distance(own[""], sound))
+    group = recordings[number].group
+    for kind, alike in ((ears.FRIEND, True), (ears.OTHERS, False)):
+        others = [i for i, r in enumerate(recordings)
+                  if i != number and None not in (group, r.group) and (r.group == group) == alike]
+        # Evenly over all of them, whatever their order.
+        for i in np.linspace(0, len(others) - 1, min(MOST_OTHERS, len(others))).astype(int):
+            found[kind].append(frechet_distance(own[""], heard[others[i]][ears.SAME]))
+    return found
