@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,8 +152,8 @@ def _embedded(embedder: Embedder, samples: np.ndarray) -> np.ndarray:
     return embedder(samples)
 
 
-def _distances(number: int, recordings: list[Recording], heard: list[Mapping[str, Gaussian]]
-               ) -> dict[str, list[float]]:
+def _distances(number: int, recordings: Sequence[Recording],
+               heard: Sequence[Mapping[str, Gaussian]]) -> dict[str, list[float]]:
     """Returns the distances of a recording's half to its copies and to other recordings."""
     own = heard[number]
     found: dict[str, list[float]] = collections.defaultdict(list)
