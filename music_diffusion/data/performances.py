@@ -74,7 +74,7 @@ def add_performances(folder: str | os.PathLike, path: str | os.PathLike, rows: R
     return Performances(performances=listed, default=default or first)
 
 
-def read_told(path: str | os.PathLike) -> dict[str, dict[str, str]]:
+def read_descriptions(path: str | os.PathLike) -> dict[str, dict[str, str]]:
     """Reads a CSV table about performances, by the column `name`. Raises UserError where it has none."""
     rows = list(read_table(path, advice="give a CSV file"))
     if not rows or not all(row.get("name") for row in rows):

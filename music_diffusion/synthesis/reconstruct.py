@@ -153,7 +153,7 @@ def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str,
                 sketches = SketchPair(codec, None if mono else reader.signs)
             blocks = (block[:, None] for block in reader.mono_blocks()) if mono else reader.blocks()
             if progress is not None:
-                blocks = told(blocks, reader.samples, progress)
+                blocks = with_progress(blocks, reader.samples, progress)
             blocks = resampled(blocks, reader.sample_rate, codec.sample_rate)
             with AudioWriter(output, codec.sample_rate, channels) as writer:
                 for given, made in reconstruct_blocks(inverter, blocks, channels):
@@ -179,8 +179,8 @@ def reconstruct_file(inverter: Inverter, source: str | os.PathLike, output: str,
         peak=round(peak, 5), **dataclasses.asdict(speed.rounded()))
 
 
-def told(blocks: Iterable[np.ndarray], samples: int, progress: Progress) -> Iterator[np.ndarray]:
-    """The same blocks; reports the share of all samples that is read."""
+def with_progress(blocks: Iterable[np.ndarray], samples: int, progress: Progress) -> Iterator[np.ndarray]:
+    """Yields the same blocks; reports the share of all samples that is read."""
     read = 0
     for block in blocks:
         yield block

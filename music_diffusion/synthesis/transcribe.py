@@ -19,7 +19,7 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_rendering
-from music_diffusion.synthesis.reconstruct import resampled, told
+from music_diffusion.synthesis.reconstruct import resampled, with_progress
 from music_diffusion.synthesis.synthesizer import Progress
 
 
@@ -72,7 +72,7 @@ def transcribe_file(transcriber: Transcriber, source: str, output: str, *, plot:
         with AudioReader(source) as reader:
             mono = reader.mono_blocks()
             if progress is not None:
-                mono = told(mono, reader.samples, progress)
+                mono = with_progress(mono, reader.samples, progress)
             stream = resampled((block[:, None] for block in mono), reader.sample_rate, rate)
             while True:
                 with watch.paused():  # files are not part of listening

@@ -126,10 +126,10 @@ def list_performances(request: PerformanceListRequest) -> Performances:
     Returns the list. Raises UserError: records without performances, a bad table, or a default that
     is not in the list.
     """
-    from music_diffusion.data.performances import add_performances, read_told
+    from music_diffusion.data.performances import add_performances, read_descriptions
 
     check_source(request.data)
-    table = None if request.table is None else read_told(request.table)
+    table = None if request.table is None else read_descriptions(request.table)
     listed = add_performances(request.data, request.output, table, request.default)
     write_performances(request.output, listed)
     return listed

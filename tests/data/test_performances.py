@@ -12,7 +12,7 @@ from music_diffusion.conditions.performance_numbers import PerformanceNumbers
 from music_diffusion.conditions.performances import write_performances
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
-from music_diffusion.data.performances import add_performances, performances_of, read_told
+from music_diffusion.data.performances import add_performances, performances_of, read_descriptions
 from music_diffusion.data.pipeline import RecordSource
 from music_diffusion.data.shards import ShardMember, ShardPlan, write_shards
 from music_diffusion.errors import UserError
@@ -115,4 +115,4 @@ def test_bad_input(tmp_path):
     (tmp_path / "t.csv").write_text("nam\nx\n")
     for path, message in ((tmp_path / "t.csv", "column `name`"), (tmp_path / "none.csv", "cannot be read")):
         with pytest.raises(UserError, match=message):
-            read_told(path)
+            read_descriptions(path)
