@@ -149,8 +149,8 @@ ZOO = {
     "inverter": ZooMember(
         recipe="inverter_small.gin", data=functools.partial(audio_folder, rate=8000), predicts="wav",
         bindings=(*STEPS, *AUDIO_CODEC, *WARM, "generator/warmup_cosine.peak = 3e-5", *SHORT_LOSS,
-                  "DISCRIMINATORS = None", "SAMPLES = 4000", "AudioSource.eval_batch_count = 2", "SEANetConfig.channels = 16",
-                  "SEANetConfig.strides = (5, 4, 4, 2)")),
+                  "DISCRIMINATORS = None", "SAMPLES = 4000", "AudioSource.eval_batch_count = 2",
+                  "SEANetConfig.channels = 16", "SEANetConfig.strides = (5, 4, 4, 2)")),
     "phase_vocoder": ZooMember(
         recipe="inverter.gin", data=functools.partial(audio_folder, rate=8000), predicts="wav",
         bindings=(*STEPS, *AUDIO_CODEC, *WARM, *TINY_TRUNK, "SAMPLES = 4000", "BATCH_SIZE = 8",
