@@ -29,7 +29,7 @@ NOT_CHANCE = 0.05  # a smaller p is a seam
          steps=option("Sampling steps of --model."),
          groups=option("Table of files and their groups, for Group-FAD.", metavar="CSV"),
          group_column=option("Its column of groups."),
-         embeddings=option("tagger (default), vggish:FILE, vggish_hub or trill; repeatable.",
+         embeddings=option("tagger (default), mfcc, vggish:FILE, vggish_hub or trill; repeatable.",
                            "--embedding"),
          transcriber=option("Name or folder of a trained transcriber, or none."),
          inverter=option("As for reconstruct. The recordings also go through it, as a ceiling."),
@@ -42,7 +42,7 @@ NOT_CHANCE = 0.05  # a smaller p is a seam
          seams=option("Instead: does one hear where segments meet? --model renders the notes with "
                       "overlaps and without; -o takes seams.json."),
          check_ears=option("Instead: do the embeddings put recordings, copies and others in the order of "
-                           "an ear? With --reference, --groups, --notes and --soundfont; -o takes "
+                           "an ear? --reference; better with --groups, --notes, --soundfont; -o takes "
                            "ears.json.", "--check-ears", "--check_ears"),
          soundfont=option("With --check-ears: plays the --notes.", metavar="FONT"),
          performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
@@ -85,6 +85,8 @@ def _show(report: dict[str, Any], output: str) -> None:
 
     for warning in report["warnings"]:
         terminal.say(f"warning: {warning}")
+    for problem in report["problems"]:
+        terminal.say("{file}: {what}; {advice}".format(**problem))
     for figure in report["figures"]:
         if figure["value"] is not None:
             interval = ("" if figure["low"] is None else
@@ -145,7 +147,8 @@ def ears_table(facts: dict[str, Any]) -> str:
         lines.append(f"| {order} | {' | '.join(cells)} |")
     total = (f"**{e['share']:.3f}**" + ("" if e["low"] is None else f" ({e['low']:.2f} … {e['high']:.2f})")
              + f" of {e['triples']}" for e in embeddings.values())
-    lines.append(f"| all | {' | '.join(total)} |")
+    lines += [f"| all | {' | '.join(total)} |", "",
+              "1 is an ear, 0.5 is chance; distances from one half of a recording (docs/evaluation.md)."]
     return "\n".join(lines)
 
 

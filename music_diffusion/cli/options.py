@@ -73,7 +73,7 @@ SHARED = {
                       metavar="NAME=VALUE"),
     # `RenderSettings`.
     "steps": Text(help="Sampling steps.", limits=(1, math.inf)),
-    "guidance": option("Guidance weight; 1 is none."),
+    "guidance": option("Guidance weight, 1 for none; the model's own if left out."),
     "solver": Text(help="ddim, ddpm or dpm++2m.", type=str | None, convert=named_solver),
     "seed": option("Another seed is another take."),
     "performance": option(
@@ -81,7 +81,7 @@ SHARED = {
         "NAME:0.7+NAME:0.3, for each instrument violin=NAME,rest=NAME, or none.", metavar="TEXT"),
     "performance_guidance": option("Guidance weight of the performance; 1 is none."),
     "joining": option("How segments become a piece: overlap, or context where a model reads it."),
-    "overlap": option("That neighbouring segments share, for overlap; rounded to what the model can do.",
+    "overlap": option("Seconds that overlapping segments share, rounded to what the model can do.",
                       metavar="SECONDS"),
     "segment": option("Length of a segment, where the model leaves it open.", metavar="SECONDS"),
     # What is rendered by SoundFonts.

@@ -62,3 +62,8 @@ def check_scale(q: np.ndarray, scale: np.ndarray) -> None:
     shapes = {(*(1,) * (q.ndim - 1), *q.shape[-1:]), (*q.shape[:-1], 1)}
     if q.dtype != np.int8 or scale.dtype != np.float32 or scale.shape not in shapes:
         raise ValueError(f"{q.dtype} {list(q.shape)} with a scale of {scale.dtype} {list(scale.shape)}")
+    # Also such that the products are finite.
+    if not ((scale >= 0) & (scale <= np.finfo(np.float32).max / MOST)).all():
+        raise ValueError("a scale is negative, infinite or NaN")
+    if (q < -MOST).any():
+        raise ValueError(f"a value below {-MOST}")

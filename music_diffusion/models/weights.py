@@ -67,7 +67,10 @@ def save_safetensors(
         metadata["parts"] = str(len(parts))
     # The first, which names the others, comes last.
     for number in range(len(parts), 0, -1):
-        write_bytes(_part(path, number), save(parts[number - 1], metadata=metadata))
+        arrays = parts[number - 1]
+        if dtype == "int8":  # how many there are, so that one that is lost is missed
+            metadata["scales"] = str(sum(name.endswith(compact.SCALE) for name in arrays))
+        write_bytes(_part(path, number), save(arrays, metadata=metadata))
 
 
 def _stored(name: str, array: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
@@ -136,19 +139,25 @@ def load_safetensors(path: str | os.PathLike, dtype: str | None = "float32") -> 
         for name, array in _arrays(file):
             floats = dtype is not None and np.issubdtype(array.dtype, np.floating)
             flat[name] = array.astype(dtype, copy=False) if floats else array
+    folders = {name.rsplit("/", depth)[0] for name in flat for depth in range(1, name.count("/") + 1)}
+    if both := folders & set(flat):
+        raise UserError(f"{path}: damaged ({min(both)} is an array and has arrays below it)")
     return unflatten_dict(flat, sep="/")
 
 
 def _arrays(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the arrays of one file by name, those in 8 bits as float32."""
     with _opened(path) as file:
-        storage = (file.metadata() or {}).get("storage")
+        metadata = file.metadata() or {}
+        storage = metadata.get("storage")
         if storage not in (None, compact.STORAGE):
             raise UserError(f"{path}: is stored as {storage!r}, which this version cannot read; "
                             "update music-diffusion")
         names = list(file.keys())
         scales = {name for name in names if storage and name.endswith(compact.SCALE)}
         lonely = {name.removesuffix(compact.SCALE) for name in scales} - set(names)
+        if storage and metadata.get("scales") != str(len(scales)):
+            raise UserError(f"{path}: damaged ({len(scales)} of {metadata.get('scales')} scales are there)")
         if lonely:
             raise UserError(f"{path}: damaged ({min(lonely)} is missing, and its scale is there)")
         for name in names:
@@ -162,6 +171,8 @@ def _arrays(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
                 except ValueError as error:
                     raise UserError(f"{path}: damaged ({name}: {error})") from error
                 array = compact.from_int8(array, scale)
+            elif np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                raise UserError(f"{path}: damaged ({name} has values that are not finite)")
             yield name, array
 
 

@@ -6,10 +6,11 @@ of the model, so that later changes of defaults do not change the model.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from music_diffusion import gin_setup
@@ -21,6 +22,7 @@ from music_diffusion.conditions.performances import (
 )
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Model
+from music_diffusion.paths import shown
 from music_diffusion.types import Params
 
 # Parameters that name the file by which performances are numbered.
@@ -164,12 +166,36 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
     # Before anything is written.
     model, params, step, text, training_config = _trained(model_dir, step, bindings)
     named = _named(model, params, model_dir, training_config, performances)
+    with model_folder(out_dir) as out:
+        save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})
+        (out / CONFIG).write_text(text)
+        if named is not None:
+            write_performances(out / FILE, named)
+
+
+@contextlib.contextmanager
+def model_folder(out_dir: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields the folder to write a released model into; what it held of another model is gone afterwards.
+
+    Raises UserError: it holds other things than a model, which are left alone.
+    """
+    from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
+
     out = pathlib.Path(out_dir)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{shown(out)}: is a file; give a folder for the model")
+    before = {path for path in out.iterdir() if not path.name.startswith(".")} if out.exists() else set()
+    if before and not (out / WEIGHTS in before and out / CONFIG in before):
+        raise UserError(f"{shown(out)}: holds other files than a model's; give a new or empty folder")
+    stale = {path for path in before if path.match("weights.*.safetensors")}
+    names = out / FILE
+    was = names.stat().st_mtime_ns if names in before else None
     out.mkdir(parents=True, exist_ok=True)
-    save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})
-    (out / CONFIG).write_text(text)
-    if named is not None:
-        write_performances(out / FILE, named)
+    yield out
+    for path in stale - set(weight_files(out / WEIGHTS)):
+        path.unlink()
+    if was is not None and names.stat().st_mtime_ns == was:
+        names.unlink()
 
 
 def _named(model: Model, params: Params, model_dir: str, training_config: str,

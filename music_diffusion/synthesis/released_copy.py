@@ -20,13 +20,13 @@ from music_diffusion.models.weights import (
     weight_files,
 )
 from music_diffusion.synthesis.hub import available, find, load_trained
-from music_diffusion.synthesis.release import rebound_config
+from music_diffusion.synthesis.release import model_folder, rebound_config
 from music_diffusion.tables import read_text
 from music_diffusion.training.runs import is_run
 from music_diffusion.types import Params
 
 CARD = "README.md"
-SECTION = re.compile(r"\n*^## Storage\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)  # of a card
+NOTE = re.compile(r"^> These weights are a copy:.*\n(?:>.*\n)*\n?", re.MULTILINE)  # of a card
 WORDS = {"int8": "large matrices in 8 bits with a float32 scale per row, the rest in float16"}
 
 
@@ -62,21 +62,23 @@ def release_copy(name_or_path: str | os.PathLike, out_dir: str | os.PathLike, *,
         config = rebound_config(config, bindings)
     if model.performances is not None:
         read_performances(folder / FILE).check(params, folder / FILE)
-    out.mkdir(parents=True, exist_ok=True)
-    save_safetensors(out / WEIGHTS, params, dtype=dtype, facts=read_facts(folder / WEIGHTS))
-    write_text(out / CONFIG, config)
-    for name in (FILE,) if model.performances is not None else ():
-        write_bytes(out / name, (folder / name).read_bytes())
-    if (folder / CARD).is_file():
-        write_text(out / CARD, _card(read_text(folder / CARD), dtype, out / WEIGHTS))
+    with model_folder(out):
+        save_safetensors(out / WEIGHTS, params, dtype=dtype, facts=read_facts(folder / WEIGHTS))
+        write_text(out / CONFIG, config)
+        if model.performances is not None:
+            write_bytes(out / FILE, (folder / FILE).read_bytes())
+        if (folder / CARD).is_file():
+            write_text(out / CARD, _card(read_text(folder / CARD), dtype, out / WEIGHTS))
 
 
 def without_storage(card: str) -> str:
     """Returns a model card without what it says of the storage of a copy."""
-    return SECTION.sub("\n\n", card).rstrip("\n") + "\n"
+    return NOTE.sub("", card)
 
 
 def _card(card: str, dtype: str, weights: pathlib.Path) -> str:
     size = sum(path.stat().st_size for path in weight_files(weights))
-    return (f"{without_storage(card)}\n## Storage\n\nThese weights are a copy: {WORDS.get(dtype, dtype)}, "
-            f"{size / 1e6:.1f} MB.\nFigures and sizes above are those of the original.\n")
+    title, _, rest = without_storage(card).partition("\n")
+    # First, because what follows gives the size of the original.
+    return (f"{title}\n\n> These weights are a copy: {WORDS.get(dtype, dtype)}, {size / 1e6:.1f} MB.\n"
+            f"> Figures and sizes below are those of the original.\n\n{rest.lstrip()}")

@@ -14,6 +14,7 @@ import scipy.signal
 import soxr
 
 from music_diffusion.data.degradations import Codec, Level, Noise
+from music_diffusion.data.renderers import check_renderer, open_renderer
 from music_diffusion.data.rooms import Room
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation import ears
@@ -59,12 +60,18 @@ def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor
     if (request.soundfont is None) != (request.notes is None):
         raise UserError("--soundfont and --notes go together: what the synthesizer plays are the notes of "
                         "the recordings")
+    if request.soundfont is not None:
+        check_renderer(request.soundfont)
     embedders = [load_embedder(name) for name in request.embeddings]
     recordings = list(_read(request, monitor))
     if not recordings:
         raise UserError(f"{request.reference}: no recording of {LEAST_SECONDS:g} s or more")
     if request.groups is None:
         monitor.say("without --groups no recording is compared with those of others")
+    else:
+        _check_groups(request.groups, recordings, monitor)
+    if request.soundfont is None:
+        monitor.say("without --soundfont and --notes no recording is compared with a synthesizer")
     facts: dict[str, Any] = {"recordings": len(recordings), "embeddings": {}}
     with monitor.bar("listening") as progress:
         for number, embedder in enumerate(embedders):
@@ -80,6 +87,17 @@ def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor
         folder.mkdir(parents=True, exist_ok=True)
         (folder / EARS_FILE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
     return facts
+
+
+def _check_groups(table: str, recordings: Sequence[Recording], monitor: Monitor) -> None:
+    """Names recordings without a group. Raises UserError where none has one, or all the same."""
+    groups = {recording.group for recording in recordings} - {None}
+    if len(groups) < 2:
+        raise UserError(f"{table}: {'one group' if groups else 'no row'} fits the recordings; name two "
+                        "groups or more, or leave --groups out")
+    for recording in recordings:
+        if recording.group is None:
+            monitor.say(f"{recording.path}: is in no row of {table}; not compared with others")
 
 
 def _read(request: EarsRequest, monitor: Monitor) -> Iterator[Recording]:
@@ -105,8 +123,6 @@ def _read(request: EarsRequest, monitor: Monitor) -> Iterator[Recording]:
 
 def _played(soundfont: str, path: str, start: float, size: int) -> np.ndarray:
     """Returns the notes of the second half by a SoundFont."""
-    from music_diffusion.data.renderers import open_renderer
-
     seconds = size / RATE
     notes = read_midi(path).between(start, start + seconds).shift(-start)
     clipped = dataclasses.replace(notes, start=np.maximum(notes.start, 0.0))

@@ -55,7 +55,7 @@ def load_embedder(spec: str = DEFAULT) -> Embedder:
     close = difflib.get_close_matches(kind, [known.partition(":")[0].partition("[")[0]
                                              for known in SPECS], 1)
     hint = f"did you mean {close[0]}? " if close and close[0] != spec else ""
-    raise UserError(f"{spec}: no such embedding; {hint}There are {', '.join(SPECS)} "
+    raise UserError(f"{spec}: no such embedding; {hint}there are {', '.join(SPECS)} "
                     "and the folders of trained taggers")
 
 

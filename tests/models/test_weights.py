@@ -127,7 +127,7 @@ def test_large_matrices_take_eight_bits_and_the_rest_half_precision(tmp_path):
     save_safetensors(tmp_path / "w", LARGE, dtype="int8", facts={"step": 7})
     with safe_open(tmp_path / "w", "numpy") as f:
         stored = {name: f.get_tensor(name) for name in f.keys()}
-        assert f.metadata() == {"facts": '{"step": 7}', "storage": "int8/1"}
+        assert f.metadata() == {"facts": '{"step": 7}', "storage": "int8/1", "scales": "1"}
     assert {name: str(array.dtype) for name, array in stored.items()} == {
         "unet/kernel": "int8", "unet/kernel//scale": "float32", "unet/bias": "float16",
         "performances/embedding": "float16", "codes": "int8", "small": "float16"}
@@ -182,17 +182,27 @@ def test_files_in_half_precision_are_read_as_ever(tmp_path):
         assert array.dtype == plain[name].dtype and array.tobytes() == plain[name].tobytes()
 
 
+INT8 = {"storage": "int8/1", "scales": "1"}  # metadata
+
+
 @pytest.mark.parametrize(("arrays", "metadata", "reason"), [
     ({}, {"storage": "int8/2"}, "int8/2.*update music-diffusion"),
     ({}, {"storage": ""}, "cannot read"),
     ({}, {"storage": "int8/1\nx"}, "cannot read"),
     ({}, {"parts": "many"}, "damaged .*'many' files"), ({}, {"parts": "-1"}, "damaged"),
     ({}, {"parts": "999999999999"}, "damaged"), ({}, {"parts": "²"}, "damaged"),
-    ({"k//scale": np.ones((2, 1), np.float32)}, {"storage": "int8/1"}, "k is missing"),
-    ({"k": np.ones((2, 2), np.int8), "k//scale": np.ones((3, 1), np.float32)}, {"storage": "int8/1"},
+    ({"k//scale": np.ones((2, 1), np.float32)}, INT8, "k is missing"),
+    ({"k": np.ones((2, 2), np.int8), "k//scale": np.ones((3, 1), np.float32)}, INT8,
      r"damaged \(k: int8"),
-    ({"k": np.ones((2, 2), np.float16), "k//scale": np.ones((2, 1), np.float32)}, {"storage": "int8/1"},
-     r"damaged \(k: float16")])
+    ({"k": np.ones((2, 2), np.float16), "k//scale": np.ones((2, 1), np.float32)}, INT8,
+     r"damaged \(k: float16"),
+    ({"k": np.ones((2, 2), np.int8)}, INT8, "0 of 1 scales are there"),
+    *(({"k": np.ones((2, 2), np.int8), "k//scale": np.array([[1.0], [bad]], np.float32)},
+       INT8, r"k: a scale is") for bad in (np.nan, np.inf, -1.0, 1e38)),
+    ({"k": np.full((2, 2), -128, np.int8), "k//scale": np.ones((2, 1), np.float32)}, INT8,
+     "k: a value below -127"),
+    ({"k": np.full(3, np.nan, np.float16)}, {}, "k has values that are not finite"),
+    ({"a/b": np.ones(3, np.float16)}, {}, "a is an array and has arrays below it")])
 def test_metadata_and_scales_that_do_not_fit_are_one_line(tmp_path, arrays, metadata, reason):
     save_file({"a": np.ones(3, np.float32)} | arrays, tmp_path / "weights.safetensors", metadata=metadata)
     with pytest.raises(UserError, match=f"weights.safetensors: .*{reason}") as error:

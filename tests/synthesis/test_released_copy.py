@@ -70,13 +70,12 @@ def test_the_card_says_how_the_weights_are_stored_once(model, tmp_path):
     (model / CARD).write_text("# A tiny model\n\n## Licence\n\nNone.\n")
     release_copy(model, tmp_path / "a", dtype="int8")
     card = (tmp_path / "a" / CARD).read_text()
-    assert card.startswith("# A tiny model\n\n## Licence\n\nNone.\n\n## Storage\n\n")
-    assert "8 bits with a float32 scale per row" in card and "MB" in card
+    assert card.startswith("# A tiny model\n\n> These weights are a copy: large matrices in 8 bits with a ")
+    assert "MB" in card and card.endswith("## Licence\n\nNone.\n")
     release_copy(tmp_path / "a", tmp_path / "b")
     again = (tmp_path / "b" / CARD).read_text()
-    assert again.count("## Storage") == 1 and "float16" in again and "8 bits" not in again
+    assert again.count("are a copy") == 1 and "float16" in again and "8 bits" not in again
     assert without_storage(again) == (model / CARD).read_text()
-    assert without_storage("# A\n\n## Storage\n\nx\n\n## More\n\ny\n") == "# A\n\n## More\n\ny\n"
     (model / CARD).unlink()
     release_copy(model, tmp_path / "c")
     assert not (tmp_path / "c" / CARD).exists()
@@ -97,6 +96,30 @@ def test_names_of_another_checkpoint_are_not_copied(tmp_path):
     with pytest.raises(UserError, match="is of another checkpoint"):
         release_copy(folder, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_files_that_are_not_a_models_are_left_alone(model, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "README.md").write_text("MY NOTES")
+    with pytest.raises(UserError, match="holds other files than a model's; give a new or empty folder"):
+        release_copy(model, own)
+    assert [p.name for p in own.iterdir()] == ["README.md"]
+    assert (own / "README.md").read_text() == "MY NOTES"
+    with pytest.raises(UserError, match="is a file"):
+        release_copy(model, own / "README.md")
+
+
+def test_a_model_takes_the_place_of_another_and_nothing_of_that_is_left(model, tmp_path):
+    out = tmp_path / "copy"
+    write_release_with_performances(out)
+    save_safetensors(out / WEIGHTS, load_safetensors(out / WEIGHTS, None), most_bytes=2000)
+    assert (out / FILE).is_file() and len(list(out.glob("weights*"))) > 2
+    release_copy(model, out)
+    assert sorted(p.name for p in out.iterdir() if p.name != CARD) == [CONFIG, WEIGHTS]
+    assert hub.load_trained(out, object, "model")[1] == MODEL
+    release_copy(write_release_with_performances(tmp_path / "other"), out)  # and names stay with theirs
+    assert hub.load_performances(out) is not None
 
 
 def test_a_copy_can_render_otherwise(model, tmp_path):

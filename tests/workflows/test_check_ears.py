@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from music_diffusion.data import renderers
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation import ears
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.workflows import check_ears as workflow
 from music_diffusion.workflows.check_ears import RATE, check_ears, copies
+from music_diffusion.workflows.monitor import Monitor
 from music_diffusion.workflows.requests import EarsRequest
 
 SECONDS = 12
@@ -105,7 +105,8 @@ def test_a_synthesizer_plays_the_notes_of_the_half_that_is_copied(recordings, mo
             seen.append((notes, seconds))
             return type("W", (), {"samples": organ(5)[:round(seconds * RATE)]})
 
-    monkeypatch.setattr(renderers, "open_renderer", lambda path, rate: Player())
+    monkeypatch.setattr(workflow, "open_renderer", lambda path, rate: Player())
+    monkeypatch.setattr(workflow, "check_renderer", lambda path: None)
     facts = check_ears(EarsRequest(reference=recordings.reference, groups=recordings.groups,
                                    notes=recordings.reference, soundfont="a.sf2", embeddings=("mfcc",)))
     assert len(seen) == 3 and {seconds for _, seconds in seen} == {6.0}
@@ -122,3 +123,19 @@ def test_bad_input_is_one_line(recordings, tmp_path):
         check_ears(EarsRequest(reference=str(folder)))
     with pytest.raises(UserError, match="go together"):
         check_ears(EarsRequest(reference=recordings.reference, soundfont="a.sf2"))
+    (tmp_path / "other.csv").write_text("file,group\nzz.wav,a\n")
+    with pytest.raises(UserError, match="no row fits the recordings"):
+        check_ears(EarsRequest(reference=recordings.reference, groups=str(tmp_path / "other.csv")))
+    with pytest.raises(UserError, match="nope.sf2"):
+        check_ears(EarsRequest(reference=recordings.reference, notes=recordings.reference,
+                               soundfont=str(tmp_path / "nope.sf2")))
+
+
+def test_recordings_without_a_group_are_named(recordings, tmp_path):
+    (tmp_path / "some.csv").write_text("file,group\norgan0.wav,organ\ndrum0.wav,drum\ndrum1.wav,drum\n")
+    said = []
+
+    check_ears(EarsRequest(reference=recordings.reference, groups=str(tmp_path / "some.csv"),
+                           embeddings=("mfcc",)), monitor=Monitor(say=said.append))
+    assert [line for line in said if "organ1.wav: is in no row of" in line]
+    assert any("not compared with others" in line for line in said)

@@ -134,9 +134,9 @@ def test_the_published_ones_get_their_handle(monkeypatch):
 @pytest.mark.parametrize("spec, message", [
     ("vgish_hub", "did you mean vggish_hub"), ("trll:folder", "did you mean trill"),
     ("tager", "did you mean tagger"),
-    ("openl3", "openl3: no such embedding; There are tagger, mfcc, vggish:"),
+    ("openl3", "openl3: no such embedding; there are tagger, mfcc, vggish:"),
     ("vggish", "do not come with the package.*vggish:FILE"), ("vggish:", "vggish:FILE"),
-    ("tagger", "tagger: no such embedding; There are")])
+    ("tagger", "tagger: no such embedding; there are")])
 def test_unknown_names_are_refused_with_the_nearest(spec, message):
     with pytest.raises(UserError, match=message) as e:
         load_embedder(spec)
