@@ -82,6 +82,14 @@ def read_sfz(path: str, sustained: bool = False) -> tuple[Zone, ...]:
     return tuple(zones)
 
 
+def files_of_sfz(path: str) -> tuple[str, ...]:
+    """Returns an SFZ file and those that it includes, in order. Raises UserError."""
+    opened = [path]
+    for _ in _tokens(path, read_text(path, advice="give an .sfz file"), {}, opened):
+        pass
+    return tuple(opened)
+
+
 def _regions(path: str, left: _Left) -> Iterator[Opcodes]:
     """Yields the opcodes of each region with those that it inherits."""
     control: Opcodes = {}
