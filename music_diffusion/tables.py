@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +17,7 @@ from music_diffusion.paths import legacy, shown
 # Byte order marks; that of UTF-32 (little-endian) begins with that of UTF-16.
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+MOST_BYTES = 64 * 2 ** 20  # of a text that people wrote; more is something else
 SEPARATORS = ",;\t"  # the first that parts the header into most names
 
 Row = dict[str, str]
@@ -32,13 +34,19 @@ def read_text(path: str | os.PathLike, advice: str = "save it as UTF-8") -> str:
       advice: what to do about a bad file, for messages.
 
     Raises:
-      UserError: missing, unreadable, damaged, or no text.
+      UserError: missing, unreadable, damaged, no text, no file (nor a pipe), or more than MOST_BYTES.
     """
     try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # /dev/zero never ends
+            raise UserError(f"{shown(path)}: is a device; give a file, or a pipe")
         with open(path, "rb") as f:
-            data = f.read()
+            data = f.read(MOST_BYTES + 1)
     except OSError as e:
         raise UserError(f"{shown(path)}: cannot be read ({e.strerror}); {advice}") from e
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{shown(path)}: is larger than {MOST_BYTES >> 20} MB, as no text or table "
+                        f"here is; {advice}")
     for mark, encoding in MARKS:
         if data.startswith(mark):
             try:

@@ -1,9 +1,12 @@
 """Tables in the encodings and with the separators that spreadsheets write."""
 
+import os
+import threading
 import warnings
 
 import pytest
 
+from music_diffusion import tables
 from music_diffusion.errors import UserError
 from music_diffusion.tables import read_table, read_text
 
@@ -65,3 +68,19 @@ def test_what_is_no_table_is_one_line(tmp_path, content, word):
 def test_a_folder_is_no_table(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read .*; fetch it"):
         read_text(tmp_path, "fetch it")
+
+
+def test_pipes_are_read_but_not_devices_or_what_never_ends(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"file\na\n",))
+    writer.start()
+    assert read_text(tmp_path / "pipe") == "file\na\n"
+    writer.join()
+    with pytest.raises(UserError, match="/dev/zero: is a device"):
+        read_text("/dev/zero")
+    monkeypatch.setattr(tables, "MOST_BYTES", 2 ** 20)
+    (tmp_path / "large").write_bytes(b"x" * 2 ** 20)
+    assert len(read_text(tmp_path / "large")) == 2 ** 20
+    (tmp_path / "large").write_bytes(b"x" * (2 ** 20 + 1))
+    with pytest.raises(UserError, match="larger than 1 MB"):
+        read_text(tmp_path / "large")

@@ -9,6 +9,7 @@ of the plan (without its hours), its split and its number: an excerpt of
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -122,15 +123,16 @@ def render_audio(plan: AudioRenderPlan, folder: str,
     """
     excerpts = list(plan.renders.excerpts())
     out = pathlib.Path(folder)
-    _claim(out, plan)
+    made = _claim(out, plan)
     missing = [e for e in excerpts if not (out / file_of(e)).exists()]
     # Together by font, because loading one takes longer than rendering an excerpt.
     missing.sort(key=lambda e: e.recording.soundfont)
     for split in plan.renders.counts():
-        (out / split).mkdir(exist_ok=True)
+        made = [*_make_folder(out / split), *made]
     reasons = run_tasks(functools.partial(_rendered, folder, plan), missing, plan.workers, progress)
     skipped = [(e.name, why) for e, why in zip(missing, reasons, strict=True) if why is not None]
     if missing and len(skipped) == len(missing):
+        _unmake(made)
         raise UserError("no excerpt can be rendered ({}: {})".format(*skipped[0]))
     with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         writer = csv.DictWriter(f, COLUMNS)
@@ -183,8 +185,8 @@ def _rendered(folder: str, plan: AudioRenderPlan, excerpt: ScoreExcerpt) -> str 
     return None
 
 
-def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
-    """Makes the folder, or sees that an earlier run of the same plan did."""
+def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> list[pathlib.Path]:
+    """Makes the folder, or sees that an earlier run of the same plan did. Returns what it made."""
     identity = plan.identity()
     note = out / OPTIONS
     if note.is_file():
@@ -196,11 +198,29 @@ def _claim(out: pathlib.Path, plan: AudioRenderPlan) -> None:
             if its.get(name) != identity.get(name):
                 raise UserError(f"{out}: its files were rendered with other {name}; "
                                 "choose another folder, or delete this one")
-        return
+        return []
     if any(out.glob("*/*.flac")):
         raise UserError(f"{out}: holds other audio; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    made = _make_folder(out)
     note.write_text(json.dumps(identity, indent=1) + "\n")
+    return [note, *made]
+
+
+def _make_folder(path: pathlib.Path) -> list[pathlib.Path]:
+    """Makes a folder and those around it; returns the new ones, the innermost first."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _unmake(made: list[pathlib.Path]) -> None:
+    """Removes files and folders, but not folders in which something else lies by now."""
+    for path in made:
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 def _present(out: pathlib.Path, plan: AudioRenderPlan) -> Iterator[ScoreExcerpt]:

@@ -23,6 +23,7 @@ for drums) are needed.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import functools
 import math
@@ -30,10 +31,11 @@ import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import soundfile
 
 from music_diffusion.data.items import DRUM_PROGRAM
-from music_diffusion.data.samples import Sample, loop_of_wav, measure, warn
-from music_diffusion.data.sfz import read_sfz
+from music_diffusion.data.samples import Sample, loop_of_wav, measure, recording, warn
+from music_diffusion.data.sfz import files_of_sfz, read_sfz
 from music_diffusion.data.zones import (
     CENTS,
     DECAYING,
@@ -45,10 +47,17 @@ from music_diffusion.data.zones import (
     Zone,
 )
 from music_diffusion.errors import UserError
-from music_diffusion.tables import Row, read_table
+from music_diffusion.tables import Row, Table, read_table
 
 NOTES, INSTRUMENTS, SFZ = "notes.csv", "instruments.csv", ".sfz"
+# What is read; other columns are for people.
+NOTES_COLUMNS = ("file", "midi", "layer", "onset_seconds", "peak", "cents_off")
+INSTRUMENT_COLUMNS = ("instrument", "programs", "kind", "layers", "keys", "release", "cents", "gain_db",
+                      "name")
+FOR_PEOPLE = ("seconds",)  # resembles one that is read, but is a file's length
 RING = "ring"
+MOST_GAIN = 60.0  # dB, up or down
+PEAKS = (1e-6, 1e3)  # of full scale, that a table may give
 HIT_LAYER = 10 ** (-3 / 20)  # hits of a drum whose peaks are within 3 dB stand for each other
 # Programs of instruments that sound as long as they are played, in the order of General MIDI.
 SUSTAINED_PROGRAMS = (*range(16, 24), *range(40, 45), *range(48, 55), *range(56, 104), 109, 110, 111)
@@ -83,9 +92,23 @@ def table_files(source: str) -> tuple[str, ...]:
     path, _ = split_source(source)
     table = _table_of(path)
     if table is None:
-        return (path,) if path.endswith(SFZ) else (os.path.join(path, NOTES),)
+        return (path,) if _is_sfz(path) else (os.path.join(path, NOTES),)
     of = [os.path.join(os.path.dirname(table), row["instrument"].strip()) for row in _rows(table)]
-    return (table, *dict.fromkeys(p if p.endswith(SFZ) else os.path.join(p, NOTES) for p in of))
+    return (table, *dict.fromkeys(p if _is_sfz(p) else os.path.join(p, NOTES) for p in of))
+
+
+def sound_files(source: str) -> tuple[str, ...]:
+    """Returns all files that the sound depends on but `table_files`: samples and includes of SFZ files.
+
+    Raises UserError.
+    """
+    includes = [other for path in table_files(source) if _is_sfz(path) for other in files_of_sfz(path)[1:]]
+    samples = [zone.sample.path for x in read_instruments(source) for zone in x.zones]
+    return tuple(dict.fromkeys((*includes, *samples)))
+
+
+def _is_sfz(path: str) -> bool:
+    return path.lower().endswith(SFZ)
 
 
 @functools.lru_cache(maxsize=16)
@@ -121,7 +144,7 @@ def parse_programs(text: str, where: str) -> tuple[int, ...]:
             result.append(DRUM_PROGRAM)
             continue
         low, _, high = part.partition("-")
-        if not (low.isdecimal() and (high or low).isdecimal() and int(low) <= int(high or low) <= 127):
+        if not (_is_key(low) and _is_key(high or low) and int(low) <= int(high or low)):
             raise UserError(f"{where}: {part!r} are no programs; write such as 0-7, or drums")
         result.extend(range(int(low), int(high or low) + 1))
     if not result:
@@ -132,9 +155,12 @@ def parse_programs(text: str, where: str) -> tuple[int, ...]:
 def _table_of(path: str) -> str | None:
     """Returns the table of instruments at a path, None for a single instrument. Raises UserError."""
     if os.path.isfile(path) and path.lower().endswith((".csv", SFZ)):
-        return None if path.lower().endswith(SFZ) else path
+        return None if _is_sfz(path) else path
     if os.path.isfile(os.path.join(path, INSTRUMENTS)):
         return os.path.join(path, INSTRUMENTS)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such folder or file; give a folder with {INSTRUMENTS} or {NOTES}, or "
+                        "an .sfz file")
     if not os.path.isfile(os.path.join(path, NOTES)):
         raise UserError(f"{path}: no samples; give a folder with {INSTRUMENTS} or {NOTES}, or an .sfz file")
     return None
@@ -145,7 +171,20 @@ def _read(table: str):
     found = read_table(table, ("instrument", "programs"), advice="see `data.instruments`")
     if not len(found):
         raise UserError(f"{table}: has no rows; give one for each instrument")
+    _warn_of_misspelt(found, INSTRUMENT_COLUMNS)
     return found
+
+
+def _warn_of_misspelt(table: Table, known: Sequence[str]) -> None:
+    """Warns of columns that are not read and resemble one that is and that the table lacks."""
+    for column in table.columns:
+        if not column or column in known or column in FOR_PEOPLE:
+            continue
+        lacking = [name for name in known if name not in table.columns]
+        meant = ([name for name in lacking if name.startswith(column.lower())]
+                 or difflib.get_close_matches(column.lower(), lacking, 1))
+        if meant:
+            warn(f"{table.path}: column {column!r} is not read; is {meant[0]!r} meant?")
 
 
 def _rows(table: str) -> Sequence[Row]:
@@ -163,11 +202,11 @@ def _instrument(row: Row, path: str, programs: tuple[int, ...], where: str) -> I
         raise UserError(f"{where}: kind {kind!r}; choose {', '.join(KINDS)}")
     if (kind == DRUM) != (programs == (DRUM_PROGRAM,)):
         raise UserError(f"{where}: kind {kind} does not go with its programs; drums are `drums`, alone")
-    gain = 10 ** (_number(row, "gain_db", 0.0, where) / 20)
+    gain = 10 ** (_number(row, "gain_db", 0.0, where, (-MOST_GAIN, MOST_GAIN)) / 20)
     rings = (row.get("release") or "").strip() == RING
-    release = math.inf if rings else _number(row, "release", RELEASE[kind], where)
+    release = math.inf if rings else _number(row, "release", RELEASE[kind], where, (0, math.inf))
     name = (row.get("name") or "").strip() or os.path.basename(os.path.normpath(path))
-    if path.endswith(SFZ):
+    if _is_sfz(path):
         zones, given = read_sfz(path, sustained=kind == SUSTAINED), (row.get("release") or "").strip()
         zones = tuple(dataclasses.replace(z, gain=z.gain * gain, release=None if given else z.release)
                       for z in zones)
@@ -192,13 +231,20 @@ def usual_kind(program: int) -> str:
 def _files(folder: str) -> tuple[_File, ...]:
     """Reads notes.csv; what it does not say of a file is measured."""
     table = read_table(os.path.join(folder, NOTES), ("file",), advice=f"give a folder with {NOTES}")
+    _warn_of_misspelt(table, NOTES_COLUMNS)
     result = []
     for line, row in zip(table.lines, table, strict=True):
         where, path = f"{table.path}, line {line}", os.path.join(folder, row["file"])
         if not os.path.isfile(path):
             raise UserError(f"{where}: {row['file']!r} is not there; correct the table")
-        midi = _number(row, "midi", math.nan, where)
-        onset, peak = _number(row, "onset_seconds", math.nan, where), _number(row, "peak", math.nan, where)
+        midi = _number(row, "midi", math.nan, where, (0, 127))
+        if not math.isnan(midi) and midi % 1:
+            raise UserError(f"{where}: midi {midi:g} is no whole number; give cents in cents_off")
+        onset = _number(row, "onset_seconds", math.nan, where, (0, math.inf))
+        if not math.isnan(onset) and onset >= (whole := _duration(path)):
+            raise UserError(f"{where}: onset_seconds {onset:g} lies after the end of {row['file']} "
+                            f"({whole:g} seconds); correct it, or leave it empty")
+        peak = _number(row, "peak", math.nan, where, PEAKS)
         if math.isnan(onset + peak):
             measured = measure(path)
             onset = measured[0] if math.isnan(onset) else onset
@@ -213,10 +259,19 @@ def _files(folder: str) -> tuple[_File, ...]:
     return tuple(result)
 
 
+def _duration(path: str) -> float:
+    """Returns the seconds of a file, if possible without reading its sound. Raises UserError."""
+    try:
+        return float(soundfile.info(path).duration)
+    except (RuntimeError, OSError):  # a format that only `read_audio` knows, or a bad file
+        samples, rate = recording(path)
+        return len(samples) / rate
+
+
 def _pitched(name: str, files: Sequence[_File], row: Row, sustained: bool, where: str) -> list[Zone]:
     """Makes zones of files with pitches: a range of velocities for each layer."""
     text = (row.get("cents") or "").strip()
-    most = math.inf if text == "any" else _number(row, "cents", CENTS, where)
+    most = math.inf if text == "any" else _number(row, "cents", CENTS, where, (0, math.inf))
     pitched = [f for f in files if f.midi is not None]
     right = [f for f in pitched if abs(f.cents) <= most]
     if len(right) < len(pitched):
@@ -244,7 +299,10 @@ def _layers(files: Sequence[_File], text: str, where: str) -> list[tuple[list[_F
     else:
         terms = [part.strip().partition("@") for part in text.split("|")]
         groups = [_selected(files, name, where) for name, _, _ in terms]
-        ends = [int(end) if end.isdecimal() else None for _, _, end in terms]
+        for _, at, end in terms:
+            if at and not _is_key(end.strip()):
+                raise UserError(f"{where}: layers {text!r}; after @ write a velocity of 1 to 127")
+        ends = [int(end) if at else None for _, at, end in terms]
     if not any(groups):
         raise UserError(f"{where}: no sample with a pitch; fill the column midi of {NOTES}")
     even = np.round(np.linspace(0, 127, len(groups) + 1)).astype(int)[1:].tolist()
@@ -276,12 +334,15 @@ def _kit(files: Sequence[_File], row: Row, where: str) -> list[Zone]:
 
     A hit sounds by itself as strong as its velocity: files differ in colour, not in level.
     """
-    keys = {}
+    keys: dict[int, list[_File]] = {}
     for part in (row.get("keys") or "").split():
         numbers, equals, names = part.partition("=")
-        if not equals or not all(n.isdecimal() and int(n) < 128 for n in numbers.split(",")):
+        if not equals or not all(_is_key(n) for n in numbers.split(",")):
             raise UserError(f"{where}: {part!r} is no drum key; write such as 36=Kick 38,40=Snare")
-        keys.update({int(n): _selected(files, names, where) for n in numbers.split(",")})
+        for key in map(int, numbers.split(",")):
+            if key in keys:
+                raise UserError(f"{where}: drum key {key} is given twice; join its layers with +")
+            keys[key] = _selected(files, names, where)
     if not keys:
         raise UserError(f"{where}: drums need keys, such as 36=Kick 38,40=Snare")
     loudest = max(f.peak for hits in keys.values() for f in hits)
@@ -310,12 +371,20 @@ def _keys(row: Row, where: str) -> tuple[int, int]:
     if not text:
         return 0, 127
     low, dash, high = text.partition("-")
-    if not (dash and low.strip().isdecimal() and high.strip().isdecimal()):
-        raise UserError(f"{where}: keys {text!r}; write the lowest and the highest, such as 40-76")
+    if not (dash and _is_key(low.strip()) and _is_key(high.strip()) and int(low) <= int(high)):
+        raise UserError(f"{where}: keys {text!r}; write the lowest and the highest of 0 to 127, such "
+                        "as 40-76")
     return int(low), int(high)
 
 
-def _number(row: Row, column: str, default: float, where: str) -> float:
+def _is_key(text: str) -> bool:
+    """Returns whether a text is a whole number of 0 to 127."""
+    return text.isdecimal() and len(text) <= 3 and int(text) <= 127
+
+
+def _number(row: Row, column: str, default: float, where: str,
+            bounds: tuple[float, float] = (-math.inf, math.inf)) -> float:
+    """Returns the number in a cell; the default for an empty one. Raises UserError."""
     text = (row.get(column) or "").strip()
     if not text:
         return default
@@ -325,4 +394,8 @@ def _number(row: Row, column: str, default: float, where: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise UserError(f"{where}: {column} {text!r} is no number; leave it empty or give one")
+    low, high = bounds
+    if not low <= value <= high:
+        wanted = f"one from {low:g} to {high:g}" if math.isfinite(high) else f"one from {low:g}"
+        raise UserError(f"{where}: {column} {text}: give {wanted}, or leave it empty")
     return value

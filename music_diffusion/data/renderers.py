@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Protocol
 
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.data.instruments import split_source, table_files
+from music_diffusion.data.instruments import sound_files, split_source, table_files
 from music_diffusion.data.sampler import SamplerRenderer
 from music_diffusion.data.samples import Vibrato
 from music_diffusion.data.soundfont import SoundFontRenderer, check_library
+from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
 
 FONTS = (".sf2", ".sf3")
@@ -73,6 +75,7 @@ def open_renderer(path: str, sample_rate: int = 16000, *, fallback: str | None =
     Raises UserError: no such file or folder, or one that cannot be used.
     """
     if not is_sampler(path):
+        _check_there(path)
         return SoundFontRenderer(path=path, sample_rate=sample_rate, tail=tail, tuning=tuning)
     other = None if fallback is None else SoundFontRenderer(
         path=fallback, sample_rate=sample_rate, tail=tail, tuning=tuning)
@@ -87,6 +90,13 @@ def check_renderer(path: str, fallback: str | None = None) -> None:
     open_renderer(path, fallback=fallback)
 
 
+def _check_there(path: str) -> None:
+    """Raises UserError where nothing is at a path that does not look like that of a SoundFont."""
+    if not (os.path.exists(path) or path.lower().endswith(FONTS)):
+        raise UserError(f"{path}: no such file or folder; give a SoundFont (.sf2, .sf3), or a folder of "
+                        "recorded notes")
+
+
 def renderer_name(path: str) -> str:
     """Returns the name by which tables know a renderer: of its file or folder."""
     return os.path.basename(os.path.normpath(split_source(path)[0]))
@@ -98,8 +108,22 @@ def renderer_files(path: str) -> tuple[str, ...]:
 
 
 def renderer_state(path: str) -> int | str:
-    """Returns what renders depend on: a SoundFont's size, or a hash of a sampler's tables."""
+    """Returns what renders depend on: a SoundFont's size, or a hash of a sampler's tables and samples.
+
+    Of samples it takes names, sizes and times of change, because to read them all would take long.
+
+    Raises UserError: see `open_renderer`.
+    """
     if not is_sampler(path):
+        _check_there(path)
         return os.path.getsize(path)
-    content = b"".join(pathlib.Path(file).read_bytes() for file in table_files(path))
-    return hashlib.sha256(content).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for file in table_files(path):
+        digest.update(pathlib.Path(file).read_bytes())
+    folder, _ = split_source(path)
+    for file in sound_files(path):
+        facts = os.stat(file)
+        # Relative names, so that a folder may be moved.
+        entry = [os.path.relpath(file, folder), facts.st_size, facts.st_mtime_ns]
+        digest.update(json.dumps(entry).encode())
+    return digest.hexdigest()[:16]

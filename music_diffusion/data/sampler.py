@@ -46,9 +46,11 @@ class SamplerRenderer:
     fallback: Callable[[Notes, float | None], Waveform] | None = None
 
     def __post_init__(self):
-        if self.sample_rate < 1 or self.most_shift < 0 or abs(self.tuning) > MOST_TUNING:
-            raise UserError(f"a sampler needs {self.sample_rate=} above 0, {self.most_shift=} from 0 and "
-                            f"{self.tuning=} within ±{MOST_TUNING:g} cents")
+        # So put that NaN fails.
+        if not (self.sample_rate >= 1 and self.most_shift >= 0 and 0 <= self.tail < math.inf
+                and abs(self.tuning) <= MOST_TUNING):
+            raise UserError(f"a sampler needs {self.sample_rate=} above 0, {self.most_shift=} from 0, a "
+                            f"{self.tail=} and {self.tuning=} within ±{MOST_TUNING:g} cents")
         _ = self.instruments  # checks that they are there
 
     @property

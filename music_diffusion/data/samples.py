@@ -156,9 +156,11 @@ def _unrolled(sample: Sample, whole: np.ndarray, onset: int, rate: int, length: 
     end = len(whole) if sample.end is None else min(sample.end, len(whole))
     body = whole[onset:end]
     if sample.loop is not None:
-        first, last = (x - onset for x in sample.loop)
-        if 0 <= first < last < len(body):
-            return repeated(body[:first], body[first:last + 1], length)
+        first, last = sample.loop
+        if 0 <= first < last < end and onset <= last:
+            # Of a loop that begins before the onset the first round is what follows the onset.
+            before = whole[onset:first] if onset <= first else whole[onset:last + 1]
+            return repeated(before, whole[first:last + 1], length)
     if sample.sustained and length > len(body) - round(END_FADE * rate):
         start, stretch = find_loop(body, rate)
         if len(stretch):

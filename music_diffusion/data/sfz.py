@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,12 @@ from music_diffusion.tables import read_text
 
 MOST_INCLUDES = 32  # files, one in another or one after the other
 LEVELS = ("global", "master", "group", "region")  # what stands higher is inherited
-TOKEN = re.compile(r"<(?P<header>\w+)>|(?P<name>[\w#]+)=(?P<value>.*?)(?=\s+[\w#]+=|\s*<\w+>|\s*$)")
-NOTE = re.compile(r"(?P<letter>[a-g])(?P<sign>[#b]?)(?P<octave>-?\d+)$")
+MOST_LINE = 4096  # characters of a line, definitions replaced
+MOST_NUMBER = 1e10  # of any opcode
+MOST_DECIBEL = 144.0  # up or down
+TOKEN = re.compile(r"<(?P<header>\w+)>|(?<![\w#])(?P<name>[\w#]+)="
+                   r"(?P<value>.*?)(?=\s+[\w#]+=|\s*<\w+>|\s*$)")
+NOTE = re.compile(r"(?P<letter>[a-g])(?P<sign>[#b]?)(?P<octave>-?\d{1,2})$")
 LETTERS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 SPELLINGS = {"loopmode": "loop_mode", "loopstart": "loop_start", "loopend": "loop_end", "pitch": "tune",
              "gain": "volume"}
@@ -65,7 +70,7 @@ def read_sfz(path: str, sustained: bool = False) -> tuple[Zone, ...]:
     """
     left, zones = _Left(), []
     for opcodes in _regions(path, left):
-        reason = _unplayed(opcodes)
+        reason = _unplayed(path, opcodes)
         if reason:
             left.regions[reason] += 1
             continue
@@ -75,6 +80,14 @@ def read_sfz(path: str, sustained: bool = False) -> tuple[Zone, ...]:
         raise UserError(f"{path}: has no region that a note plays; choose another .sfz file")
     left.say(path)
     return tuple(zones)
+
+
+def files_of_sfz(path: str) -> tuple[str, ...]:
+    """Returns an SFZ file and those that it includes, in order. Raises UserError."""
+    opened = [path]
+    for _ in _tokens(path, read_text(path, advice="give an .sfz file"), {}, opened):
+        pass
+    return tuple(opened)
 
 
 def _regions(path: str, left: _Left) -> Iterator[Opcodes]:
@@ -114,7 +127,7 @@ def _inherited(levels: Mapping[str, Opcodes], control: Opcodes) -> Opcodes:
 def _tokens(path: str, text: str, defined: dict[str, str], opened: list[str]
             ) -> Iterator[tuple[str, str | None]]:
     """Yields headers (without value) and opcodes, with #define replaced and #include read."""
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"/\*.*?(\*/|\Z)", "", text, flags=re.DOTALL)
     for line in text.splitlines():
         line = line.split("//")[0].strip() if "://" not in line else line.strip()
         words = line.split(None, 2)
@@ -122,10 +135,16 @@ def _tokens(path: str, text: str, defined: dict[str, str], opened: list[str]
             defined[words[1]] = words[2].strip()
             continue
         for name in sorted(defined, key=len, reverse=True):
+            _check_length(path, line)  # here too: definitions of definitions may double it each time
             line = line.replace(name, defined[name])
+        _check_length(path, line)
         if words[:1] == ["#include"]:
-            name = line.split(None, 1)[1].strip('" ').replace("\\", "/")
+            name = line[len("#include"):].strip('" \t').replace("\\", "/")
+            if not name:
+                raise UserError(f'{path}: #include names no file; write #include "FILE.sfz"')
             other = os.path.join(os.path.dirname(opened[0]), name)
+            if os.path.exists(other) and not os.path.isfile(other):
+                raise UserError(f"{path}: includes {name}, which is no file; correct the name")
             opened.append(other)
             if len(opened) > MOST_INCLUDES:
                 raise UserError(f"{opened[0]}: includes more than {MOST_INCLUDES} files; does one include "
@@ -139,12 +158,18 @@ def _tokens(path: str, text: str, defined: dict[str, str], opened: list[str]
                 yield found["name"].lower(), found["value"].strip()
 
 
+def _check_length(path: str, line: str) -> None:
+    if len(line) > MOST_LINE:
+        raise UserError(f"{path}: a line has more than {MOST_LINE} characters; break it between opcodes "
+                        f"({line[:20]} …)")
+
+
 def _root(name: str) -> str:
     """Returns an opcode without its controller's number."""
     return re.sub(r"(cc)\d+$", r"\1", name)
 
 
-def _unplayed(opcodes: Opcodes) -> str | None:
+def _unplayed(path: str, opcodes: Opcodes) -> str | None:
     """Returns why a note does not play a region; None if it does."""
     trigger = opcodes.get("trigger", "attack")
     if trigger not in ("attack", "first"):
@@ -158,16 +183,16 @@ def _unplayed(opcodes: Opcodes) -> str | None:
         if kind in ("on_lo", "on_hi"):
             return "a controller's trigger"
         if kind in ("lo", "hi") and number.isdecimal():
-            now, bound = _float(opcodes, f"set_cc{number}", 0.0), _float(opcodes, name, 0.0)
+            now, bound = _float(path, opcodes, f"set_cc{number}", 0.0), _float(path, opcodes, name, 0.0)
             if (now < bound) if kind == "lo" else (now > bound):
                 return "another controller"
-    if _float(opcodes, "end", 0.0) < 0:
+    if _float(path, opcodes, "end", 0.0) < 0:
         return "end=-1"
     return None
 
 
 def _zone(path: str, opcodes: Opcodes, sustained: bool, left: _Left) -> Zone:
-    number = functools.partial(_float, opcodes)
+    number = functools.partial(_float, path, opcodes)
     name = (opcodes.get("default_path", "") + opcodes["sample"]).replace("\\", "/")
     file = os.path.join(os.path.dirname(path), name)
     if not os.path.isfile(file):
@@ -181,23 +206,27 @@ def _zone(path: str, opcodes: Opcodes, sustained: bool, left: _Left) -> Zone:
     pitch = None if track == 0 else centre - number("transpose", 0) - 0.01 * number("tune", 0)
     if track not in (0, 100):
         left.opcodes[f"pitch_keytrack={track:g}"] += 1
-    begin = int(number("offset", 0))
+    begin = max(0, int(number("offset", 0)))
     end = int(number("end", 0)) + 1 if "end" in opcodes else None
     sample = Sample(path=file, onset=measure(file, begin)[0], begin=begin, end=end, sustained=sustained,
-                    loop=_loop(file, opcodes, left))
+                    loop=_loop(path, file, opcodes, left))
     volume = sum(number(v, 0) for v in ("volume", "group_volume", "master_volume", "global_volume"))
+    amplitude = number("amplitude", 100) / 100
+    if abs(volume) > MOST_DECIBEL or abs(amplitude) > 10 ** (MOST_DECIBEL / 20):
+        raise UserError(f"{path}: a volume of {volume:g} dB and amplitude={100 * amplitude:g}; keep them "
+                        f"within ±{MOST_DECIBEL:g} dB")
     one_shot = opcodes.get("loop_mode") == "one_shot"
     return Zone(
         sample=sample, pitch=pitch, keys=(max(low, 0), min(high, 127)),
         velocities=(int(number("lovel", 1)), int(number("hivel", 127))),
-        gain=10 ** (volume / 20) * number("amplitude", 100) / 100,
+        gain=10 ** (volume / 20) * amplitude,
         veltrack=number("amp_veltrack", 100) / 100,
         release=float("inf") if one_shot else number("ampeg_release", RELEASE),
         turn=(int(number("seq_position", 1)) - 1, max(1, int(number("seq_length", 1)))),
         chance=(number("lorand", 0.0), number("hirand", 1.0)))
 
 
-def _loop(file: str, opcodes: Opcodes, left: _Left) -> tuple[int, int] | None:
+def _loop(path: str, file: str, opcodes: Opcodes, left: _Left) -> tuple[int, int] | None:
     """Returns first and last sample of the loop: of the opcodes, else of the file."""
     own = loop_of_wav(file)
     mode = opcodes.get("loop_mode", "loop_continuous" if own else "no_loop")
@@ -206,28 +235,33 @@ def _loop(file: str, opcodes: Opcodes, left: _Left) -> tuple[int, int] | None:
     if mode == "loop_sustain":
         left.opcodes["what follows the loop after release"] += 1
     first, last = own or (0, None)
-    first = int(_float(opcodes, "loop_start", first))
+    first = int(_float(path, opcodes, "loop_start", first))
     if "loop_end" in opcodes:
-        last = int(_float(opcodes, "loop_end", 0))
-    if last is None or not first < last < len(recording(file)[0]):
+        last = int(_float(path, opcodes, "loop_end", 0))
+    if last is None or not 0 <= first < last < len(recording(file)[0]):
         left.opcodes["a loop that the file does not hold"] += 1
         return None
     return first, last
 
 
-def _float(opcodes: Opcodes, name: str, default: float) -> float:
+def _float(path: str, opcodes: Opcodes, name: str, default: float) -> float:
     text = opcodes.get(name)
     if text is None:
         return float(default)
     try:
-        return float(text)
-    except ValueError as e:
-        raise UserError(f"SFZ opcode {name}={text} is no number; correct the file") from e
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise UserError(f"{path}: opcode {name}={text} is no number; correct it")
+    if abs(value) > MOST_NUMBER:
+        raise UserError(f"{path}: opcode {name}={text} is too large; give one within ±{MOST_NUMBER:g}")
+    return value
 
 
 def _key(text: str, path: str) -> int:
     """Reads a key: a number, or a name, of which c4 is 60."""
-    if text.lstrip("-").isdecimal():
+    if re.fullmatch(r"-?\d{1,4}", text):
         return int(text)
     found = NOTE.match(text.lower())
     if not found:

@@ -59,6 +59,8 @@ class SoundFontRenderer:
         if not 0 < self.sample_rate <= HIGHEST_RATE:
             raise UserError(f"SoundFonts cannot be rendered at {self.sample_rate} Hz; "
                             f"choose at most {HIGHEST_RATE} Hz")
+        if not (math.isfinite(self.tuning) and 0 <= self.tail < math.inf):
+            raise UserError(f"a SoundFont needs {self.tuning=} in cents and {self.tail=} in seconds")
 
     @property
     def rate(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from music_diffusion import gin_setup
 from music_diffusion.data import records
 from music_diffusion.data.build import BuildPlan, build
+from music_diffusion.data.instruments import split_source
 from music_diffusion.data.items import DataSet
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.sets.transposed import Transposed
@@ -71,16 +74,31 @@ def render_scores(request: ScoresRequest, progress: Progress = unseen) -> list[t
 
     Returns the excerpts that could not be rendered, each with the reason.
 
-    Raises UserError: no scores, no SoundFont or one that cannot be read, or a folder of other renders.
+    Raises UserError: no scores, no SoundFont or one that cannot be read, a folder of other renders, or
+    one that is, contains or lies in what is read.
     """
     from music_diffusion.data.audio_renders import AudioRenderPlan, render_audio
 
     check_source(request.scores)
+    sources = [request.scores, *(split_source(sampler)[0] for sampler in request.samplers)]
+    for source in (*sources, *filter(None, [request.room_responses])):
+        _check_apart(request.destination, source)
     return render_audio(AudioRenderPlan(
         scores=request.scores, sample_rate=request.rate, midi=request.midi, workers=request.workers,
         room_responses=request.room_responses or "", room_licences=request.room_licences,
         tuning=request.tuning, vibrato=request.vibrato, degraded=request.degraded,
         **render_options("render", request, test=request.test)), request.destination, in_steps(progress))
+
+
+def _check_apart(destination: str, source: str) -> None:
+    """Raises UserError where one of two folders is or contains the other.
+
+    What is written would be read as a source by the next run.
+    """
+    one, other = (pathlib.Path(path).resolve() for path in (destination, source))
+    if one == other or one in other.parents or other in one.parents:
+        raise UserError(f"{destination}: is, contains or lies in {source}, from which is read; choose a "
+                        "folder beside it")
 
 
 def prepare_audio(request: AudioFolderRequest, progress: Progress = unseen) -> dict:

@@ -355,3 +355,20 @@ def test_impossible_plans_are_one_line_errors_before_anything_is_written(
     with pytest.raises(UserError, match=reason):
         render_audio(dataclasses.replace(plan, **changes), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("before", ["nothing", "folder", "file"])
+def test_renders_of_which_none_can_be_made_leave_nothing_behind(plan, tmp_path, monkeypatch, before):
+    def fails(folder, plan, excerpt):
+        raise UserError("no sample")
+
+    monkeypatch.setattr(audio_renders, "render_file", fails)
+    out = tmp_path / "a" / "out"
+    if before != "nothing":
+        (out / "train").mkdir(parents=True)
+    if before == "file":
+        (out / "train" / "mine.txt").write_text("")
+    there = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="no excerpt can be rendered .*no sample"):
+        render_audio(plan, str(out))
+    assert sorted(tmp_path.rglob("*")) == there

@@ -1,4 +1,8 @@
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -32,3 +36,20 @@ def test_a_killed_process_is_a_one_line_error():
     with pytest.raises(UserError, match="killed.*--workers") as error:
         run(os._exit, [9, 9], 2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes have no parent there")
+def test_workers_end_when_their_parent_is_killed():
+    """A pipe that workers inherit is at its end when the last of them has gone."""
+    program = ("import os, sys\nfrom music_diffusion.data.parallel import run_tasks\n"
+               "if __name__ == '__main__':\n"
+               "    run_tasks(exec, ['import os, time; os.write(1, b\"x\"); time.sleep(60)'] * 2, 2,\n"
+               "              lambda i, n: None)\n")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as process:
+        assert process.stdout.read(1) == b"x"
+        process.kill()
+        assert process.wait(10) == -signal.SIGKILL
+        begin = time.monotonic()
+        process.stdout.read()
+        assert time.monotonic() - begin < 20

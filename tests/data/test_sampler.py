@@ -1,7 +1,9 @@
 """Recorded notes as instruments, with recordings of known partials: where, how high, how loud, how long."""
 
+import os
 import pathlib
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from reference.recorded_notes import cents, hertz, measured_hertz
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data import instruments
 from music_diffusion.data.items import DRUM_PROGRAM
-from music_diffusion.data.renderers import is_sampler, open_renderer
+from music_diffusion.data.renderers import is_sampler, open_renderer, renderer_state
 from music_diffusion.data.sampler import LEVEL, SamplerRenderer, released
 from music_diffusion.data.samples import Vibrato
 from music_diffusion.data.zones import DRUM, KINDS
@@ -288,6 +290,19 @@ def test_loops_of_files_are_repeated(tmp_path):
     seamless(with_loop[800:round(2.9 * RATE)], hertz(71), 0.1)
 
 
+def test_a_loop_of_a_wav_that_begins_before_the_onset_sounds_the_whole_note(tmp_path):
+    period = 64
+    own = 69 + 12 * np.log2(made.RATE / period / 440)
+    cycle = 0.5 * np.sin(2 * np.pi * np.arange(period) / period)
+    made.write(tmp_path / "cycle.wav", cycle.astype(np.float32), loop=(0, period - 1))
+    made.table(tmp_path, [{"file": "cycle.wav", "midi": round(own), "cents_off": 100 * (own - round(own)),
+                           "onset_seconds": 20.5 / made.RATE}])
+    heard = SamplerRenderer(path=f"{tmp_path}@16")(note(0, 0.4, round(own))).samples[:round(0.4 * RATE)]
+    parts = np.array([level(part) for part in np.split(heard, 16)])
+    assert parts.min() > 0.9 * parts.max()
+    assert cents(measured_hertz(heard, RATE, hertz(own)), hertz(round(own))) == pytest.approx(0, abs=1)
+
+
 def test_vibrato_swings_around_the_pitch(band):
     still, moved = (SamplerRenderer(path=band, vibrato=v)(note(0, 4, 63, program=71)).samples
                     for v in (None, Vibrato(cents=30, hertz=5.0, delay=0.2)))
@@ -348,7 +363,11 @@ def test_parts_sum_to_the_whole_and_a_given_length_is_its_beginning(band):
     ("a,drums,,,,,,", "drums need keys"), ("a,drums,,,36,,,", "'36' is no drum key"),
     ("a,drums,,,36=Kick,,,", "no file of layer 'Kick'"), ("a,0,,q|x,,,,", "no file of layer 'q'"),
     ("a,0,,x@90|y@80|x,,,,", "let them rise"), ("a,0,,,40,,,", "keys '40'"),
-    ("a,0,,,,soon,,", "release 'soon'")])
+    ("a,0,,,,soon,,", "release 'soon'"), ("a,0,,,,-1,,", "line 2: release -1: give one from 0"),
+    ("a,0,,,,,,3000", "line 2: gain_db 3000: give one from -60 to 60"), ("a,0,,,,,,1e9", "gain_db 1e9"),
+    ("a,0,,,76-40,,,", "keys '76-40'"), ("a,0,,,40-128,,,", "keys '40-128'"), ("a,0,,,,,-5,", "cents -5"),
+    ("a,drums,,,36=x 36=y,,,", "drum key 36 is given twice"), ("a,drums,,,128=x,,,", "no drum key"),
+    ("a,0,,x@loud|y,,,,", "after @ write a velocity"), (f"a,{'9' * 5000},,,,,,", "are no programs")])
 def test_tables_that_do_not_fit_are_one_line_errors(tmp_path, row, message):
     made.instrument(tmp_path / "a", (60,), (("x", 0.5), ("y", 0.2)))
     with pytest.raises(UserError, match=message) as error:
@@ -367,6 +386,34 @@ def test_paths_that_are_no_instruments(tmp_path):
     (tmp_path / "a" / "60__0.wav").unlink()
     with pytest.raises(UserError, match="60__0.wav' is not there"):
         SamplerRenderer(path=f"{tmp_path}/a@5")
+
+
+@pytest.mark.parametrize(("cells", "message"), [
+    ({"midi": 128}, "midi 128: give one from 0 to 127"), ({"midi": -1}, "midi -1"),
+    ({"midi": 60.5}, "midi 60.5 is no whole number"), ({"onset_seconds": -0.1}, "onset_seconds -0.1"),
+    ({"onset_seconds": 1.0}, "onset_seconds 1 lies after the end of 60__0.wav"),
+    ({"onset_seconds": "nan"}, "onset_seconds 'nan' is no number"), ({"peak": 0}, "peak 0: give one from"),
+    ({"peak": "nan"}, "peak 'nan' is no number"), ({"cents_off": "inf"}, "cents_off 'inf'")])
+def test_rows_of_notes_that_cannot_be_are_one_line_errors(tmp_path, cells, message):
+    made.instrument(tmp_path / "a", (60,))
+    made.table(tmp_path / "a", [{"file": "60__0.wav", "midi": 60} | cells])
+    with pytest.raises(UserError, match=f"notes.csv, line 2: {message}") as error:
+        SamplerRenderer(path=f"{tmp_path}/a@0")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("column", "meant"), [
+    ("onset", "onset_seconds"), ("cents", "cents_off"), ("Layer", "layer"), ("about", None),
+    ("seconds", None)])
+def test_a_misspelt_column_is_said_and_those_for_people_are_not(tmp_path, column, meant):
+    made.instrument(tmp_path / "a", (60,))
+    made.table(tmp_path / "a", [{"file": "60__0.wav", "midi": 60, column: ""}], ("file", "midi", column))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        SamplerRenderer(path=f"{tmp_path}/a@0")
+    text = [str(w.message) for w in said if "is not read" in str(w.message)]
+    assert len(text) == (meant is not None)
+    assert all(f"column {column!r} is not read; is {meant!r} meant?" in t for t in text)
 
 
 def test_the_example_is_such_a_table():
@@ -389,3 +436,35 @@ def test_paths_say_what_plays(band):
     assert is_sampler(band) and is_sampler(f"{band}/harp@0-7") and is_sampler("a.sfz")
     assert not is_sampler("a.sf2") and not is_sampler("nowhere.sf3")
     assert isinstance(open_renderer(band, 8000, tuning=10.0), SamplerRenderer)
+
+
+def test_what_cannot_be_opened_is_said_at_once(band, tmp_path):
+    with pytest.raises(UserError, match="notes: no such file or folder; .*recorded notes"):
+        open_renderer(str(tmp_path / "notes"))
+    with pytest.raises(UserError, match="notes: no such folder or file; give a folder with"):
+        open_renderer(f"{tmp_path}/notes@0-7")
+    with pytest.raises(UserError, match="tuning=nan"):
+        open_renderer(band, tuning=float("nan"))
+    (tmp_path / "x.sf2").write_bytes(b"")
+    with pytest.raises(UserError, match="tuning=nan"):
+        open_renderer(str(tmp_path / "x.sf2"), tuning=float("nan"))
+
+
+def test_the_state_changes_with_every_file_that_sounds(tmp_path):
+    made.instrument(tmp_path / "a", (60, 64))
+    (tmp_path / "b.SFZ").write_text('#include "part.sfz"\n')
+    (tmp_path / "part.sfz").write_text("<region> sample=a/64__0.wav key=64\n")
+    folder = write_table(tmp_path, "a,0,,,,,,", "b.SFZ,1,,,,,,")
+    states = [renderer_state(folder)]
+    assert renderer_state(folder) == states[0]
+    for name in ("instruments.csv", "a/notes.csv", "b.SFZ", "part.sfz", "a/60__0.wav", "a/64__0.wav"):
+        path = tmp_path / name
+        if path.suffix == ".wav":  # of the same size and a later time
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + 10 ** 9))
+        else:
+            path.write_bytes(path.read_bytes() + b"\n")
+        states.append(renderer_state(folder))
+    assert len(set(states)) == len(states)
+    tmp_path.rename(tmp_path.with_name("moved"))
+    instruments.read_instruments.cache_clear()
+    assert renderer_state(str(tmp_path.with_name("moved"))) == states[-1]

@@ -1,6 +1,7 @@
 """SFZ files → zones and sound: inheritance, opcodes, and that what is left out is said."""
 
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -151,11 +152,49 @@ def test_what_is_not_played_is_counted_in_one_warning(write):
 @pytest.mark.parametrize(("text", "message"), [
     ("<region> sample=none.wav key=60", "sample none.wav is not there"), ("hello", "has no region"),
     ("<region> sample=samples/a.wav key=h4", "'h4' is no key"),
-    ("<region> sample=samples/a.wav key=60 tune=high", "tune=high is no number")])
+    ("<region> sample=samples/a.wav key=60 tune=high", "tune=high is no number"),
+    ("#include\n", "#include names no file"), ('#include "/dev/zero"', "is no file"),
+    ("<region> sample=samples/a.wav key=--6", "'--6' is no key"),
+    ("<region> sample=samples/a.wav key=c" + "9" * 5000, "more than 4096 characters"),
+    *((f"<region> sample=samples/a.wav key=60 {name}={value}", f"{name}={value} is ")
+      for name in ("end", "tune", "offset", "note_offset", "seq_length", "volume", "lovel")
+      for value in ("nan", "inf", "1e400", "1e308")),
+    ("<region> sample=samples/a.wav key=60 volume=7000", "volume of 7000 dB"),
+    ("<region> sample=samples/a.wav key=60 amplitude=1e10", "within ±144 dB"),
+    ("\n".join(f"#define ${'a' * i} {('$' + 'a' * (i - 1)) * 9}" for i in range(40, 1, -1))
+     + f"\n${'a' * 40}", "more than 4096 characters")])
 def test_files_that_cannot_be_played_are_one_line_errors(write, text, message):
     with pytest.raises(UserError, match=message) as error:
         read_sfz(write(text))
     assert "\n" not in str(error.value)
+
+
+def test_text_without_opcodes_is_read_in_linear_time(write):
+    begin = time.process_time()
+    for text in ("x" * 4000 + "\n", " " * 4000 + "\n", "/* "):
+        with pytest.raises(UserError, match="has no region"):
+            read_sfz(write(text * (400000 // len(text))))
+    assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("key", [75, 78, 81])
+def test_a_loop_that_begins_before_the_onset_sounds_the_whole_note(write, key):
+    """A single cycle of 64 samples, whose onset is found after its first sample."""
+    cycle = 0.5 * np.sin(2 * np.pi * np.arange(64) / 64)
+    made.write(pathlib.Path(write("")).parent / "cycle.wav", cycle.astype(np.float32))
+    own = 69 + 12 * np.log2(made.RATE / 64 / 440)
+    path = write(f"<region> sample=cycle.wav lokey=70 hikey=85 pitch_keycenter=78 tune={100 * (78 - own)} "
+                 "loop_mode=loop_continuous loop_start=0 loop_end=63")
+    heard = SamplerRenderer(path=f"{path}@0")(note(0, 0.4, key)).samples[:round(0.4 * RATE)]
+    level = np.sqrt(np.mean(np.square(heard.reshape(16, -1)), axis=1))
+    assert level.min() > 0.9 * level.max()
+    assert pitch_of(heard, key) == pytest.approx(key, abs=0.01)
+
+
+def test_a_loop_outside_of_the_file_is_said(write):
+    path = write("<region> sample=samples/a.wav key=60 loop_mode=loop_continuous loop_start=-9 loop_end=99")
+    with pytest.warns(UserWarning, match="a loop that the file does not hold"):
+        assert read_sfz(path)[0].sample.loop is None
 
 
 def test_an_sfz_may_be_a_row_of_the_table(write, tmp_path):

@@ -50,6 +50,27 @@ def test_scores_take_several_soundfonts_and_hold_a_share_out(source, monkeypatch
     assert (plan.solo, plan.midi, alone.solo, alone.midi) == (0.0, False, 0.25, True)
 
 
+@pytest.mark.parametrize("source", ["scores", "notes", "rooms"])
+@pytest.mark.parametrize("place", [".", "..", "below/it", "link", "../beside"])
+def test_scores_are_not_rendered_into_what_is_read(tmp_path, monkeypatch, source, place):
+    rendered = []
+    monkeypatch.setattr(audio_renders, "render_audio", lambda plan, folder, _: rendered.append(folder))
+    for name in ("scores", "notes", "rooms"):
+        (tmp_path / "sources" / name / "a" / "b").mkdir(parents=True)
+    out = tmp_path / "sources" / source / "a" / place
+    (tmp_path / "sources" / source / "a" / "link").symlink_to(tmp_path / "sources" / source)
+    scores, notes, rooms = (str(tmp_path / "sources" / name / "a") for name in ("scores", "notes", "rooms"))
+    request = ScoresRequest(scores=scores, samplers=(f"{notes}@0-7",), room_responses=rooms,
+                            destination=str(out))
+    if place == "../beside":
+        prepare.render_scores(request)
+        assert rendered == [str(out)]
+        return
+    with pytest.raises(UserError, match="is, contains or lies in .*choose a folder beside it"):
+        prepare.render_scores(request)
+    assert not rendered
+
+
 def test_soundfont_is_a_data_set_with_options_of_its_own(asked, source):
     renders = prepare.open_data_set(asked(
         "soundfont", soundfonts=("a.sf2", "b.sf3"), hours=2.0, test=True, solo=0.5, seed=3,
