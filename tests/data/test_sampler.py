@@ -290,6 +290,20 @@ def test_loops_of_files_are_repeated(tmp_path):
     seamless(with_loop[800:round(2.9 * RATE)], hertz(71), 0.1)
 
 
+def test_a_loop_of_a_wav_that_begins_before_the_onset_sounds_the_whole_note(tmp_path):
+    period = 64
+    own = 69 + 12 * np.log2(made.RATE / period / 440)
+    cycle = 0.5 * np.sin(2 * np.pi * np.arange(period) / period)
+    made.write(tmp_path / "cycle.wav", cycle.astype(np.float32), loop=(0, period - 1))
+    made.table(tmp_path, [{"file": "cycle.wav", "midi": round(own), "cents_off": 100 * (own - round(own)),
+                           "onset_seconds": 20.5 / made.RATE}])
+    heard = SamplerRenderer(path=f"{tmp_path}@16")(note(0, 0.4, round(own), program=16)).samples
+    heard = heard[:round(0.4 * RATE)]
+    parts = np.array([level(part) for part in np.split(heard, 16)])
+    assert parts.min() > 0.9 * parts.max()
+    assert cents(measured_hertz(heard, RATE, hertz(own)), hertz(round(own))) == pytest.approx(0, abs=1)
+
+
 def test_vibrato_swings_around_the_pitch(band):
     still, moved = (SamplerRenderer(path=band, vibrato=v)(note(0, 4, 63, program=71)).samples
                     for v in (None, Vibrato(cents=30, hertz=5.0, delay=0.2)))
