@@ -142,6 +142,13 @@ def test_device_names_are_ports_too(read):
     assert sounds(notes) == [(0, 0.5, 60, 7), (0, 0.5, 62, 40), (0.5, 1.0, 64, 7)]
 
 
+def test_what_comes_before_name_and_port_of_a_track_is_for_both(read):
+    notes = read(midi(
+        track((0, *meta(9, *b"A")), (0, *port(0)), (0, *program(5)), *NOTE),
+        track((0, *program(40)), (0, *meta(9, *b"B")), (0, *port(1)), (0, *on(62)), (BEAT, *off(62)))))
+    assert dict(zip(notes.pitch.tolist(), notes.program.tolist(), strict=True)) == {60: 5, 62: 40}
+
+
 def test_a_single_track_may_go_from_port_to_port(read):
     notes = read(midi(track((0, *port(0)), (0, *program(1)), (0, *port(1)), (0, *program(2)), (0, *port(0)),
                             *NOTE, (0, *port(1)), *NOTE), format=0))
