@@ -47,6 +47,12 @@ def test_controllers_count_where_a_note_sounds_at_another_value_than_usual(ignor
     assert ignored(*NOTE, strange, (BEAT, *control(which, USUAL[which])), *NOTE) == {}  # in a rest
 
 
+@pytest.mark.parametrize("which", [65, 67, 68, 69])
+def test_switches_are_on_from_64(ignored, which):
+    assert ignored((0, *control(which, 64)), *NOTE) == {KINDS[which]: 1}
+    assert ignored((0, *control(which, 63)), *NOTE) == {}
+
+
 def test_the_pedals_that_are_played_are_not_counted(ignored):
     assert ignored((0, *control(64, 127)), (0, *control(66, 127)), *NOTE, (BEAT, *control(64, 0))) == {}
 

@@ -13,7 +13,7 @@ from reference.toy_generator import Dice, F, Gaussian, Numbered, Places
 from music_diffusion.diffusion.solvers import DDIM, DDPM
 from music_diffusion.errors import UserError
 from music_diffusion.synthesis import overlap as module
-from music_diffusion.synthesis.joining import NOISE_BLOCK, Windows, noise
+from music_diffusion.synthesis.joining import NOISE_BLOCK, Windows, conditions_of, noise, space_frames
 from music_diffusion.synthesis.overlap import OverlapJoining
 
 WINDOWS = Windows(frames=96, overlap=32, group=3)
@@ -40,6 +40,16 @@ def test_windows_are_slices_and_join_to_what_was_cut(w):
     for k in range(w.group):
         np.testing.assert_array_equal(cut[k], x[k * w.stride:k * w.stride + w.frames])
     np.testing.assert_array_equal(w.join(cut), x)
+
+
+@pytest.mark.parametrize("frames, wanted", [(0, 0), (1, 1), (4, 1), (5, 2), (400, 100)])
+def test_windows_of_a_coarser_space_are_conditioned_on_all_mel_frames_that_they_stand_for(frames, wanted):
+    piece = mock.Mock(frames=frames)
+    space = mock.Mock(step=4)
+    assert space_frames(piece, space) == wanted
+    before = np.ones(3)
+    assert conditions_of(piece, space, [0, 64, 128], 96, before) is piece.windows.return_value
+    piece.windows.assert_called_once_with([0, 256, 512], 384, before)
 
 
 def test_fade_is_linear_along_the_overlaps_and_nothing_else():
@@ -136,7 +146,6 @@ def test_the_parts_are_the_piece_whatever_its_length(w, frames):
     assert max(map(len, parts)) <= w.span
 
 
-@pytest.mark.slow
 def test_groups_get_the_noise_of_their_frames_and_keys_of_their_own():
     frames = 700
     noises = []
