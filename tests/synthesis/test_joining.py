@@ -13,7 +13,13 @@ from reference.toy_generator import Dice, F, Gaussian, Numbered, Places
 from music_diffusion.diffusion.solvers import DDIM, DDPM
 from music_diffusion.errors import UserError
 from music_diffusion.synthesis import overlap as module
-from music_diffusion.synthesis.joining import NOISE_BLOCK, Windows, conditions_of, noise, space_frames
+from music_diffusion.synthesis.joining import (
+    NOISE_BLOCK,
+    Windows,
+    conditions_of,
+    noise,
+    space_frames,
+)
 from music_diffusion.synthesis.overlap import OverlapJoining
 
 WINDOWS = Windows(frames=96, overlap=32, group=3)
