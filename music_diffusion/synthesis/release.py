@@ -177,15 +177,18 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
 def model_folder(out_dir: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields the folder to write a released model into; what it held of another model is gone afterwards.
 
-    Raises UserError: it holds other things than a model, which are left alone.
+    It may be the folder of a training run, too.
+
+    Raises UserError: it holds other things, which are left alone.
     """
     from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
+    from music_diffusion.training.runs import is_run
 
     out = pathlib.Path(out_dir)
     if out.exists() and not out.is_dir():
         raise UserError(f"{shown(out)}: is a file; give a folder for the model")
     before = {path for path in out.iterdir() if not path.name.startswith(".")} if out.exists() else set()
-    if before and not (out / WEIGHTS in before and out / CONFIG in before):
+    if before and not is_run(out) and not (out / WEIGHTS in before and out / CONFIG in before):
         raise UserError(f"{shown(out)}: holds other files than a model's; give a new or empty folder")
     stale = {path for path in before if path.match("weights.*.safetensors")}
     names = out / FILE

@@ -38,7 +38,6 @@ def test_a_killed_process_is_a_one_line_error():
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="processes have no parent there")
 def test_workers_end_when_their_parent_is_killed():
     """A pipe that workers inherit is at its end when the last of them has gone."""
     program = ("import os, sys\nfrom music_diffusion.data.parallel import run_tasks\n"
