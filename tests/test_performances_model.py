@@ -113,6 +113,7 @@ def test_violinists_play_differently_from_each_other_and_from_soundfonts(melody)
         assert np.abs(a - b).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_a_mixture_lies_between(melody):
     ends = [melody(name)[10:160] for name in ("opl_direct", "fluid_church")]
     half = melody("opl_direct+fluid_church")[10:160]

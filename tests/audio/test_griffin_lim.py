@@ -61,6 +61,7 @@ def test_interpolation_keeps_the_given_frames_and_is_geometric_between():
                                [[1, 4], [10, 2], [100, 1], [100, 1]], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_iterations_come_closer():
     mel = CODEC.encode(plucks())
     errors = [convergence(dataclasses.replace(FAST, upsample=1, iterations=n), mel)

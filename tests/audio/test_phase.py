@@ -15,6 +15,7 @@ def brute_force_owner(log, slope):
     return np.array(peaks)[heights.argmax(axis=1)], heights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.05, 0.3])
 def test_a_bin_belongs_to_the_peak_with_the_highest_cone(slope):
     log = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)

@@ -83,6 +83,7 @@ def test_people_get_a_line_a_figure_and_where_the_report_is(cli):
     assert err.count("warning: Only 0.1 minutes of ") == 2 and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_json_is_one_object_and_a_second_run_goes_on(cli, tmp_path):
     arguments = [*FOLDERS, "--notes", "mid", *TOYS, "-o", "new/out", "--json", "--inverter", "vocoder"]
     code, out, err = cli(*arguments)
@@ -190,6 +191,7 @@ def test_a_model_plays_the_notes_first(cli, tmp_path):
     assert facts["settings"]["model"] == "tiny" and facts["amounts"]["generated"]["files"] == 3
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_or_changed_is_rendered_again(cli, tmp_path, renders):
     arguments = ["--model", "tiny", "--reference", "ref", "--notes", "mid", *TOYS, "-o", "out"]
     assert cli(*arguments)[0] == 0

@@ -178,6 +178,7 @@ def test_bad_settings_are_one_line(cli, tmp_path, option, reason, monkeypatch, r
     assert [p.name for p in tmp_path.iterdir()] == ["song.mid"]
 
 
+@pytest.mark.slow
 def test_a_rendering_with_all_its_reports(cli, tiny, tmp_path):
     (tmp_path / "song.mid").write_bytes(GOOD)
     code, out, err = cli(tmp_path / "song.mid", "-o", tmp_path / "a.wav", "--json", "--seed", "3",

@@ -146,6 +146,7 @@ def test_shards_that_changed_are_mapped_anew_and_those_that_are_gone_go(params, 
     assert again.notes.pitch.tolist() == [99]
 
 
+@pytest.mark.slow
 def test_maps_of_a_records_performance_and_behind_them_those_without(folder, tmp_path):
     config = dataclasses.replace(MODEL.config.timbre, performances=PerformanceConfig(count=3, features=4))
     ids, seconds = np.zeros((1, 1), np.int32), np.zeros((1, 1))

@@ -212,6 +212,7 @@ def places(batches):
             for n, s in zip(b["number"], b["start"], strict=True)]
 
 
+@pytest.mark.slow
 def test_shards_are_parts_of_the_one_stream(source):
     varied = dataclasses.replace(source, varied=Varied(noise=1.0))
     check_shards(varied)

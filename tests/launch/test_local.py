@@ -125,6 +125,7 @@ sleep 20 >/dev/null 2>&1 & wait $!"""))
     assert (shell.folder / "ended").read_text().split() == ["ended"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_reaches_every_process_once(shell, number, code):
     shell.stub("nvidia-smi", NVIDIA)

@@ -257,6 +257,7 @@ def keep(cloud, states, codes):
                      "--model_dir=bucket/runs/x", TPU_POLL="0.3")
 
 
+@pytest.mark.slow
 def test_keep_goes_on_after_preemption(cloud):
     result = keep(cloud, ["NONE", "WAITING_FOR_RESOURCES", "OFFLINE", "ACTIVE", "SUSPENDED", "NONE",
                           "ACTIVE"], [143, 0])

@@ -111,6 +111,7 @@ def test_the_loss_is_the_networks_error_at_unit_variance(params, batch, keep):
     assert np.isfinite(list(map(float, metrics.values()))).all()
 
 
+@pytest.mark.slow
 def test_map_l1_is_the_maps_error_in_nat(params, batch):
     _, metrics = eval_fn(MODEL, params, batch, RNG)
     maps = np.asarray(MODEL.note_maps(params, batch))
@@ -255,6 +256,7 @@ def timbre():
     return model, split_variables(compiled.init(model, key=4))[0]
 
 
+@pytest.mark.slow
 def test_timbre_loss_is_the_error_where_something_sounds(timbre):
     model, params = timbre
     batch = timbre_batch()
@@ -293,6 +295,7 @@ def test_timbre_loss_falls(timbre):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_trained_timbre_network_begins_the_denoisers(timbre, tmp_path):
     _, params = timbre
     save_safetensors(tmp_path / "timbre", params, dtype="float32")

@@ -167,6 +167,7 @@ def test_a_generator_for_another_codec_is_refused():
         NeuralInverter(codec=CODEC, generator=GENERATORS["toy"], params={}, chunk_frames=0)
 
 
+@pytest.mark.slow
 def test_of_a_model_it_gives_what_the_model_generates():
     model = SpectrogramInverterModel(codec=CODEC, generator=GENERATORS["istft"].config)
     params = unfreeze(compiled.init(model, key=1)["params"])

@@ -131,6 +131,7 @@ def test_feature_shapes_are_enough_to_begin_with(name):
 # ---- what a performance does ----
 
 
+@pytest.mark.slow
 def test_weights_of_zero_are_an_embedding_of_zero(model):
     """Whatever is in the table."""
     params = params_of(model)
@@ -167,6 +168,7 @@ def test_the_unets_blocks_hear_the_performance_apart_from_the_map():
     assert min(np.abs(a - b).max(), np.abs(a - none).max(), np.abs(b - none).max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_the_loss_teaches_every_block_of_the_unet_what_a_performance_is():
     """The rows of their FiLM that take the performance's features, beside those of the time."""
     params = without_map_film(params_of(UNET))

@@ -61,6 +61,7 @@ def test_frames_are_compared_with_their_own_time(params):
     assert log.shape == deviation.shape == magnitude.shape
 
 
+@pytest.mark.slow
 def test_the_estimate_of_an_untrained_network_is_the_spectrogram_s(params):
     """Its magnitudes are those of a longer window: of a steady tone by the windows' ratio larger."""
     tone = 0.2 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
@@ -154,6 +155,7 @@ def test_it_is_what_the_model_predicts_at_once(inverter, params, mel):
         level, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_spectrogram_comes_back(inverter, mel):
     """Even with weights from nowhere: the last step corrects towards it."""
     again = CODEC.encode(inverter.invert(mel))

@@ -97,6 +97,7 @@ def test_input_is_the_model_range_without_its_upper_limit():
     np.testing.assert_allclose(CODEC.unscale(scaled), mel, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_of_the_parameters():
     params, axes = variables_of(MODEL)
     assert set(params) == {"generator", "discriminator"} and set(params_of(ALONE)) == {"generator"}

@@ -27,6 +27,7 @@ def test_a_network_of_its_own_says_what_it_is(config, tmp_path):
     same(stored, jax.tree.map(np.asarray, params))
 
 
+@pytest.mark.slow
 def test_that_of_a_frame_diffusion_model_is_found_in_its_weights(tmp_path):
     model = with_performances()
     params = tiny_params(model)

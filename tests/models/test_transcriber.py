@@ -93,6 +93,7 @@ def spread():
     return jax.tree.map(lambda p: p + jnp.asarray(0.3 * rng.normal(size=p.shape), jnp.float32), fresh()[0])
 
 
+@pytest.mark.slow
 def test_init_gives_parameters_and_their_logical_axes():
     params, axes = (traverse_util.flatten_dict(x) for x in fresh())
     assert {k: len(v) for k, v in axes.items()} == {k: v.ndim for k, v in params.items()}
@@ -243,6 +244,7 @@ def heard_at_once(size):
     return transcriber(64).transcribe(noise(size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, HOP - 1, HOP, HOP + 1, 31 * HOP + 7])
 def test_the_size_of_chunks_does_not_matter(size):
     whole, parts = heard_at_once(size), transcriber(5).transcribe(noise(size))

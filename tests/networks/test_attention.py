@@ -68,6 +68,7 @@ def test_attention_is_a_softmax_over_the_keys_that_count_without_division(name, 
     np.testing.assert_allclose(got, oracle(*inputs(), as_mask(name)), atol=1e-6)  # measured 2e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("name", MASKS)
 def test_the_gradient_is_that_of_the_textbook_formula(name, block):

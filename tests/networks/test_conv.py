@@ -29,6 +29,7 @@ def oracle(x, kernel, bias, stride, dilation, groups):
     return y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, conv", [
     ((2, 9, 3), Conv(4, (3,))),
     ((1, 30, 2), Conv(3, (3,), dilation=9)),

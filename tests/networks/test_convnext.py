@@ -109,6 +109,7 @@ def test_trunk_is_its_definition(kernel):
     np.testing.assert_allclose(run(module, params, x), expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks, kernel", [(1, 7), (3, 3), (2, 1)])
 def test_context_frames_are_the_receptive_field_exactly(blocks, kernel):
     config = ConvNeXtConfig(dim=6, hidden=10, blocks=blocks, kernel=kernel)

@@ -124,6 +124,7 @@ def test_the_networks_output_enters_with_factor_minus_s_over_n(params, variables
                                np.broadcast_to(want[:, None, None], (B, T, F)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_dropped_condition_ignores_the_notes_altogether(params, inputs):
     z, logsnr, time, slots, roll, _ = inputs
     maps = maps_of(False, params, slots)

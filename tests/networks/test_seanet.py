@@ -174,6 +174,7 @@ def test_every_parameter_matters_and_has_logical_axes():
         k: v.ndim for k, v in flat.items()}
 
 
+@pytest.mark.slow
 def test_a_fresh_generator_is_as_loud_as_music():
     config = SEANetConfig(channels=64, strides=(4, 2))
     y, _ = jax.jit(SEANet(config).init_with_output)(jax.random.key(0), random_mel(config, 20))

@@ -167,6 +167,7 @@ def test_round_trip_with_one_velocity_bin(notes):
     assert as_set(decoded.notes) == as_set(loud)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(grid_notes(), st.sampled_from([7, 20, 64]))
 def test_split_segments_say_the_same(notes, max_length):

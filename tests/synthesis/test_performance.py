@@ -141,6 +141,7 @@ def test_names_and_mixtures_are_weights_of_the_table(synthesizer):
     assert synthesizer.performance_of() == "studio"
 
 
+@pytest.mark.slow
 def test_none_is_the_sound_without_a_table(synthesizer):
     table = {"performances": {"embedding": np.zeros((3, 4), np.float32)}}
     params = {**synthesizer.params, **table, "timbre": {**synthesizer.params["timbre"], **table}}

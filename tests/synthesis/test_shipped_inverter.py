@@ -96,6 +96,7 @@ def test_silence_and_level(inverter):
     assert np.abs(loud).max() == pytest.approx(1.0, abs=0.1)  # not held down to full scale
 
 
+@pytest.mark.slow
 def test_it_is_the_default_and_griffin_lim_serves_other_codecs():
     synthesizer = hub.load("default")
     assert type(synthesizer.inverter) is type(hub.load_inverter("inverter"))

@@ -97,6 +97,7 @@ def test_progress_rises_to_one(synthesizer):
     assert done == sorted(done) and done[-1] == 1 and len(done) > 1 and done[0] > 0
 
 
+@pytest.mark.slow
 def test_a_compiled_synthesizer_compiles_no_more(synthesizer):
     settings = RenderSettings(steps=3)
     synthesizer.compile(melody(), settings)
@@ -247,6 +248,7 @@ def test_a_generator_that_samples_in_one_way_takes_no_others(settings):
         synthesizer.sampled_by(RenderSettings(**settings))
 
 
+@pytest.mark.slow
 def test_without_temperature_a_deterministic_sampler_hears_no_seed(synthesizer):
     cold = dataclasses.replace(synthesizer, model=dataclasses.replace(MODEL, temperature=0.0))
     a, b = (joined(cold.stream_mel(melody(), RenderSettings(seed=seed))) for seed in (1, 2))

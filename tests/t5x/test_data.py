@@ -52,6 +52,7 @@ def test_training_batches_are_those_of_the_built_in_trainer(name, tmp_path):
         gin.clear_config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consumed", [0, 1, 7])
 @pytest.mark.parametrize("read", [1, 2, 5])
 def test_a_restored_position_goes_on_where_it_was_saved(tmp_path, read, consumed):

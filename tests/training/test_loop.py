@@ -51,6 +51,7 @@ def start_process(code, devices=1, **options):
                             stdout=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.slow
 def test_converges_and_leaves_its_files(tmp_path):
     result = go(tmp_path, total_steps=200, log_every=20, eval_every=100, ema_decay=0.9)
     assert (result.step, result.reason) == (200, "finished")
@@ -262,6 +263,7 @@ def test_all_processes_stop_when_one_is_told_to(tmp_path, eval_every):
     assert read_params(tmp_path / "run")[1] == int(step) == len(losses(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_signal_interrupts_is_made_up_for(tmp_path):
     def leave(batch_size):  # the signal comes while the first batch is read
         if interrupt:

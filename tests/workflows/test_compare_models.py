@@ -108,6 +108,7 @@ def test_transcribers_are_compared_by_what_they_hear(tmp_path, notes, monkeypatc
     assert "drum onset F1" not in figures  # there are no drums
 
 
+@pytest.mark.slow
 def test_taggers_are_compared_by_their_embeddings(tmp_path, notes, monkeypatch):
     front = VGGishMel(sample_rate=4000, hop=40, window=100, fft=128, mels=8, fmin=60.0, fmax=2000.0,
                       patch_frames=8, patch_hop=8)
