@@ -52,6 +52,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             file.unlink()
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Gives the folder of what was compiled to the next one."""
+    LOCK.close()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Lets the garbage collector look less often, and never at what was imported.
 

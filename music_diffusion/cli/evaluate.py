@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from music_diffusion.cli import terminal
 from music_diffusion.cli.options import command, option
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from music_diffusion.evaluation.table import FilledTable
 
 NOT_CHANCE = 0.05  # a smaller p is a seam
+Asked = TypeVar("Asked", EarsRequest, SeamsRequest)
+SHOWN = 5  # problems on the terminal; the report has all
 
 
 @command("music-diffusion evaluate --generated renders/ --reference recordings/ --notes midi/ -o report/",
@@ -85,8 +87,10 @@ def _show(report: dict[str, Any], output: str) -> None:
 
     for warning in report["warnings"]:
         terminal.say(f"warning: {warning}")
-    for problem in report["problems"]:
+    for problem in report["problems"][:SHOWN]:
         terminal.say("{file}: {what}; {advice}".format(**problem))
+    if len(report["problems"]) > SHOWN:
+        terminal.say(f"and {len(report['problems']) - SHOWN} more; see the report")
     for figure in report["figures"]:
         if figure["value"] is not None:
             interval = ("" if figure["low"] is None else
@@ -107,14 +111,18 @@ def _table(gin_file: str, bindings: tuple[str, ...], output: str, json: bool) ->
         print(filled.markdown(), end="")
 
 
+def _request(kind: type[Asked], given: dict[str, Any]) -> Asked:
+    """Returns a request of what is given of its fields."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in given.items() if k in names and v is not None})
+
+
 def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
     if given["notes"] is None:
         raise UserError("--notes is missing: give the folder of MIDI files to render")
     from music_diffusion.workflows.seams import measure_seams
 
-    names = {f.name for f in dataclasses.fields(SeamsRequest)}
-    request = SeamsRequest(**{k: v for k, v in given.items() if k in names and v is not None})
-    facts = measure_seams(request, output, terminal.TERMINAL)
+    facts = measure_seams(_request(SeamsRequest, given), output, terminal.TERMINAL)
     if json:
         terminal.print_json(facts)
     else:
@@ -126,10 +134,7 @@ def _ears(given: dict[str, Any], soundfont: str | None, output: str | None, json
         raise UserError("--reference is missing: give the folder of recordings")
     from music_diffusion.workflows.check_ears import check_ears
 
-    names = {f.name for f in dataclasses.fields(EarsRequest)} - {"soundfont"}
-    request = EarsRequest(soundfont=soundfont, **{
-        k: v for k, v in given.items() if k in names and v is not None})
-    facts = check_ears(request, output, terminal.TERMINAL)
+    facts = check_ears(_request(EarsRequest, given | {"soundfont": soundfont}), output, terminal.TERMINAL)
     if json:
         terminal.print_json(facts)
     else:

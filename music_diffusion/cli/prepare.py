@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from music_diffusion.cli import terminal
-from music_diffusion.cli.options import argument, command, option
+from music_diffusion.cli.options import SHARED, argument, command, option
 from music_diffusion.errors import UserError
 from music_diffusion.workflows.requests import AudioFolderRequest, DataSetRequest, ReferencesRequest
 
@@ -81,14 +82,8 @@ def sets(json: bool = False) -> None:
          runner=option("Run on Apache Beam: DirectRunner, DataflowRunner …"),
          runner_options=option("For Beam; repeatable.", "--runner-option", "--runner_option",
                                metavar="--NAME=VALUE"),
-         soundfonts=option(".sf2 or .sf3; repeatable.", "--soundfont", metavar="FILE.sf2", panel=RENDERS),
-         samplers=option("Recorded notes: a folder with instruments.csv, FOLDER@PROGRAMS with notes.csv, "
-                         "or FILE.sfz@PROGRAMS; repeatable.", "--sampler", metavar="FOLDER", panel=RENDERS),
-         fallback=option("SoundFont for what recorded notes lack.", "--sampler-fallback",
-                         "--sampler_fallback", metavar="FILE.sf2", panel=RENDERS),
-         hours=option("Hours of training excerpts.", panel=RENDERS),
-         test=option("Also a test split.", panel=RENDERS),
-         solo=option("Share of excerpts with one instrument alone.", panel=RENDERS))
+         **{name: dataclasses.replace(SHARED[name], panel=RENDERS)
+            for name in ("soundfonts", "samplers", "fallback", "hours", "test", "solo")})
 def data_set(context: typer.Context, request: functools.partial[DataSetRequest], doctor: bool = False,
              json: bool = False) -> None:
     """Make spectrograms with notes of a data set (a name of `prepare sets`), or examine it."""

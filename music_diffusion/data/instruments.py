@@ -23,7 +23,6 @@ for drums) are needed.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
 import math
@@ -31,10 +30,17 @@ import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import soundfile
 
 from music_diffusion.data.items import DRUM_PROGRAM
-from music_diffusion.data.samples import Sample, loop_of_wav, measure, recording, warn
+from music_diffusion.data.note_files import (
+    NOTES,
+    NoteFile,
+    is_key,
+    note_files,
+    number_in,
+    warn_of_misspelt,
+)
+from music_diffusion.data.samples import Sample, loop_of_wav, warn
 from music_diffusion.data.sfz import files_of_sfz, read_sfz
 from music_diffusion.data.zones import (
     CENTS,
@@ -47,33 +53,17 @@ from music_diffusion.data.zones import (
     Zone,
 )
 from music_diffusion.errors import UserError
-from music_diffusion.tables import Row, Table, read_table
+from music_diffusion.tables import Row, read_table
 
-NOTES, INSTRUMENTS, SFZ = "notes.csv", "instruments.csv", ".sfz"
+INSTRUMENTS, SFZ = "instruments.csv", ".sfz"
 # What is read; other columns are for people.
-NOTES_COLUMNS = ("file", "midi", "layer", "onset_seconds", "peak", "cents_off")
 INSTRUMENT_COLUMNS = ("instrument", "programs", "kind", "layers", "keys", "release", "cents", "gain_db",
                       "name")
-FOR_PEOPLE = ("seconds",)  # resembles one that is read, but is a file's length
 RING = "ring"
 MOST_GAIN = 60.0  # dB, up or down
-PEAKS = (1e-6, 1e3)  # of full scale, that a table may give
 HIT_LAYER = 10 ** (-3 / 20)  # hits of a drum whose peaks are within 3 dB stand for each other
 # Programs of instruments that sound as long as they are played, in the order of General MIDI.
 SUSTAINED_PROGRAMS = (*range(16, 24), *range(40, 45), *range(48, 55), *range(56, 104), 109, 110, 111)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _File:
-    """A row of notes.csv."""
-
-    name: str
-    path: str
-    midi: int | None
-    layer: str
-    onset: float
-    peak: float
-    cents: float
 
 
 def split_source(source: str) -> tuple[str, tuple[int, ...] | None]:
@@ -144,7 +134,7 @@ def parse_programs(text: str, where: str) -> tuple[int, ...]:
             result.append(DRUM_PROGRAM)
             continue
         low, _, high = part.partition("-")
-        if not (_is_key(low) and _is_key(high or low) and int(low) <= int(high or low)):
+        if not (is_key(low) and is_key(high or low) and int(low) <= int(high or low)):
             raise UserError(f"{where}: {part!r} are no programs; write such as 0-7, or drums")
         result.extend(range(int(low), int(high or low) + 1))
     if not result:
@@ -171,20 +161,8 @@ def _read(table: str):
     found = read_table(table, ("instrument", "programs"), advice="see `data.instruments`")
     if not len(found):
         raise UserError(f"{table}: has no rows; give one for each instrument")
-    _warn_of_misspelt(found, INSTRUMENT_COLUMNS)
+    warn_of_misspelt(found, INSTRUMENT_COLUMNS)
     return found
-
-
-def _warn_of_misspelt(table: Table, known: Sequence[str]) -> None:
-    """Warns of columns that are not read and resemble one that is and that the table lacks."""
-    for column in table.columns:
-        if not column or column in known or column in FOR_PEOPLE:
-            continue
-        lacking = [name for name in known if name not in table.columns]
-        meant = ([name for name in lacking if name.startswith(column.lower())]
-                 or difflib.get_close_matches(column.lower(), lacking, 1))
-        if meant:
-            warn(f"{table.path}: column {column!r} is not read; is {meant[0]!r} meant?")
 
 
 def _rows(table: str) -> Sequence[Row]:
@@ -202,9 +180,9 @@ def _instrument(row: Row, path: str, programs: tuple[int, ...], where: str) -> I
         raise UserError(f"{where}: kind {kind!r}; choose {', '.join(KINDS)}")
     if (kind == DRUM) != (programs == (DRUM_PROGRAM,)):
         raise UserError(f"{where}: kind {kind} does not go with its programs; drums are `drums`, alone")
-    gain = 10 ** (_number(row, "gain_db", 0.0, where, (-MOST_GAIN, MOST_GAIN)) / 20)
+    gain = 10 ** (number_in(row, "gain_db", 0.0, where, (-MOST_GAIN, MOST_GAIN)) / 20)
     rings = (row.get("release") or "").strip() == RING
-    release = math.inf if rings else _number(row, "release", RELEASE[kind], where, (0, math.inf))
+    release = math.inf if rings else number_in(row, "release", RELEASE[kind], where, (0, math.inf))
     name = (row.get("name") or "").strip() or os.path.basename(os.path.normpath(path))
     if _is_sfz(path):
         zones, given = read_sfz(path, sustained=kind == SUSTAINED), (row.get("release") or "").strip()
@@ -212,7 +190,7 @@ def _instrument(row: Row, path: str, programs: tuple[int, ...], where: str) -> I
                       for z in zones)
         return Instrument(name=name, zones=zones, programs=programs, kind=kind, release=release,
                           keys=(0, 127) if kind == DRUM else _keys(row, where), layered=True)
-    files = _files(path)
+    files = note_files(path)
     if kind == DRUM:
         zones, keys = _kit(files, row, where), (0, 127)
     else:
@@ -228,50 +206,10 @@ def usual_kind(program: int) -> str:
     return SUSTAINED if program in SUSTAINED_PROGRAMS else DECAYING
 
 
-def _files(folder: str) -> tuple[_File, ...]:
-    """Reads notes.csv; what it does not say of a file is measured."""
-    table = read_table(os.path.join(folder, NOTES), ("file",), advice=f"give a folder with {NOTES}")
-    _warn_of_misspelt(table, NOTES_COLUMNS)
-    result = []
-    for line, row in zip(table.lines, table, strict=True):
-        where, path = f"{table.path}, line {line}", os.path.join(folder, row["file"])
-        if not os.path.isfile(path):
-            raise UserError(f"{where}: {row['file']!r} is not there; correct the table")
-        midi = _number(row, "midi", math.nan, where, (0, 127))
-        if not math.isnan(midi) and midi % 1:
-            raise UserError(f"{where}: midi {midi:g} is no whole number; give cents in cents_off")
-        onset = _number(row, "onset_seconds", math.nan, where, (0, math.inf))
-        if not math.isnan(onset) and onset >= (whole := _duration(path)):
-            raise UserError(f"{where}: onset_seconds {onset:g} lies after the end of {row['file']} "
-                            f"({whole:g} seconds); correct it, or leave it empty")
-        peak = _number(row, "peak", math.nan, where, PEAKS)
-        if math.isnan(onset + peak):
-            measured = measure(path)
-            onset = measured[0] if math.isnan(onset) else onset
-            peak = measured[1] if math.isnan(peak) else peak
-        if peak > 0:
-            result.append(_File(
-                name=row["file"], path=path, midi=None if math.isnan(midi) else round(midi),
-                layer=(row.get("layer") or "").strip(), onset=onset, peak=peak,
-                cents=_number(row, "cents_off", 0.0, where)))
-        else:
-            warn(f"{where}: {row['file']} is silent; it is left out")
-    return tuple(result)
-
-
-def _duration(path: str) -> float:
-    """Returns the seconds of a file, if possible without reading its sound. Raises UserError."""
-    try:
-        return float(soundfile.info(path).duration)
-    except (RuntimeError, OSError):  # a format that only `read_audio` knows, or a bad file
-        samples, rate = recording(path)
-        return len(samples) / rate
-
-
-def _pitched(name: str, files: Sequence[_File], row: Row, sustained: bool, where: str) -> list[Zone]:
+def _pitched(name: str, files: Sequence[NoteFile], row: Row, sustained: bool, where: str) -> list[Zone]:
     """Makes zones of files with pitches: a range of velocities for each layer."""
     text = (row.get("cents") or "").strip()
-    most = math.inf if text == "any" else _number(row, "cents", CENTS, where, (0, math.inf))
+    most = math.inf if text == "any" else number_in(row, "cents", CENTS, where, (0, math.inf))
     pitched = [f for f in files if f.midi is not None]
     right = [f for f in pitched if abs(f.cents) <= most]
     if len(right) < len(pitched):
@@ -289,7 +227,8 @@ def _pitched(name: str, files: Sequence[_File], row: Row, sustained: bool, where
     return zones
 
 
-def _layers(files: Sequence[_File], text: str, where: str) -> list[tuple[list[_File], tuple[int, int]]]:
+def _layers(files: Sequence[NoteFile], text: str, where: str
+            ) -> list[tuple[list[NoteFile], tuple[int, int]]]:
     """Returns the files of each layer, soft to loud, with lowest and highest velocity."""
     if not text:
         names = sorted({f.layer for f in files if f.layer}, key=lambda name: float(
@@ -300,7 +239,7 @@ def _layers(files: Sequence[_File], text: str, where: str) -> list[tuple[list[_F
         terms = [part.strip().partition("@") for part in text.split("|")]
         groups = [_selected(files, name, where) for name, _, _ in terms]
         for _, at, end in terms:
-            if at and not _is_key(end.strip()):
+            if at and not is_key(end.strip()):
                 raise UserError(f"{where}: layers {text!r}; after @ write a velocity of 1 to 127")
         ends = [int(end) if at else None for _, at, end in terms]
     if not any(groups):
@@ -315,9 +254,9 @@ def _layers(files: Sequence[_File], text: str, where: str) -> list[tuple[list[_F
             if group]
 
 
-def _selected(files: Iterable[_File], names: str, where: str) -> list[_File]:
+def _selected(files: Iterable[NoteFile], names: str, where: str) -> list[NoteFile]:
     """Returns the files of layers and patterns, joined by +. Raises UserError where one has none."""
-    result: list[_File] = []
+    result: list[NoteFile] = []
     files = list(files)
     for name in (part.strip() for part in names.split("+")):
         pattern = any(c in name for c in "*?[")
@@ -329,15 +268,15 @@ def _selected(files: Iterable[_File], names: str, where: str) -> list[_File]:
     return result
 
 
-def _kit(files: Sequence[_File], row: Row, where: str) -> list[Zone]:
+def _kit(files: Sequence[NoteFile], row: Row, where: str) -> list[Zone]:
     """Makes zones of drums: hits of about one strength take turns, stronger ones have higher velocities.
 
     A hit sounds by itself as strong as its velocity: files differ in colour, not in level.
     """
-    keys: dict[int, list[_File]] = {}
+    keys: dict[int, list[NoteFile]] = {}
     for part in (row.get("keys") or "").split():
         numbers, equals, names = part.partition("=")
-        if not equals or not all(_is_key(n) for n in numbers.split(",")):
+        if not equals or not all(is_key(n) for n in numbers.split(",")):
             raise UserError(f"{where}: {part!r} is no drum key; write such as 36=Kick 38,40=Snare")
         for key in map(int, numbers.split(",")):
             if key in keys:
@@ -349,7 +288,7 @@ def _kit(files: Sequence[_File], row: Row, where: str) -> list[Zone]:
     return [zone for key, hits in sorted(keys.items()) for zone in _drum(key, hits, loudest)]
 
 
-def _drum(key: int, hits: Sequence[_File], loudest: float) -> list[Zone]:
+def _drum(key: int, hits: Sequence[NoteFile], loudest: float) -> list[Zone]:
     hits = sorted(hits, key=lambda f: -f.peak)
     strongest = hits[0].peak
     groups = [[hits[0]]]
@@ -371,31 +310,7 @@ def _keys(row: Row, where: str) -> tuple[int, int]:
     if not text:
         return 0, 127
     low, dash, high = text.partition("-")
-    if not (dash and _is_key(low.strip()) and _is_key(high.strip()) and int(low) <= int(high)):
+    if not (dash and is_key(low.strip()) and is_key(high.strip()) and int(low) <= int(high)):
         raise UserError(f"{where}: keys {text!r}; write the lowest and the highest of 0 to 127, such "
                         "as 40-76")
     return int(low), int(high)
-
-
-def _is_key(text: str) -> bool:
-    """Returns whether a text is a whole number of 0 to 127."""
-    return text.isdecimal() and len(text) <= 3 and int(text) <= 127
-
-
-def _number(row: Row, column: str, default: float, where: str,
-            bounds: tuple[float, float] = (-math.inf, math.inf)) -> float:
-    """Returns the number in a cell; the default for an empty one. Raises UserError."""
-    text = (row.get(column) or "").strip()
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {column} {text!r} is no number; leave it empty or give one")
-    low, high = bounds
-    if not low <= value <= high:
-        wanted = f"one from {low:g} to {high:g}" if math.isfinite(high) else f"one from {low:g}"
-        raise UserError(f"{where}: {column} {text}: give {wanted}, or leave it empty")
-    return value

@@ -166,7 +166,7 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
     # Before anything is written.
     model, params, step, text, training_config = _trained(model_dir, step, bindings)
     named = _named(model, params, model_dir, training_config, performances)
-    with model_folder(out_dir) as out:
+    with model_folder(out_dir, named=named is not None) as out:
         save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})
         (out / CONFIG).write_text(text)
         if named is not None:
@@ -174,10 +174,10 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
 
 
 @contextlib.contextmanager
-def model_folder(out_dir: str | os.PathLike) -> Iterator[pathlib.Path]:
+def model_folder(out_dir: str | os.PathLike, *, named: bool) -> Iterator[pathlib.Path]:
     """Yields the folder to write a released model into; what it held of another model is gone afterwards.
 
-    It may be the folder of a training run, too.
+    It may be the folder of a training run, too. `named`: the model comes with names of performances.
 
     Raises UserError: it holds other things, which are left alone.
     """
@@ -191,14 +191,12 @@ def model_folder(out_dir: str | os.PathLike) -> Iterator[pathlib.Path]:
     if before and not is_run(out) and not (out / WEIGHTS in before and out / CONFIG in before):
         raise UserError(f"{shown(out)}: holds other files than a model's; give a new or empty folder")
     stale = {path for path in before if path.match("weights.*.safetensors")}
-    names = out / FILE
-    was = names.stat().st_mtime_ns if names in before else None
     out.mkdir(parents=True, exist_ok=True)
     yield out
     for path in stale - set(weight_files(out / WEIGHTS)):
         path.unlink()
-    if was is not None and names.stat().st_mtime_ns == was:
-        names.unlink()
+    if not named:
+        (out / FILE).unlink(missing_ok=True)
 
 
 def _named(model: Model, params: Params, model_dir: str, training_config: str,

@@ -62,7 +62,7 @@ def release_copy(name_or_path: str | os.PathLike, out_dir: str | os.PathLike, *,
         config = rebound_config(config, bindings)
     if model.performances is not None:
         read_performances(folder / FILE).check(params, folder / FILE)
-    with model_folder(out):
+    with model_folder(out, named=model.performances is not None):
         save_safetensors(out / WEIGHTS, params, dtype=dtype, facts=read_facts(folder / WEIGHTS))
         write_text(out / CONFIG, config)
         if model.performances is not None:

@@ -22,7 +22,9 @@ from music_diffusion.evaluation.embeddings import Embedder
 from music_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
 from music_diffusion.evaluation.pairing import AUDIO, NOTES, GroupTable, find_files
 from music_diffusion.evaluation.sounds import SILENCE, read_start
+from music_diffusion.files import write_text
 from music_diffusion.notes.midi import read_midi
+from music_diffusion.types import Progress
 from music_diffusion.workflows.embedders import load_embedder
 from music_diffusion.workflows.monitor import SILENT, Monitor
 from music_diffusion.workflows.requests import EarsRequest
@@ -33,15 +35,12 @@ LEAST_SECONDS = 8.0  # of a recording: a half must have some windows of every em
 MOST_OTHERS = 4  # recordings of other groups, and of its own, that each is compared with
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A recording in halves, at `RATE`."""
+    """A recording, and who or what plays it, if a table says so."""
 
     path: str
     group: str | None
-    half: np.ndarray  # [S] what is compared
-    other: np.ndarray  # [S] the half that copies are made of
-    played: np.ndarray | None  # the notes of that half by a synthesizer
 
 
 def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor = SILENT
@@ -62,8 +61,15 @@ def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor
                         "the recordings")
     if request.soundfont is not None:
         check_renderer(request.soundfont)
-    embedders = [load_embedder(name) for name in request.embeddings]
-    recordings = list(_read(request, monitor))
+    embedders = {name: load_embedder(name) for name in request.embeddings}
+    recordings: list[Recording] = []
+    heard: dict[str, list[dict[str, Gaussian]]] = {name: [] for name in embedders}
+    # One recording after the other: of each only what the embeddings make of it stays in memory.
+    with monitor.bar("listening") as progress:
+        for recording, half, sounds in _read(request, monitor, progress):
+            recordings.append(recording)
+            for name, embedder in embedders.items():
+                heard[name].append(_hear(embedder, recording, half, sounds))
     if not recordings:
         raise UserError(f"{request.reference}: no recording of {LEAST_SECONDS:g} s or more")
     if request.groups is None:
@@ -73,19 +79,15 @@ def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor
     if request.soundfont is None:
         monitor.say("without --soundfont and --notes no recording is compared with a synthesizer")
     facts: dict[str, Any] = {"recordings": len(recordings), "embeddings": {}}
-    with monitor.bar("listening") as progress:
-        for number, embedder in enumerate(embedders):
-            heard = [_hear(embedder, recording, request.seed) for recording in recordings]
-            rows = [_distances(i, recordings, heard) for i in range(len(recordings))]
-            scores = ears.ear_scores(rows, request.seed)
-            facts["embeddings"][embedder.name] = {
-                k: v if not isinstance(v, float) or np.isfinite(v) else None
-                for k, v in dataclasses.asdict(scores).items()}
-            progress((number + 1) / len(embedders))
+    for name, each in heard.items():
+        rows = [_distances(i, recordings, each) for i in range(len(recordings))]
+        scores = dataclasses.asdict(ears.ear_scores(rows, request.seed))
+        facts["embeddings"][name] = {k: v if not isinstance(v, float) or np.isfinite(v) else None
+                                     for k, v in scores.items()}
     if output is not None:
         folder = pathlib.Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / EARS_FILE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write_text(folder / EARS_FILE, json.dumps(facts, indent=1, allow_nan=False) + "\n")
     return facts
 
 
@@ -100,11 +102,14 @@ def _check_groups(table: str, recordings: Sequence[Recording], monitor: Monitor)
             monitor.say(f"{recording.path}: is in no row of {table}; not compared with others")
 
 
-def _read(request: EarsRequest, monitor: Monitor) -> Iterator[Recording]:
+def _read(request: EarsRequest, monitor: Monitor, progress: Progress
+          ) -> Iterator[tuple[Recording, np.ndarray, dict[str, np.ndarray]]]:
+    """Yields recordings, each with the half [S] that is compared, and copies of its other half."""
     files, _ = find_files(request.reference, AUDIO, "audio")
     notes = {} if request.notes is None else find_files(request.notes, NOTES, "MIDI")[0]
     table = None if request.groups is None else GroupTable(request.groups, request.group_column)
-    for name, path in files.items():
+    for number, (name, path) in enumerate(files.items()):
+        progress(number / len(files))
         wave, facts = read_start(path, 60 * request.max_minutes)
         samples = soxr.resample(wave.samples, wave.sample_rate, RATE, quality="HQ").astype(np.float32)
         middle = len(samples) // 2
@@ -112,13 +117,15 @@ def _read(request: EarsRequest, monitor: Monitor) -> Iterator[Recording]:
                 np.abs(samples[middle:]).max() < SILENCE):
             monitor.say(f"left out: {path}: is shorter than {LEAST_SECONDS:g} s or silent")
             continue
-        played = None
+        sounds = copies(samples[middle:], request.seed)
         if request.soundfont is not None and name in notes:
             played = _played(request.soundfont, notes[name], middle / RATE, len(samples) - middle)
+            if np.abs(played).max(initial=0.0) > SILENCE:
+                sounds[ears.SYNTHESIZER] = _as_loud(played, samples[middle:])
         elif request.soundfont is not None:
             monitor.say(f"{path}: no MIDI file of its name; not compared with the SoundFont")
-        yield Recording(path=path, group=None if table is None else table.of(path), half=samples[:middle],
-                        other=samples[middle:], played=_as_loud(played, samples[middle:]))
+        group = None if table is None else table.of(path)
+        yield Recording(path=path, group=group), samples[:middle], sounds
 
 
 def _played(soundfont: str, path: str, start: float, size: int) -> np.ndarray:
@@ -129,10 +136,8 @@ def _played(soundfont: str, path: str, start: float, size: int) -> np.ndarray:
     return open_renderer(soundfont, RATE)(clipped, seconds).samples
 
 
-def _as_loud(samples: np.ndarray | None, like: np.ndarray) -> np.ndarray | None:
-    """Brings samples to the power of others; None where there is none or silence."""
-    if samples is None or not np.abs(samples).max(initial=0.0) > SILENCE:
-        return None
+def _as_loud(samples: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Brings samples to the power of others."""
     return (samples * np.sqrt(np.square(like).mean() / np.square(samples).mean())).astype(np.float32)
 
 
@@ -153,13 +158,11 @@ def copies(samples: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         ears.LOW_6K: low(6000), ears.LOW_2K: low(2000), ears.LOW_1K: low(1000)}
 
 
-def _hear(embedder: Embedder, recording: Recording, seed: int) -> dict[str, Gaussian]:
-    """Returns what an embedding makes of a recording's half ("") and of its other half's copies."""
-    sounds = {"": recording.half} | copies(recording.other, seed)
-    if recording.played is not None:
-        sounds[ears.SYNTHESIZER] = recording.played
+def _hear(embedder: Embedder, recording: Recording, half: np.ndarray, sounds: Mapping[str, np.ndarray]
+          ) -> dict[str, Gaussian]:
+    """Returns what an embedding makes of a recording's half ("") and of the sounds beside it."""
     return {name: fit_gaussian(_embedded(embedder, samples), recording.path)
-            for name, samples in sounds.items()}
+            for name, samples in ({"": half} | dict(sounds)).items()}
 
 
 def _embedded(embedder: Embedder, samples: np.ndarray) -> np.ndarray:

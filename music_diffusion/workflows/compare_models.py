@@ -144,8 +144,8 @@ def _generators(request: CompareRequest, pieces: Sequence[Notes], progress: Prog
     transcriber = load_transcriber()
     apart, takes, heard = [], [], []
     for i, notes in enumerate(pieces):
-        mel = [np.concatenate(list(who.stream_mel(notes, RenderSettings(seed=seed))))
-               for who, seed in ((first, request.seed), (second, request.seed), (first, request.seed + 1))]
+        mel = [_rendered(who, notes, seed) for who, seed in (
+            (first, request.seed), (second, request.seed), (first, request.seed + 1))]
         apart.append(_mean_difference(mel[0], mel[1]))
         takes.append(_mean_difference(mel[0], mel[2]))
         heard.append([_notes_in(transcriber, first.inverter, x) for x in mel[:2]])

@@ -18,7 +18,7 @@ EVERY = sorted({sound for order in ORDERS for sound in order})
 
 
 def ranks():
-    """Of every sound how many steps it is from the nearest, by the orders alone."""
+    """Steps of every sound from the nearest, by the orders alone."""
     rank = dict.fromkeys(EVERY, 0)
     for _ in EVERY:
         for near, far in ORDERS:

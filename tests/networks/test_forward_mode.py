@@ -107,7 +107,7 @@ def test_a_step_along_the_tangent_is_the_step_of_the_network():
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
 def test_the_kernels_gradient_is_summed_in_its_own_precision(shape):
-    """Of 4096 products in bfloat16: their sum in bfloat16 would be off by parts in 256."""
+    """A sum of 4096 products; in bfloat16 it would be off by parts in 256."""
     x = jnp.ones((4096, shape[0]), jnp.bfloat16) * 1.0078125
     y_bar = jnp.ones((4096, shape[1]), jnp.bfloat16)
     bar = jax.vjp(lambda kernel: linear(x, kernel), jnp.zeros(shape))[1](y_bar)[0]

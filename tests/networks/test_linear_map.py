@@ -35,7 +35,7 @@ A, X, A_DOT, X_DOT, Y_BAR = normal(0, 3, 4), normal(1, 4), normal(2, 3, 4), norm
 
 
 def derivatives(f):
-    """Of first and second order, in both modes and mixed."""
+    """Derivatives of first and second order, in both modes and mixed."""
     def loss(a, x):
         return jnp.sum(jnp.sin(f(a, x)) * Y_BAR)
 
