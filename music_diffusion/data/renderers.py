@@ -85,9 +85,9 @@ def open_renderer(path: str, sample_rate: int = 16000, *, fallback: str | None =
 
 def check_renderer(path: str, fallback: str | None = None) -> None:
     """Raises UserError where a renderer is not there, or FluidSynth is not and would be needed."""
+    open_renderer(path, fallback=fallback)  # first: a wrong path is no reason to install something
     if fallback is not None or not is_sampler(path):
         check_library()
-    open_renderer(path, fallback=fallback)
 
 
 def _check_there(path: str) -> None:
