@@ -89,10 +89,12 @@ def _train_on_recordings(request: OwnDataRequest, json: bool) -> None:
     if json:
         terminal.print_json(trained)
         return
-    from music_diffusion.workflows.own_data_card import figure_rows
+    from music_diffusion.workflows.own_data_card import figure_rows, verdict
 
     for row in figure_rows(trained.figures, request.base):
         terminal.say("  ".join(row))
+    for line in verdict(trained.figures, request.base):
+        terminal.say(line)
     terminal.say(f"done: music-diffusion synthesize song.mid -o song.wav --model {request.output}")
 
 

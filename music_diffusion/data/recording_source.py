@@ -58,9 +58,22 @@ class TagTargets:
     fonts: tuple[str, ...]  # file names; -1 for others
     rooms: tuple[float, ...] = (0.45, 0.95)  # seconds of RT60 that part small, medium and large
     heard: float = 0.1  # seconds that the notes of an instrument must sound, in all
+    patches: int = 1  # of a crop that are tagged, evenly spread from its first to its last
+    patch_seconds: float = 0.975  # of each, where there is more than one
 
     def __call__(self, notes: Notes, start: float, seconds: float, row: TableRow) -> Example:
-        """Returns `instruments` [35] 0 or 1, `font` and `room` (0: dry) int32 []."""
+        """Returns `instruments` [35] 0 or 1, or [patches, 35]; `font` and `room` (0: dry) int32 []."""
+        room = 1 + np.searchsorted(self.rooms, float(row["rt60"])) if row["rt60"] else 0
+        font = self.fonts.index(row["soundfont"]) if row["soundfont"] in self.fonts else -1
+        tags = {"font": np.asarray(font, np.int32), "room": np.asarray(room, np.int32)}
+        if self.patches == 1:
+            return tags | {"instruments": self._sounding(notes, start, seconds)}
+        starts = start + np.linspace(0, seconds - self.patch_seconds, self.patches)
+        return tags | {"instruments": np.stack([
+            self._sounding(notes, float(first), self.patch_seconds) for first in starts])}
+
+    def _sounding(self, notes: Notes, start: float, seconds: float) -> Float[np.ndarray, " K"]:
+        """Returns 1 for the classes that sound long enough."""
         kind = np.where(notes.is_drum, DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM[notes.program])
         begin, end = notes.start - start, notes.end - start
         sounding = np.clip(end, 0, seconds) - np.clip(begin, 0, seconds)
@@ -68,10 +81,7 @@ class TagTargets:
         hit = notes.is_drum & (begin >= 0) & (begin < seconds - self.heard)
         sounding = np.where(hit, self.heard, sounding)
         total = np.bincount(kind, sounding, minlength=NUM_CLASSES)
-        room = 1 + np.searchsorted(self.rooms, float(row["rt60"])) if row["rt60"] else 0
-        font = self.fonts.index(row["soundfont"]) if row["soundfont"] in self.fonts else -1
-        return {"instruments": (total >= self.heard).astype(np.float32),
-                "font": np.asarray(font, np.int32), "room": np.asarray(room, np.int32)}
+        return (total >= self.heard).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,14 @@
 
 The network and its front end are those of VGGish (Hershey et al. 2017,
 arXiv:1609.09430), smaller. It learns to name the instruments that play, the
-SoundFont and the room, so its embedding holds timbre, recording and space.
+SoundFont and the room, so its embedding holds timbre, recording and space. With
+`contrast_weight` it also learns that patches of one recording lie near each other,
+whatever is played, and those of others apart (supervised contrast, Khosla et al.
+2020, arXiv:2004.11362, equation 2, of distances as they enter a Fréchet distance).
 
-Features of a batch: audio [B, S] samples (one patch is heard of each); instruments
-[B, 35] 0 or 1; font and room int32 [B], -1 where not known.
+Features of a batch: audio [B, S] samples, of which `heard` patches are learned from;
+instruments [B, 35] 0 or 1, or [B, heard, 35] of each patch; font and room int32 [B],
+-1 where not known.
 """
 
 from __future__ import annotations
@@ -59,12 +63,18 @@ class TaggerModel(ModelBase):
         channels=((16,), (32,), (64, 64), (128, 128), (256,)), hidden=(512,), embedding=128)
     font_weight: float = 1.0  # of the losses, relative to that of instruments
     room_weight: float = 0.5
+    contrast_weight: float = 0.0  # of telling which patches are of one recording
+    heard: int = 1  # patches of a crop that are learned from: its first, its last, evenly between
+    level_db: float = 0.0  # greatest difference in level between patches of a crop, in training
 
     def __post_init__(self):
         if not self.fonts:
             raise UserError("TaggerModel.fonts must name at least one SoundFont")
         if (self.network.frames, self.network.mels) != (self.front.patch_frames, self.front.mels):
             raise UserError("VGGishConfig.frames and mels must be those of VGGishMel")
+        if self.heard < 1 or (self.contrast_weight and self.heard < 2):
+            raise UserError(f"TaggerModel.heard = {self.heard}: recordings are told apart by two patches or "
+                            "more of each; without contrast_weight one is enough")
 
     @property
     def tags(self) -> Tags:
@@ -94,23 +104,53 @@ class TaggerModel(ModelBase):
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns cross-entropies of the tags; a tag of -1 is not learned from."""
+        """Returns cross-entropies of the tags and of recordings; a tag of -1 is not learned from."""
+        audio = self._heard(batch)
+        decibel = self.level_db * jax.random.uniform(rng, (*audio.shape[:2], 1), minval=-1.0)
+        return self._loss(params, batch, audio * 10 ** (decibel / 20))
+
+    def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss of patches at the levels that they have; nothing in it is random."""
         del rng
+        return self._loss(params, batch, self._heard(batch))
+
+    def _heard(self, batch: Batch) -> Float[Array, "B H s"]:
+        """Returns the patches of crops that are learned from."""
         require_features(batch, ("audio", "instruments", "font", "room"))
-        said = {k: v[:, 0] for k, v in self.hear(params, jnp.asarray(batch["audio"])).items()}
+        audio, size = jnp.asarray(batch["audio"]), self.front.patch_samples
+        if self.heard == 1:
+            return audio[:, None, :size]
+        if audio.shape[1] < size:
+            raise UserError(f"crops of {audio.shape[1]} samples hold no {self.heard} patches; give "
+                            f"RecordingSource.samples = {self.heard * size} or more")
+        starts = np.linspace(0, audio.shape[1] - size, self.heard).astype(int)
+        return jnp.stack([audio[:, start:start + size] for start in starts], axis=1)
+
+    def _loss(self, params: Params, batch: Batch, audio: Float[Array, "B H s"]
+              ) -> tuple[Float[Array, ""], Metrics]:
+        said = {k: v[:, 0] for k, v in self.hear(params, audio.reshape(-1, audio.shape[-1])).items()}
+        patches = audio.shape[0] * audio.shape[1]
         true = jnp.asarray(batch["instruments"])
+        if true.ndim == 2:
+            true = jnp.repeat(true[:, None], self.heard, axis=1)
+        true = true.reshape(patches, -1)
         logits = said["instruments"]
         instruments = (jnp.maximum(logits, 0) - logits * true
                        + jnp.log1p(jnp.exp(-jnp.abs(logits)))).sum(-1).mean()
-        font, font_accuracy = _named(said["font"], jnp.asarray(batch["font"]))
-        room, room_accuracy = _named(said["room"], jnp.asarray(batch["room"]))
+        font, font_accuracy = _named(said["font"], jnp.repeat(jnp.asarray(batch["font"]), self.heard))
+        room, room_accuracy = _named(said["room"], jnp.repeat(jnp.asarray(batch["room"]), self.heard))
         loss = instruments + self.font_weight * font + self.room_weight * room
         best = jnp.take_along_axis(true, logits.argmax(-1)[:, None], axis=-1).mean()
-        return loss, {"instruments": instruments, "font": font, "room": room,
-                      "instrument_accuracy": best, "font_accuracy": font_accuracy,
-                      "room_accuracy": room_accuracy}
-
-    eval_fn = loss_fn  # nothing in it is random
+        metrics = {"instruments": instruments, "font": font, "room": room,
+                   "instrument_accuracy": best, "font_accuracy": font_accuracy,
+                   "room_accuracy": room_accuracy}
+        if self.contrast_weight:
+            recording = np.repeat(np.arange(audio.shape[0]), self.heard)
+            contrast, nearest = _contrast(said["embedding"], recording)
+            loss = loss + self.contrast_weight * contrast
+            metrics |= {"contrast": contrast, "nearest_accuracy": nearest}
+        return loss, metrics
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B n D"]:
@@ -128,6 +168,28 @@ def _named(logits: Float[Array, "B K"], label: Float[Array, " B"]) -> tuple[jax.
     picked = jnp.take_along_axis(log, jnp.maximum(label, 0)[:, None], axis=-1)[:, 0]
     right = (logits.argmax(-1) == label).astype(jnp.float32)
     return -(known * picked).sum() / total, (known * right).sum() / total
+
+
+def _contrast(embedding: Float[Array, "N D"], recording: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Tells patches of a recording from those of others by their distances.
+
+    The likelihood of a patch is exp(-10 times its squared distance), in units of the mean squared
+    distance between patches of different recordings: so the scale of the embedding does not matter.
+
+    Returns the mean of -log p of the recording's other patches, and the share of patches whose nearest
+    is one of these.
+    """
+    square = jnp.square(embedding).sum(-1)
+    distance = jnp.maximum(square[:, None] + square[None] - 2 * embedding @ embedding.T, 0.0)
+    same = jnp.asarray(recording[:, None] == recording[None], jnp.float32)
+    itself = jnp.eye(len(recording))
+    apart = (distance * (1 - same)).sum() / jnp.maximum((1 - same).sum(), 1.0)
+    score = -10 * distance / jnp.maximum(apart, 1e-9) - 1e9 * itself
+    log = jax.nn.log_softmax(score, axis=-1)
+    own = same - itself
+    loss = -((own * log).sum(-1) / own.sum(-1)).mean()
+    nearest = jnp.take_along_axis(own, score.argmax(-1)[:, None], axis=-1).mean()
+    return loss, nearest
 
 
 BLOCK = 32  # patches heard at once

@@ -38,19 +38,21 @@ from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors, sa
 from music_diffusion.paths import shown
 from music_diffusion.synthesis.hub import find, load_trained
 from music_diffusion.synthesis.release import rebound_config, release
+from music_diffusion.workflows.check_ears import check_ears
 from music_diffusion.workflows.doctor import diagnose, doubtful, unusable
 from music_diffusion.workflows.evaluate import render_and_evaluate
 from music_diffusion.workflows.fine_tuning import fine_tune, shorter, validation_losses
 from music_diffusion.workflows.monitor import SILENT, Monitor, Stages, in_steps
 from music_diffusion.workflows.own_data_card import Card, card_text
-from music_diffusion.workflows.requests import NO_MODEL, OwnDataRequest
+from music_diffusion.workflows.requests import NO_MODEL, EarsRequest, OwnDataRequest
 from music_diffusion.workflows.work_folder import WorkFolder
 
 HELD_OUT = 0.1  # share of the pieces, of those that are in no folder of a split
 EVALUATED_MINUTES = 10.0  # of every held-out item
 TEMPERATURES = (0.15, 0.3, 0.5, 0.8)  # of sampling, of which one is chosen by what is held out
+EARS = ("tagger", "mfcc")  # embeddings of which one judges: the one that hears what is held out best
 # Shown on the card and the terminal.
-FIGURES = ("fad:tagger", "onset_f1", "frame_f1", "log_mel_distance")
+FIGURES = (*(f"fad:{ear}" for ear in EARS), "onset_f1", "frame_f1", "log_mel_distance")
 # Fields of a request on which the records do not depend. More steps go on with a run.
 FREE = ("workers", "evaluate", "output", "steps", "batch", "bindings")
 
@@ -62,7 +64,7 @@ class TrainedModel:
     model: str  # folder
     step: int  # the checkpoint that was taken
     validation_loss: float  # there
-    figures: Mapping[str, Any]  # before, after: key → value; labels; {}: not evaluated
+    figures: Mapping[str, Any]  # see `own_data_card.Card`; {}: not evaluated
     hours: Mapping[str, float]  # of audio, by split
 
 
@@ -233,7 +235,8 @@ class _Run:
                 ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Renders what is held out, cooler and warmer, and by the model that it began with.
 
-        Returns the figures, and the gin bindings of the temperature that is taken: see `choose`.
+        Returns the figures of `own_data_card.Card`, and the gin bindings of the temperature that is
+        taken: see `choose`.
         """
         reference, notes = (self._work.path("held_out", kind) for kind in ("audio", "notes"))
         candidates: dict[tuple[str, ...], str] = {}
@@ -246,19 +249,38 @@ class _Run:
 
         def figures(name: str, model: str) -> dict[str, dict]:
             plan = EvaluationPlan(reference=reference, notes=notes, model=model, seed=self._request.seed,
-                                  workers=self._request.workers, max_minutes=EVALUATED_MINUTES)
+                                  workers=self._request.workers, max_minutes=EVALUATED_MINUTES,
+                                  embeddings=EARS)
             report = render_and_evaluate(plan, self._work.path("evaluation", name), monitor=self._monitor)
             return {f["key"]: f for f in report["figures"] if f["key"] in FIGURES}
 
+        ears = self._ears(reference)
         before = {} if self._fresh else figures("before", str(self._base))
         after = {binding: figures(os.path.basename(folder), folder)
                  for binding, folder in candidates.items()}
+        of_recordings = {k: f["ceilings"][0]["value"] for k, f in next(iter(after.values())).items()
+                         if f["ceilings"]}
+        # A model need not be heard better than the recordings themselves.
+        heard = [f for f in (of_recordings.get("onset_f1"),
+                             before["onset_f1"]["value"] if before else None) if f is not None]
+        ear = max(EARS, key=lambda name: ears.get(name, 0.0))
         chosen = choose({k: {n: f["value"] for n, f in v.items()} for k, v in after.items()},
-                        before["onset_f1"]["value"] if before else None)
+                        min(heard, default=None), ear)
         found = {"before": {k: f["value"] for k, f in before.items()},
                  "after": {k: f["value"] for k, f in after[chosen].items()},
+                 "recordings": of_recordings, "ears": ears, "ear": ear,
                  "labels": {k: f["label"] for k, f in after[chosen].items()}}
         return found, chosen
+
+    def _ears(self, recordings: str) -> dict[str, float]:
+        """Returns how often each ear puts the recordings and copies of them in the right order."""
+        request = EarsRequest(reference=recordings, embeddings=EARS, seed=self._request.seed)
+        try:
+            facts = check_ears(request, monitor=Monitor(bar=self._monitor.bar))
+        except UserError as e:  # recordings of some seconds
+            self._monitor.say(f"  the ears could not be checked: {e}")
+            return {}
+        return {name: scores["share"] for name, scores in facts["embeddings"].items()}
 
 
 def held_out_items(data_set: DataSet) -> list[Item]:
@@ -283,12 +305,12 @@ def best_step(run_dir: str) -> tuple[int, float]:
     return step, known[step]
 
 
-def choose(candidates: Mapping[tuple[str, ...], Mapping[str, float | None]], least_f1: float | None
-           ) -> tuple[str, ...]:
+def choose(candidates: Mapping[tuple[str, ...], Mapping[str, float | None]], least_f1: float | None,
+           ear: str = EARS[0]) -> tuple[str, ...]:
     """Returns the key of the candidate that is taken.
 
-    It is that of the least Fréchet distance among those whose notes are heard at least as well as
-    `least_f1`; where none is, that of the highest note F1.
+    It is that of the least Fréchet distance in the embedding `ear` among those whose notes are heard
+    at least as well as `least_f1`; where none is, that of the highest note F1.
     """
     def value(key: tuple[str, ...], figure: str, missing: float) -> float:
         found = candidates[key].get(figure)
@@ -296,5 +318,5 @@ def choose(candidates: Mapping[tuple[str, ...], Mapping[str, float | None]], lea
 
     good = [k for k in candidates if least_f1 is None or value(k, "onset_f1", 0.0) >= least_f1]
     if good:
-        return min(good, key=lambda k: value(k, "fad:tagger", math.inf))
+        return min(good, key=lambda k: value(k, f"fad:{ear}", math.inf))
     return max(candidates, key=lambda k: value(k, "onset_f1", 0.0))

@@ -473,6 +473,18 @@ def test_rows_are_those_of_the_split(tmp_path):
     assert [r["solo"] for r in source.rows("train")] == ["1"]
 
 
+def test_patches_of_a_crop_have_tags_of_their_own():
+    notes = Notes.concatenate([notes_of(2.0, 2.9, 60, program=40), notes_of(4.5, 5.0, 60, program=24),
+                               notes_of(6.2, 6.9, 40, drum=True)])
+    targets = TagTargets(fonts=("a.sf2",), patches=3, patch_seconds=1.0)
+    found = targets(notes, 2.0, 5.0, row_of("train/0.flac"))  # 2..3, 4..5 and 6..7 s
+    assert [np.flatnonzero(row).tolist() for row in found["instruments"]] == [
+        [class_of(40)], [class_of(24)], [34]]
+    whole = TagTargets(fonts=("a.sf2",))(notes, 2.0, 5.0, row_of("train/0.flac"))
+    assert np.array_equal(found["instruments"].max(axis=0), whole["instruments"])
+    assert found["font"] == whole["font"] and found["room"] == whole["room"]
+
+
 def test_gin_files_may_configure_it():
     gin_setup.parse([], ["RecordingSource.folder = 'x'", "RecordingSource.features = @TagTargets()",
                          "TagTargets.fonts = ('a.sf2',)", "RecordingSource.varied = @Varied()",

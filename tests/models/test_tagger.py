@@ -15,7 +15,7 @@ from reference.compiled import eval_fn, predict
 from music_diffusion.audio.vggish_mel import VGGishMel
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import split_variables
-from music_diffusion.models.tagger import ROOMS, TaggerModel
+from music_diffusion.models.tagger import ROOMS, TaggerModel, _contrast
 from music_diffusion.networks.vggish import VGGishConfig
 
 FRONT = VGGishMel(sample_rate=4000, hop=40, window=100, fft=128, mels=8, fmin=60.0, fmax=2000.0,
@@ -175,3 +175,87 @@ def test_parts_that_do_not_fit_are_refused():
         TaggerModel(fonts=())
     with pytest.raises(UserError, match="frames and mels"):
         dataclasses.replace(MODEL, front=VGGishMel())
+
+
+TWO = dataclasses.replace(MODEL, heard=3, contrast_weight=0.7, level_db=6.0)
+
+
+def crops(seed=0, count=4, seconds=5):
+    rng = np.random.default_rng(seed)
+    return {"audio": rng.normal(size=(count, seconds * PATCH)).astype(np.float32),
+            "instruments": rng.integers(0, 2, (count, 3, CLASSES)).astype(np.float32),
+            "font": np.array([0, 1, -1, 0], np.int32), "room": np.array([3, -1, 0, 1], np.int32)}
+
+
+def contrast_by_loops(embedding, recording):
+    """Mean of -log of the share that the recording's other patches have among all others."""
+    n = len(embedding)
+    square = np.array([[np.square(a - b).sum() for b in embedding] for a in embedding])
+    apart = np.mean([square[i, j] for i in range(n) for j in range(n) if recording[i] != recording[j]])
+    total, nearest = [], []
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        weights = {j: np.exp(-10 * square[i, j] / apart) for j in others}
+        own = [j for j in others if recording[j] == recording[i]]
+        total.append(np.mean([-np.log(weights[j] / sum(weights.values())) for j in own]))
+        nearest.append(min(others, key=lambda j: square[i, j]) in own)
+    return np.mean(total), np.mean(nearest)
+
+
+def test_recordings_are_told_apart_by_their_first_last_and_middle_patch():
+    params, given = variables()[0], crops()
+    loss, parts = eval_fn(TWO, params, given, RNG)
+    starts = (0, 2 * PATCH, 4 * PATCH)
+    cut = [jax.jit(MODEL.hear)(params, jnp.asarray(given["audio"][:, at:at + PATCH])) for at in starts]
+    said = {k: np.stack([np.asarray(c[k][:, 0]) for c in cut], 1) for k in cut[0]}  # [recording, patch]
+    want, nearest = contrast_by_loops(said["embedding"].reshape(12, -1).astype(np.float64),
+                                      np.repeat(np.arange(4), 3))
+    assert float(parts["contrast"]) == pytest.approx(want, rel=1e-3)
+    assert float(parts["nearest_accuracy"]) == pytest.approx(nearest)
+    p, t = 1 / (1 + np.exp(-said["instruments"].astype(np.float64))), given["instruments"]
+    instruments = -(t * np.log(p) + (1 - t) * np.log(1 - p)).sum(-1).mean()
+    assert float(parts["instruments"]) == pytest.approx(instruments, rel=1e-4)
+    assert float(loss) == pytest.approx(sum(w * float(parts[k]) for k, w in (
+        ("instruments", 1), ("font", 1), ("room", 0.5), ("contrast", 0.7))), rel=1e-5)
+
+
+def test_one_set_of_tags_counts_for_all_patches_of_a_crop():
+    given = crops()
+    given["instruments"] = given["instruments"][:, 0]
+    each = given | {"instruments": np.repeat(given["instruments"][:, None], 3, axis=1)}
+    assert float(eval_fn(TWO, variables()[0], given, RNG)[0]) == pytest.approx(
+        float(eval_fn(TWO, variables()[0], each, RNG)[0]), rel=1e-6)
+
+
+def test_patches_differ_in_level_in_training_alone():
+    params, given = variables()[0], crops()
+    rngs = jax.random.split(RNG, 3)
+    losses = {float(jax.jit(TWO.loss_fn)(params, given, rng)[0]) for rng in rngs}
+    assert len(losses) == 3
+    assert len({float(eval_fn(TWO, params, given, rng)[0]) for rng in rngs}) == 1
+    level = dataclasses.replace(TWO, level_db=0.0)
+    assert float(jax.jit(level.loss_fn)(params, given, RNG)[0]) == pytest.approx(
+        float(eval_fn(TWO, params, given, RNG)[0]), rel=1e-6)
+
+
+def test_contrast_does_not_depend_on_the_scale_of_the_embedding():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
+    recording = np.array([0, 0, 1, 1, 2, 2])
+    a, b = _contrast(x, recording)[0], _contrast(30 * x, recording)[0]
+    assert float(a) == pytest.approx(float(b), rel=1e-4)
+    together = x.at[1::2].set(x[::2])  # patches of a recording are the same
+    assert float(_contrast(together, recording)[0]) < 0.1 * float(a)
+    assert float(_contrast(together, recording)[1]) == 1
+
+
+@pytest.mark.parametrize("more", [{"heard": 0}, {"heard": 1, "contrast_weight": 0.5}])
+def test_contrast_needs_two_patches(more):
+    with pytest.raises(UserError, match="heard"):
+        dataclasses.replace(MODEL, **more)
+
+
+def test_crops_must_hold_the_patches():
+    short = crops() | {"audio": np.zeros((4, PATCH - 1), np.float32)}
+    with pytest.raises(UserError, match="RecordingSource.samples"):
+        TWO.eval_fn(variables()[0], short, RNG)

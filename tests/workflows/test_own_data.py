@@ -19,7 +19,8 @@ from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis.hub import load
 from music_diffusion.workflows import own_data
 from music_diffusion.workflows.monitor import Monitor
-from music_diffusion.workflows.own_data import best_step, train_on_recordings
+from music_diffusion.workflows.own_data import best_step, choose, train_on_recordings
+from music_diffusion.workflows.own_data_card import Card, card_text, figure_rows, verdict
 from music_diffusion.workflows.requests import OwnDataRequest
 
 RATE = 16000
@@ -123,6 +124,59 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path):
     (tmp_path / "eval.csv").write_text("step,loss\n")
     with pytest.raises(UserError, match="begin anew"):
         best_step(str(tmp_path))
+
+
+def candidate(tagger, mfcc, f1):
+    return {"fad:tagger": tagger, "fad:mfcc": mfcc, "onset_f1": f1}
+
+
+COOL, WARM, HOT = ("t = 0.1",), ("t = 0.5",), ("t = 0.9",)
+CANDIDATES = {COOL: candidate(300.0, 9.0, 0.7), WARM: candidate(200.0, 10.0, 0.65),
+              HOT: candidate(100.0, 5.0, 0.5)}
+
+
+@pytest.mark.parametrize("least, ear, taken", [
+    (0.6, "tagger", WARM), (0.6, "mfcc", COOL), (0.7, "tagger", COOL), (0.65, "tagger", WARM),
+    (None, "tagger", HOT), (0.4, "mfcc", HOT), (0.9, "tagger", COOL), (0.9, "mfcc", COOL)])
+def test_the_ear_chooses_among_those_whose_notes_are_heard(least, ear, taken):
+    assert choose(CANDIDATES, least, ear) == taken
+
+
+def test_what_has_no_value_is_not_taken():
+    assert choose(CANDIDATES | {HOT: candidate(None, None, 0.9)}, 0.6, "tagger") == WARM
+    assert choose(CANDIDATES | {HOT: candidate(1.0, 1.0, None)}, 0.6, "tagger") == WARM
+    assert choose({WARM: candidate(1.0, 1.0, None), COOL: candidate(2.0, 2.0, 0.1)}, 0.6) == COOL
+
+
+FOUND = {"before": candidate(400.0, 4.0, 0.95), "after": candidate(500.0, 3.0, 0.64),
+         "recordings": {"onset_f1": 0.62}, "ears": {"tagger": 0.71, "mfcc": 0.95}, "ear": "mfcc",
+         "labels": {"fad:tagger": "FAD, tagger", "fad:mfcc": "FAD, mfcc", "onset_f1": "Note F1"}}
+
+
+def test_each_sentence_names_the_ear_that_says_it():
+    chose, other, notes = verdict(FOUND, "default")
+    assert chose.startswith("By mfcc, which puts 0.95") and "nearer to" in chose and "It chose" in chose
+    assert other.startswith("By tagger, which puts 0.71") and "farther from" in other
+    assert "do not rely on it" in other and "do not rely" not in chose and "did not choose" in other
+    assert "0.64" in notes and "0.62" in notes
+    # From nothing there is no model to compare with; recordings of some seconds check no ear.
+    alone, = verdict(FOUND | {"before": {}, "recordings": {}, "ears": {}}, "none")
+    assert alone.startswith("By mfcc, this model is 3")
+    assert verdict({}, "default") == []
+
+
+def test_the_card_shows_what_the_recordings_score_themselves():
+    head, *rows = figure_rows(FOUND, "default")
+    assert head == ("held-out items", "default", "this model", "the recordings")
+    assert rows[0] == ("FAD, tagger", "400", "500", "") and rows[2][0] == "Note F1"
+    assert [float(cell) for cell in rows[2][1:]] == pytest.approx([0.95, 0.64, 0.62])
+    manifest = {"hours": {"train": 1.0}, "records": {"train": 3}, "notes": {"train": 9}, "skipped": []}
+    asked = OwnDataRequest(data="d", output="m")
+    text = card_text(Card(request=asked, manifest=manifest, step=3, loss=0.5, figures=FOUND, minutes=1.0,
+                          held_out=("x",)))
+    assert "| Note F1 |" in text and all(f"- {line}" in text for line in verdict(FOUND, asked.base))
+    assert "Not evaluated" in card_text(Card(request=asked, manifest=manifest, step=3, loss=0.5, figures={},
+                                             minutes=1.0, held_out=("x",)))
 
 
 @pytest.mark.parametrize("more, reason", [
