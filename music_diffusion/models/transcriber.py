@@ -77,9 +77,15 @@ class TranscriberModel(ModelBase):
         return dict(jax.jit(PitchNet(self.network).init)(
             rng, jnp.zeros((1, 1, len(s.windows), s.bins))))
 
-    def logits(self, params: Params, audio: Float[Array, "B S"]) -> dict[str, jax.Array]:
-        """Returns the logits of S // hop frames; see `PitchNet`."""
-        return PitchNet(self.network).apply({"params": params}, log_frequency(self.spectrum, audio))
+    def logits(self, params: Params, audio: Float[Array, "B S"],
+               sounding: Float[Array, "B U P"] | None = None) -> dict[str, jax.Array]:
+        """Returns the logits of S // hop frames; see `PitchNet`, also for what `sounding` means."""
+        spectrum = log_frequency(self.spectrum, audio)
+        if sounding is not None:
+            frames = spectrum.shape[1]
+            sounding = sounding[:, :frames]
+            sounding = jnp.pad(sounding, ((0, 0), (0, frames - sounding.shape[1]), (0, 0)))
+        return PitchNet(self.network).apply({"params": params}, spectrum, sounding)
 
     def transcriber(self, params: Params, name: str, presence: Presence | None = None) -> Transcriber:
         """Returns the transcriber that these parameters make of it; see `models.base.Transcribing`."""
@@ -97,7 +103,7 @@ class TranscriberModel(ModelBase):
         """
         del rng
         require_features(batch, ("audio", *HEADS))
-        logits = self.logits(params, jnp.asarray(batch["audio"]))
+        logits = self.logits(params, jnp.asarray(batch["audio"]), jnp.asarray(batch["frame"]))
         frames = min(x.shape[1] for x in (logits["onset"], batch["onset"]))
         if frames <= 2 * self.trim_frames:
             raise UserError(f"a batch of {frames} frames, of which {self.trim_frames=} at each edge do "
@@ -114,8 +120,8 @@ class TranscriberModel(ModelBase):
             at.sum() + 1.0)
         bits = jnp.unpackbits(true["classes"], axis=-1, count=NUM_CLASSES).astype(jnp.float32)
         sounding = true["frame"]
-        classes = (sounding * cross_entropy(said["classes"], bits).sum(-1)).sum() / (
-            sounding.sum() + 1.0)
+        named = sounding * said["told"]
+        classes = (named * cross_entropy(said["classes"], bits).sum(-1)).sum() / (named.sum() + 1.0)
         loss = (frame + self.onset_weight * onset + self.drum_weight * drums
                 + self.velocity_weight * velocity + self.class_weight * classes)
         right = (jax.nn.sigmoid(said["frame"]) > self.decode.frame_threshold) == (sounding > 0.5)
@@ -307,4 +313,4 @@ class Transcriber:
 def _activations(model: TranscriberModel, params: Params, audio: Float[Array, "B S"]
                  ) -> dict[str, jax.Array]:
     said = model.logits(params, audio)
-    return {k: jax.nn.sigmoid(v) for k, v in said.items()}
+    return {k: jax.nn.sigmoid(said[k]) for k in HEADS}

@@ -1,5 +1,6 @@
 """The network of pitches: harmonics, intervals and frames are where they should be."""
 
+import dataclasses
 import math
 
 import jax
@@ -13,8 +14,11 @@ from flax.linen.partitioning import get_axis_names
 from music_diffusion.networks.convnext import ConvNeXtConfig
 from music_diffusion.networks.pitch_net import (
     INTERVALS,
+    UNTOLD,
     PitchNet,
     PitchNetConfig,
+    chosen_at,
+    most,
     shifted,
     stack_harmonics,
 )
@@ -22,7 +26,8 @@ from music_diffusion.networks.pitch_net import (
 PITCHES, BINS, W = 60, 66, 2  # one bin a semitone
 CONFIG = PitchNetConfig(
     pitches=PITCHES, bins_per_semitone=1, harmonics=(0.5, 1.0, 2.0, 3.0), channels=6, shared=3, told=2,
-    hidden=7, frames=3, trunk=ConvNeXtConfig(dim=8, hidden=9, blocks=1, kernel=3), classes=4, drums=5)
+    hidden=7, frames=3, trunk=ConvNeXtConfig(dim=8, hidden=9, blocks=1, kernel=3), classes=4, drums=5,
+    cells=6, timbre=10, timbre_frames=(-3, 0, 2))
 T = 2 * CONFIG.context_frames + 5
 
 
@@ -92,7 +97,7 @@ def test_shapes(params):
     said = run(params, spectra(2))
     assert {k: v.shape for k, v in said.items()} == {
         "onset": (2, T, PITCHES), "frame": (2, T, PITCHES), "velocity": (2, T, PITCHES),
-        "classes": (2, T, PITCHES, 4), "drums": (2, T, 5)}
+        "classes": (2, T, PITCHES, 4), "told": (2, T, PITCHES), "drums": (2, T, 5)}
     assert all(v.dtype == jnp.float32 and np.isfinite(v).all() for v in said.values())
 
 
@@ -138,22 +143,24 @@ def gradients(params, x, weights):
 
 def draw_weights(params, seed=2):
     rng = np.random.default_rng(seed)
-    return {k: rng.normal(size=v.shape).astype(np.float32)
+    return {k: rng.normal(size=v.shape).astype(np.float32) * (k != "told")  # which has no gradient
             for k, v in jax.eval_shape(run, params, spectra()).items()}
 
 
 @pytest.mark.parametrize("name, context", [
-    ("frame", CONFIG.context_frames),
+    ("classes", CONFIG.context_frames),
+    ("frame", CONFIG.context_frames - 3),  # which sees of a pitch no further frames
     # Drums are read from the trunk, which sees what it is told of pitches.
     ("drums", CONFIG.frames // 2 + CONFIG.trunk.context_frames)])
 def test_context_frames_are_the_receptive_field_exactly(params, name, context):
-    assert CONFIG.context_frames == 2 * 1 + 2 * 1
+    assert CONFIG.context_frames == 2 * 1 + 2 * 1 + 3
     middle = T // 2
     weights = {k: np.zeros_like(w) for k, w in draw_weights(params).items()}
     weights[name][:, middle] = draw_weights(params)[name][:, middle]
     _, by_input = gradients(params, spectra(), weights)
-    reached = np.abs(by_input)[0].max(axis=(1, 2)) > 0
-    assert np.flatnonzero(reached).tolist() == list(range(middle - context, middle + context + 1))
+    reached = np.flatnonzero(np.abs(by_input)[0].max(axis=(1, 2)) > 0).tolist()
+    last = middle + context - (name == "classes")  # whose head sees 3 frames before and 2 behind
+    assert reached == list(range(middle - context, last + 1))
 
 
 def test_examples_of_a_batch_do_not_see_each_other(params):
@@ -189,11 +196,13 @@ def parameters(c, windows, bins):
     ends = dense(c.channels, c.told) + dense(t.dim, c.pitches * c.shared)
     ends += dense(c.channels + c.shared, c.hidden) + dense(c.hidden, c.shared)
     ends += dense(c.hidden + c.frames * c.shared, c.hidden)
-    return evidence + trunk + ends + dense(c.hidden, 3 + c.classes) + dense(t.dim, c.drums)
+    timbre = dense(len(c.timbre_frames) * c.hidden, c.timbre) + (t.dim + c.pitches + 2) * c.timbre
+    timbre += dense(c.timbre, c.timbre) + dense(c.timbre, c.classes)
+    return evidence + trunk + ends + timbre + dense(c.hidden, 3) + dense(t.dim, c.drums)
 
 
 @pytest.mark.parametrize("config, windows, bins, count", [
-    (CONFIG, W, BINS, None), (PitchNetConfig(), 3, 98 * 3, 7_263_560)])
+    (CONFIG, W, BINS, None), (PitchNetConfig(), 3, 98 * 3, 7_457_608)])
 def test_number_of_parameters(config, windows, bins, count):
     x = jax.ShapeDtypeStruct((1, 1, windows, bins), jnp.float32)
     shapes = jax.eval_shape(PitchNet(config).init, jax.random.key(0), x)["params"]
@@ -205,3 +214,49 @@ def test_frames_are_an_odd_number():
     for frames in (4, 0, -1):
         with pytest.raises(ValueError, match="frames"):
             PitchNetConfig(frames=frames)
+
+
+def test_most_are_the_greatest_values_greatest_first():
+    x = np.random.default_rng(0).normal(size=(2, 3, 9)).astype(np.float32)
+    got = np.asarray(most(jnp.asarray(x), 4))
+    assert got.shape == (2, 3, 4, 9) and np.array_equal(got.sum(-1), np.ones((2, 3, 4)))
+    np.testing.assert_array_equal(got.argmax(-1), np.argsort(-x, axis=-1)[..., :4])
+
+
+def test_features_are_read_where_a_frame_chose_and_frames_further_along():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 7, 9, 3)).astype(np.float32)
+    places = rng.integers(0, 9, (2, 7, 4))
+    by = (-3, 0, 1, 2)
+    got = np.asarray(chosen_at(jnp.asarray(x), jax.nn.one_hot(places, 9), by))
+    for b, t, k in np.ndindex(2, 7, 4):
+        want = [x[b, t + s, places[b, t, k]] if 0 <= t + s < 7 else np.zeros(3) for s in by]
+        np.testing.assert_allclose(got[b, t, k], np.concatenate(want), atol=1e-6)
+
+
+def test_instruments_are_told_of_the_surest_pitches_or_of_those_that_are_said_to_sound(params):
+    x = spectra(2)
+    said = run(params, x)
+    sure = np.maximum(said["onset"], said["frame"])
+    for b, t in np.ndindex(2, T):
+        told = np.flatnonzero(said["told"][b, t])
+        assert set(told) == set(np.argsort(-sure[b, t])[:CONFIG.cells])
+        others = np.setdiff1d(np.arange(PITCHES), told)
+        assert (np.asarray(said["classes"])[b, t, others] == UNTOLD).all()
+        assert np.abs(np.asarray(said["classes"])[b, t, told] - UNTOLD).min() > 1e-3
+    sounding = np.zeros((2, T, PITCHES), np.float32)
+    sounding[..., [3, 30, 59]] = 1
+    asked = jax.jit(PitchNet(CONFIG).apply)({"params": params}, x, jnp.asarray(sounding))
+    assert np.asarray(asked["told"])[..., [3, 30, 59]].all()
+    assert (np.asarray(asked["told"]).sum(-1) == CONFIG.cells).all()
+    # What is said of a pitch depends on the pitch, not on which others were chosen.
+    both = np.asarray(said["told"] * asked["told"]) > 0
+    assert both.sum() > 50
+    np.testing.assert_allclose(asked["classes"][both], said["classes"][both], atol=1e-4)
+    np.testing.assert_allclose(asked["frame"], said["frame"], atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{"cells": 0}, {"cells": 61}, {"timbre_frames": ()}])
+def test_cells_are_some_of_the_pitches(more):
+    with pytest.raises(ValueError, match="cells"):
+        dataclasses.replace(CONFIG, **more)

@@ -17,7 +17,8 @@ MODEL = TranscriberModel(
     spectrum=LogFrequencyConfig(sample_rate=8000, hop=200, windows=(512,), bins_per_semitone=1,
                                 highest_pitch=106),
     network=PitchNetConfig(bins_per_semitone=1, harmonics=(1.0, 2.0), channels=4, shared=2, told=1,
-                           hidden=4, frames=3, trunk=ConvNeXtConfig(dim=8, hidden=8, blocks=1, kernel=3)))
+                           hidden=4, frames=3, cells=8, timbre=6,
+                           trunk=ConvNeXtConfig(dim=8, hidden=8, blocks=1, kernel=3)))
 GIN = """
 released.model = @TranscriberModel()
 TranscriberModel.spectrum = @LogFrequencyConfig()
@@ -34,6 +35,8 @@ PitchNetConfig.shared = 2
 PitchNetConfig.told = 1
 PitchNetConfig.hidden = 4
 PitchNetConfig.frames = 3
+PitchNetConfig.cells = 8
+PitchNetConfig.timbre = 6
 PitchNetConfig.trunk = @ConvNeXtConfig()
 ConvNeXtConfig.dim = 8
 ConvNeXtConfig.hidden = 8

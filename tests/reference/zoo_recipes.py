@@ -165,12 +165,12 @@ ZOO = {
             "LogFrequencyConfig.bins_per_semitone = 1", "LogFrequencyConfig.highest_pitch = 106",
             "PitchNetConfig.bins_per_semitone = 1", "PitchNetConfig.harmonics = (1.0, 2.0)",
             "PitchNetConfig.channels = 4", "PitchNetConfig.shared = 2", "PitchNetConfig.told = 1",
-            "PitchNetConfig.hidden = 4", "PitchNetConfig.frames = 3",
+            "PitchNetConfig.hidden = 4", "PitchNetConfig.frames = 3", "PitchNetConfig.timbre = 4",
             "PitchNetConfig.trunk = @ConvNeXtConfig()", "RecordingSource.sample_rate = 8000",
             "RecordingSource.eval_batch_count = 2")),
     "tagger": ZooMember(
         recipe="tagger.gin", data=functools.partial(recordings, rate=16000), bindings=(
-            *STEPS, *WARM, f"FONTS = ('{FONT}', 'other.sf2')", "BATCH_SIZE = 8",
+            *STEPS, *WARM, f"FONTS = ('{FONT}', 'other.sf2')", "BATCH_SIZE = 8", "SAMPLES = 31200",
             "VGGishConfig.channels = ((4,), (4,), (4,), (4,), (4,))", "VGGishConfig.hidden = (8,)",
             "VGGishConfig.embedding = 8", "RecordingSource.eval_batch_count = 2")),
 }
