@@ -36,10 +36,10 @@ MUSIC = (Notes([0.02, 0.1], [0.2, 0.33], [60, 67], [80, 100], [0, 65], [False, F
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Said(TranscriberModel):
-    """Says its parameters."""
+    """Says its parameters, and of all pitches which instruments play them."""
 
-    def logits(self, params, audio):
-        return params
+    def logits(self, params, audio, sounding=None):
+        return {"told": jnp.ones_like(params["frame"])} | params
 
 
 SAID = Said(spectrum=MODEL.spectrum, network=MODEL.network, trim_frames=TRIM)
@@ -103,7 +103,40 @@ def test_init_gives_parameters_and_their_logical_axes():
 def test_a_fresh_network_is_undecided():
     said = predict(MODEL, fresh()[0], batch(), RNG)
     assert said.shape == (2, FRAMES, 3 * NUM_PITCHES + NUM_PITCHES * NUM_CLASSES + NUM_DRUMS)
-    assert 0.3 < said.min() < said.max() < 0.7
+    others = np.delete(said, np.arange(3 * NUM_PITCHES, said.shape[-1] - NUM_DRUMS), axis=-1)
+    assert 0.3 < others.min() < others.max() < 0.7
+    classes = said[..., 3 * NUM_PITCHES:-NUM_DRUMS].reshape(2, FRAMES, NUM_PITCHES, NUM_CLASSES)
+    told = classes.max(axis=-1) > 0.1  # the others are none of the frame's surest pitches
+    assert (told.sum(axis=-1) == MODEL.network.cells).all()
+    assert 0.3 < classes[told].min() < classes[told].max() < 0.7 and classes[~told].max() < 1e-5
+
+
+def test_instruments_are_learned_at_sounding_pitches_that_are_told():
+    logits = {k: np.random.default_rng(0).normal(size=v.shape).astype(np.float32)
+              for k, v in probabilities().items()}
+    told = np.zeros_like(targets()["frame"])
+    told[0] = 1
+    some = judge(SAID, logits | {"told": told}, batch())[0][1]["classes"]
+    first = {k: v[:1] for k, v in batch().items()}
+    alone = judge(SAID, {k: v[:1] for k, v in logits.items()}, first)[0][1]["classes"]
+    assert float(some) == pytest.approx(float(alone), rel=1e-5)
+    assert float(some) != pytest.approx(float(judge(SAID, logits, batch())[0][1]["classes"]), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_what_sounds_is_told_while_learning():
+    seen = []
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Watched(TranscriberModel):
+        def logits(self, params, audio, sounding=None):
+            seen.append(np.asarray(sounding))
+            return TranscriberModel.logits(self, params, audio, sounding)
+
+    model = Watched(spectrum=MODEL.spectrum, network=MODEL.network, trim_frames=TRIM)
+    shorter = {k: v if k == "audio" else v[:, :-2] for k, v in batch().items()}
+    model.loss_fn(spread(), shorter, RNG)  # also where there are fewer targets than frames
+    np.testing.assert_array_equal(seen[0], shorter["frame"])
 
 
 def test_prediction_is_the_activations_in_order():
@@ -346,7 +379,7 @@ def test_frames_are_where_the_sound_is():
     quiet, loud = (transcriber(5).transcribe(x).activations for x in (silence, click))
     moved = np.flatnonzero(np.abs(loud.frame - quiet.frame).max(axis=1) > 1e-5)
     # The network sees 4 frames around, and each frame a window that reaches 1.3 hops.
-    edge = MODEL.network.context_frames + 1
+    edge = MODEL.network.context_frames - max(MODEL.network.timbre_frames) + 1
     assert moved.min() == 12 - edge and moved.max() == 12 + edge
     np.testing.assert_allclose(quiet.frame, quiet.frame[:1].repeat(30, 0), atol=1e-5)
 
