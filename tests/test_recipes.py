@@ -91,9 +91,10 @@ def unet_layout(*, widths, heads, group=False, performances=0, features=0, tails
 
 
 def shipped(name: str) -> int:
-    """Parameters in the weights that come with the package."""
+    """Parameters in the weights that come with the package; scales of 8-bit ones are none."""
     with safe_open(weights_root() / name / "weights.safetensors", "numpy") as file:
-        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys()
+                   if not key.endswith("//scale"))
 
 
 def note_timbre(width=320, states=8 + 28 + 24, programs=129, keys=256, mels=128, performances=0,

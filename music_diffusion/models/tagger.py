@@ -63,7 +63,7 @@ class TaggerModel(ModelBase):
         channels=((16,), (32,), (64, 64), (128, 128), (256,)), hidden=(512,), embedding=128)
     font_weight: float = 1.0  # of the losses, relative to that of instruments
     room_weight: float = 0.5
-    contrast_weight: float = 0.0  # of telling which patches are of one recording
+    contrast_weight: float = 0.0  # of which patches are of one recording
     heard: int = 1  # patches of a crop that are learned from: its first, its last, evenly between
     level_db: float = 0.0  # greatest difference in level between patches of a crop, in training
 
@@ -73,8 +73,8 @@ class TaggerModel(ModelBase):
         if (self.network.frames, self.network.mels) != (self.front.patch_frames, self.front.mels):
             raise UserError("VGGishConfig.frames and mels must be those of VGGishMel")
         if self.heard < 1 or (self.contrast_weight and self.heard < 2):
-            raise UserError(f"TaggerModel.heard = {self.heard}: recordings are told apart by two patches or "
-                            "more of each; without contrast_weight one is enough")
+            raise UserError(f"TaggerModel.heard = {self.heard}: recordings are told apart by two "
+                            "patches of each or more; without contrast_weight one is enough")
 
     @property
     def tags(self) -> Tags:
@@ -171,7 +171,7 @@ def _named(logits: Float[Array, "B K"], label: Float[Array, " B"]) -> tuple[jax.
 
 
 def _contrast(embedding: Float[Array, "N D"], recording: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Tells patches of a recording from those of others by their distances.
+    """Returns how well patches of a recording differ from those of others by their distances.
 
     The likelihood of a patch is exp(-10 times its squared distance), in units of the mean squared
     distance between patches of different recordings: so the scale of the embedding does not matter.

@@ -120,7 +120,7 @@ class TranscriberModel(ModelBase):
             at.sum() + 1.0)
         bits = jnp.unpackbits(true["classes"], axis=-1, count=NUM_CLASSES).astype(jnp.float32)
         sounding = true["frame"]
-        named = sounding * said["told"]
+        named = sounding * said["named"]
         classes = (named * cross_entropy(said["classes"], bits).sum(-1)).sum() / (named.sum() + 1.0)
         loss = (frame + self.onset_weight * onset + self.drum_weight * drums
                 + self.velocity_weight * velocity + self.class_weight * classes)

@@ -27,7 +27,7 @@ from music_diffusion.networks.layers import Dense
 
 # Semitones between pitches whose partials coincide, and the neighbours.
 INTERVALS = (-24, -19, -12, -7, -1, 0, 1, 7, 12, 19, 24)
-UNTOLD = -12.0  # logit of instruments where nothing is said of them: 6e-6
+UNNAMED = -12.0  # logit of instruments where nothing is said of them: 6e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PitchNetConfig:
     trunk: ConvNeXtConfig = ConvNeXtConfig(dim=384, hidden=1152, blocks=5)
     classes: int = 34  # instruments
     drums: int = 61  # drum keys
-    cells: int = 12  # K, pitches of a frame whose instruments are told: those that sound most surely
+    cells: int = 12  # K, pitches of a frame whose instruments are named: those that sound most surely
     timbre: int = 192  # channels of the head that names instruments
     timbre_frames: tuple[int, ...] = (-6, -3, 0, 3, 6)  # that it sees of a pitch
 
@@ -127,10 +127,10 @@ class PitchNet(nn.Module):
 
         Args:
           spectrum: their bins, of W windows.
-          sounding: 1 where a pitch sounds, if known: then instruments are told there before elsewhere.
+          sounding: 1 where a pitch sounds, if known: then instruments are named there before elsewhere.
 
-        Returns onset, frame, velocity [B, T, P]; classes [B, T, P, classes], `UNTOLD` where a pitch is
-        none of the `cells` of its frame; told [B, T, P], 1 where it is; drums [B, T, drums].
+        Returns onset, frame, velocity [B, T, P]; classes [B, T, P, classes], `UNNAMED` where a pitch is
+        none of the `cells` of its frame; named [B, T, P], 1 where it is; drums [B, T, drums].
         """
         c = self.config
         evidence = self._evidence(spectrum)
@@ -151,9 +151,9 @@ class PitchNet(nn.Module):
                       kernel_init=nn.initializers.normal(0.02))(frames)
         surely = jax.nn.sigmoid(jnp.maximum(heads[..., 0], heads[..., 1]))
         cells = most(surely if sounding is None else surely + sounding, c.cells)
-        classes, told = self._classes(h, frames, cells)
+        classes, named = self._classes(h, frames, cells)
         return {"onset": heads[..., 0], "frame": heads[..., 1], "velocity": heads[..., 2],
-                "classes": classes, "told": told, "drums": drums}
+                "classes": classes, "named": named, "drums": drums}
 
     def _classes(self, h: Float[Array, "B T P C"], frames: Float[Array, "B T D"],
                  chosen: Float[Array, "B T K P"]) -> tuple[Float[Array, "B T P N"], Float[Array, "B T P"]]:
@@ -168,9 +168,9 @@ class PitchNet(nn.Module):
         x = x + nn.relu(Dense(c.timbre, ("embed", "mlp"), use_bias=True, name="timbre_again")(x))
         said = Dense(c.classes, ("embed", "vocab"), use_bias=True, name="classes",
                      kernel_init=nn.initializers.normal(0.02))(x)
-        told = chosen.sum(axis=2)
+        named = chosen.sum(axis=2)
         spread = jnp.einsum("btkp,btkn->btpn", chosen, said)
-        return spread + UNTOLD * (1 - told)[..., None], told
+        return spread + UNNAMED * (1 - named)[..., None], named
 
     def _evidence(self, spectrum: Float[Array, "B T W bins"]) -> Float[Array, "B T P C"]:
         """Returns the evidence for each pitch, by the same weights for all."""

@@ -7,6 +7,7 @@ import pytest
 
 from music_diffusion.workflows import own_data
 from music_diffusion.workflows.own_data import TrainedModel
+from music_diffusion.workflows.own_data_card import verdict
 from music_diffusion.workflows.requests import OwnDataRequest
 
 
@@ -33,7 +34,9 @@ def test_train_passes_a_recipe_on_with_its_exit_code(cli, monkeypatch):
 
 def test_train_on_data_hands_on_every_option(cli, monkeypatch):
     seen = []
-    figures = {"before": {"onset_f1": 0.5}, "after": {"onset_f1": 0.75}, "labels": {"onset_f1": "Note F1"}}
+    figures = {"before": {"onset_f1": 0.5}, "after": {"onset_f1": 0.75},
+               "recordings": {"onset_f1": 0.625}, "ears": {}, "ear": "tagger",
+               "labels": {"onset_f1": "Note F1"}}
 
     def train_on_recordings(request, monitor):
         seen.append(request)
@@ -45,7 +48,8 @@ def test_train_on_data_hands_on_every_option(cli, monkeypatch):
     code, out, err = cli("train", "--data", "in", "-o", "out")
     assert (code, out) == (0, "")
     assert err.splitlines() == [
-        "[1/1] work", "held-out items  default  this model", "Note F1  0.500  0.750",
+        "[1/1] work", "held-out items  default  this model  the recordings",
+        "Note F1  0.500  0.750  0.625", *verdict(figures, "default"),
         "done: music-diffusion synthesize song.mid -o song.wav --model out"]
     changed = dict(base="none", layout="gtzan", options=(("genre", "jazz"),), held_out=("a", "b"),
                    transpose=0, steps=7, batch=3, examine=False, evaluate=False,

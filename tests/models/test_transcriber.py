@@ -39,7 +39,7 @@ class Said(TranscriberModel):
     """Says its parameters, and of all pitches which instruments play them."""
 
     def logits(self, params, audio, sounding=None):
-        return {"told": jnp.ones_like(params["frame"])} | params
+        return {"named": jnp.ones_like(params["frame"])} | params
 
 
 SAID = Said(spectrum=MODEL.spectrum, network=MODEL.network, trim_frames=TRIM)
@@ -116,7 +116,7 @@ def test_instruments_are_learned_at_sounding_pitches_that_are_told():
               for k, v in probabilities().items()}
     told = np.zeros_like(targets()["frame"])
     told[0] = 1
-    some = judge(SAID, logits | {"told": told}, batch())[0][1]["classes"]
+    some = judge(SAID, logits | {"named": told}, batch())[0][1]["classes"]
     first = {k: v[:1] for k, v in batch().items()}
     alone = judge(SAID, {k: v[:1] for k, v in logits.items()}, first)[0][1]["classes"]
     assert float(some) == pytest.approx(float(alone), rel=1e-5)

@@ -14,7 +14,7 @@ from flax.linen.partitioning import get_axis_names
 from music_diffusion.networks.convnext import ConvNeXtConfig
 from music_diffusion.networks.pitch_net import (
     INTERVALS,
-    UNTOLD,
+    UNNAMED,
     PitchNet,
     PitchNetConfig,
     chosen_at,
@@ -97,7 +97,7 @@ def test_shapes(params):
     said = run(params, spectra(2))
     assert {k: v.shape for k, v in said.items()} == {
         "onset": (2, T, PITCHES), "frame": (2, T, PITCHES), "velocity": (2, T, PITCHES),
-        "classes": (2, T, PITCHES, 4), "told": (2, T, PITCHES), "drums": (2, T, 5)}
+        "classes": (2, T, PITCHES, 4), "named": (2, T, PITCHES), "drums": (2, T, 5)}
     assert all(v.dtype == jnp.float32 and np.isfinite(v).all() for v in said.values())
 
 
@@ -143,7 +143,7 @@ def gradients(params, x, weights):
 
 def draw_weights(params, seed=2):
     rng = np.random.default_rng(seed)
-    return {k: rng.normal(size=v.shape).astype(np.float32) * (k != "told")  # which has no gradient
+    return {k: rng.normal(size=v.shape).astype(np.float32) * (k != "named")  # which has no gradient
             for k, v in jax.eval_shape(run, params, spectra()).items()}
 
 
@@ -234,23 +234,23 @@ def test_features_are_read_where_a_frame_chose_and_frames_further_along():
         np.testing.assert_allclose(got[b, t, k], np.concatenate(want), atol=1e-6)
 
 
-def test_instruments_are_told_of_the_surest_pitches_or_of_those_that_are_said_to_sound(params):
+def test_instruments_are_named_of_the_surest_pitches_or_of_those_that_are_said_to_sound(params):
     x = spectra(2)
     said = run(params, x)
     sure = np.maximum(said["onset"], said["frame"])
     for b, t in np.ndindex(2, T):
-        told = np.flatnonzero(said["told"][b, t])
+        told = np.flatnonzero(said["named"][b, t])
         assert set(told) == set(np.argsort(-sure[b, t])[:CONFIG.cells])
         others = np.setdiff1d(np.arange(PITCHES), told)
-        assert (np.asarray(said["classes"])[b, t, others] == UNTOLD).all()
-        assert np.abs(np.asarray(said["classes"])[b, t, told] - UNTOLD).min() > 1e-3
+        assert (np.asarray(said["classes"])[b, t, others] == UNNAMED).all()
+        assert np.abs(np.asarray(said["classes"])[b, t, told] - UNNAMED).min() > 1e-3
     sounding = np.zeros((2, T, PITCHES), np.float32)
     sounding[..., [3, 30, 59]] = 1
     asked = jax.jit(PitchNet(CONFIG).apply)({"params": params}, x, jnp.asarray(sounding))
-    assert np.asarray(asked["told"])[..., [3, 30, 59]].all()
-    assert (np.asarray(asked["told"]).sum(-1) == CONFIG.cells).all()
+    assert np.asarray(asked["named"])[..., [3, 30, 59]].all()
+    assert (np.asarray(asked["named"]).sum(-1) == CONFIG.cells).all()
     # What is said of a pitch depends on the pitch, not on which others were chosen.
-    both = np.asarray(said["told"] * asked["told"]) > 0
+    both = np.asarray(said["named"] * asked["named"]) > 0
     assert both.sum() > 50
     np.testing.assert_allclose(asked["classes"][both], said["classes"][both], atol=1e-4)
     np.testing.assert_allclose(asked["frame"], said["frame"], atol=1e-5)
