@@ -16,6 +16,7 @@ from music_diffusion.data import records
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import CONFIG, WEIGHTS, load_safetensors
 from music_diffusion.notes.midi import read_midi, write_midi
+from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load
 from music_diffusion.workflows import own_data
 from music_diffusion.workflows.monitor import Monitor
@@ -124,6 +125,27 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path):
     (tmp_path / "eval.csv").write_text("step,loss\n")
     with pytest.raises(UserError, match="begin anew"):
         best_step(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_what_is_held_out_is_judged_by_an_ear_that_was_asked_first(data, base, tmp_path):
+    for i in range(4):  # long enough for the check of the ears
+        split = "validation" if i == 3 else "train"
+        parts = [scale(pitch=60 + i, program=40).shift(2.5 * k) for k in range(4)]
+        notes = Notes.concatenate(parts)
+        write_midi(notes, data / split / f"{i}.mid")
+        write_wav(data / split / f"{i}.wav", tones(notes, 10.0, RATE), RATE)
+    said = []
+    made = train_on_recordings(request(data, base, tmp_path, evaluate=True), Monitor(say=said.append))
+    found = made.figures
+    assert set(found["ears"]) == {"tagger", "mfcc"} and found["ear"] == max(found["ears"],
+                                                                            key=found["ears"].get)
+    assert all(0 <= share <= 1 for share in found["ears"].values())
+    assert {"fad:tagger", "fad:mfcc", "onset_f1"} <= set(found["before"]) & set(found["after"])
+    assert 0 <= found["recordings"]["onset_f1"] <= 1 and "fad:tagger" not in found["recordings"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert all(f"- {line}" in card for line in verdict(found, str(base)))
+    assert "temperature = " in (tmp_path / "model" / CONFIG).read_text()
 
 
 def candidate(tagger, mfcc, f1):
