@@ -119,12 +119,10 @@ class TaggerModel(ModelBase):
         """Returns the patches of crops that are learned from."""
         require_features(batch, ("audio", "instruments", "font", "room"))
         audio, size = jnp.asarray(batch["audio"]), self.front.patch_samples
-        if self.heard == 1:
-            return audio[:, None, :size]
-        if audio.shape[1] < size:
+        if self.heard > 1 and audio.shape[1] < size:
             raise UserError(f"crops of {audio.shape[1]} samples hold no {self.heard} patches; give "
                             f"RecordingSource.samples = {self.heard * size} or more")
-        starts = np.linspace(0, audio.shape[1] - size, self.heard).astype(int)
+        starts = np.linspace(0, max(0, audio.shape[1] - size), self.heard).astype(int)
         return jnp.stack([audio[:, start:start + size] for start in starts], axis=1)
 
     def _loss(self, params: Params, batch: Batch, audio: Float[Array, "B H s"]
@@ -134,6 +132,9 @@ class TaggerModel(ModelBase):
         true = jnp.asarray(batch["instruments"])
         if true.ndim == 2:
             true = jnp.repeat(true[:, None], self.heard, axis=1)
+        if true.shape[1] != self.heard:
+            raise UserError(f"tags of {true.shape[1]} patches for {self.heard} that are heard; give "
+                            "TagTargets.patches and TaggerModel.heard the same number")
         true = true.reshape(patches, -1)
         logits = said["instruments"]
         instruments = (jnp.maximum(logits, 0) - logits * true

@@ -104,15 +104,10 @@ def chosen_at(x: Float[Array, "B T P C"], chosen: Float[Array, "B T K P"], by: t
     The choices are moved to where they choose, so that x, which is many times larger, is read once.
     """
     count = chosen.shape[2]
-    where = jnp.concatenate([_moved(chosen, -frame) for frame in by], axis=2)
+    where = jnp.concatenate([shifted(chosen, 1, (-frame,)) for frame in by], axis=2)
     found = jnp.einsum("btkp,btpc->btkc", where, x)
-    return jnp.concatenate([_moved(found[:, :, i * count:(i + 1) * count], frame)
+    return jnp.concatenate([shifted(found[:, :, i * count:(i + 1) * count], 1, (frame,))
                             for i, frame in enumerate(by)], axis=-1)
-
-
-def _moved(x: Float[Array, "B T K C"], by: int) -> Float[Array, "B T K C"]:
-    """Returns what lies `by` frames further along; zeros beyond the ends."""
-    return shifted(x, 1, (by,))
 
 
 class PitchNet(nn.Module):

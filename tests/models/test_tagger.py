@@ -210,6 +210,7 @@ def test_recordings_are_told_apart_by_their_first_last_and_middle_patch():
     said = {k: np.stack([np.asarray(c[k][:, 0]) for c in cut], 1) for k in cut[0]}  # [recording, patch]
     want, nearest = contrast_by_loops(said["embedding"].reshape(12, -1).astype(np.float64),
                                       np.repeat(np.arange(4), 3))
+    # Squared distances are differences of float32 squares.
     assert float(parts["contrast"]) == pytest.approx(want, rel=1e-3)
     assert float(parts["nearest_accuracy"]) == pytest.approx(nearest)
     p, t = 1 / (1 + np.exp(-said["instruments"].astype(np.float64))), given["instruments"]
@@ -259,3 +260,10 @@ def test_crops_must_hold_the_patches():
     short = crops() | {"audio": np.zeros((4, PATCH - 1), np.float32)}
     with pytest.raises(UserError, match="RecordingSource.samples"):
         TWO.eval_fn(variables()[0], short, RNG)
+
+
+@pytest.mark.parametrize("patches", [1, 2, 6])
+def test_tags_are_of_the_patches_that_are_heard(patches):
+    given = crops() | {"instruments": np.zeros((4, patches, CLASSES), np.float32)}
+    with pytest.raises(UserError, match="TagTargets.patches"):
+        TWO.eval_fn(variables()[0], given, RNG)
