@@ -23,13 +23,14 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.training.loop": ("train", "TrainConfig"),
     "music_diffusion.synthesis.release": ("released",),
     "music_diffusion.training.optimizers": (
-        "adafactor", "adamw", "by_part", "PartOptimizer", "warmup_cosine", "warmup_constant"),
+        "adafactor", "adamw", "by_part", "tracking", "PartOptimizer", "warmup_cosine", "warmup_constant"),
     "music_diffusion.training.partitioning": ("MeshConfig",),
     "music_diffusion.audio.codec": ("MelCodec",),
     "music_diffusion.audio.spectral_loss": ("LinearSpectralLoss", "MelSpectralLoss"),
     "music_diffusion.notes.vocabulary": ("EventConfig", "vocabulary_rows"),
     "music_diffusion.networks.transformer": ("T5Config",),
     "music_diffusion.networks.unet1d": ("UNet1DConfig",),
+    "music_diffusion.networks.unet2d": ("UNet2DConfig",),
     "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
     "music_diffusion.networks.performance": ("PerformanceConfig",),
     "music_diffusion.networks.score_denoiser": ("ScoreDenoiserConfig",),
@@ -56,6 +57,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.models.phase_vocoder": ("PhaseVocoderModel",),
     "music_diffusion.models.spectrogram_diffusion": ("SpectrogramDiffusionModel",),
     "music_diffusion.models.frame_diffusion": ("FrameDiffusionModel", "NoteTimbreModel"),
+    "music_diffusion.models.timbre_transfer": ("TimbreTransferModel",),
     "music_diffusion.data.synthetic": ("SyntheticSource",),
     "music_diffusion.data.audio_source": ("AudioSource",),
     "music_diffusion.data.recording_source": (
@@ -65,7 +67,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
     "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
     "music_diffusion.diffusion.schedules": (
-        "CosineSchedule", "LinearLogSNRSchedule", "LinearBetaSchedule"),
+        "CosineSchedule", "LinearLogSNRSchedule", "LinearBetaSchedule", "signal_rates"),
     "music_diffusion.diffusion.parameterizations": ("Epsilon", "X0", "V"),
     "music_diffusion.diffusion.losses": (
         "l1", "squared", "uniform_times", "stratified_times", "DiscreteTimes"),

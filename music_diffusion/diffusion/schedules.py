@@ -107,6 +107,21 @@ class CosineSchedule:
         return jnp.clip(t, 0.0, 1.0)
 
 
+def signal_rates(*, lowest: float = 0.02, highest: float = 0.95) -> CosineSchedule:
+    """Returns the cosine schedule whose α falls from `highest` at t = 0 to `lowest` at t = 1.
+
+        α(t) = cos(acos α_max + t (acos α_min − acos α_max))
+
+    (Béres 2022, "Denoising diffusion implicit models", keras.io; what DiffTransfer and others took over.)
+
+    Raises UserError unless 0 < lowest < highest < 1.
+    """
+    if not 0 < lowest < highest < 1:
+        raise UserError(f"signal_rates: 0 < {lowest=} < {highest=} < 1 does not hold")
+    low, high = (2 * math.log(rate) - math.log1p(-rate * rate) for rate in (lowest, highest))
+    return CosineSchedule(logsnr_min=low, logsnr_max=high)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearLogSNRSchedule:
     """Log-SNR that falls linearly with time.

@@ -139,6 +139,7 @@ class SegmentLength:
 
     frames: int = 256  # where nothing else is asked for
     multiple: int | None = None  # other lengths are multiples of this; None: there are no others
+    same_noise: bool = False  # segments that are joined by SEPARATE all begin with the same noise
 
 
 # How a generator's segments become a piece: denoised together along overlaps, each with the one

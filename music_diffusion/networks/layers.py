@@ -130,16 +130,58 @@ class GroupNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B *N D"]) -> Float[Array, "B *N D"]:
         features = x.shape[-1]
         scale = param_with_axes("scale", nn.initializers.ones, (features,), jnp.float32, axes=("embed",))
         bias = param_with_axes("bias", nn.initializers.zeros, (features,), jnp.float32, axes=("embed",))
         groups = math.gcd(self.groups, features)
         grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, features // groups)
-        grouped = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
-        grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped**2, (1, 3), keepdims=True) + self.epsilon)
+        over = (*range(1, x.ndim - 1), x.ndim)
+        grouped = grouped - jnp.mean(grouped, over, keepdims=True)
+        grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped**2, over, keepdims=True) + self.epsilon)
         y = grouped.reshape(x.shape)
         return (y * match_rank(scale, y) + match_rank(bias, y)).astype(self.dtype)
+
+
+TRACKED = "tracked"  # collection in which statistics are sown that parameters should follow
+
+
+class BatchNorm(nn.Module):
+    """Normalisation of every feature over batch and positions; scale and bias by feature. In float32.
+
+    Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167. While training by the batch's own mean and
+    variance, else by running ones. These are parameters: `TRACKED` gets half of the square of how far
+    they lie from the batch's, whose gradient (`follow`) moves them by `training.optimizers.tracking`.
+    """
+
+    epsilon: float = 1e-3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *N D"], train: bool = False) -> Float[Array, "B *N D"]:
+        shape, axes = (x.shape[-1],), ("embed",)
+        scale = param_with_axes("scale", nn.initializers.ones, shape, jnp.float32, axes=axes)
+        bias = param_with_axes("bias", nn.initializers.zeros, shape, jnp.float32, axes=axes)
+        mean = param_with_axes("running_mean", nn.initializers.zeros, shape, jnp.float32, axes=axes)
+        variance = param_with_axes("running_variance", nn.initializers.ones, shape, jnp.float32, axes=axes)
+        x = x.astype(jnp.float32)
+        if train:
+            over = tuple(range(x.ndim - 1))
+            own_mean, own_variance = jnp.mean(x, over), jnp.var(x, over)
+            away = [kept - jax.lax.stop_gradient(own)
+                    for kept, own in ((mean, own_mean), (variance, own_variance))]
+            self.sow(TRACKED, "away", 0.5 * sum(jnp.sum(jnp.square(a)) for a in away))
+            mean, variance = own_mean, own_variance
+        else:
+            mean, variance = jax.lax.stop_gradient((mean, variance))
+        y = (x - match_rank(mean, x)) * jax.lax.rsqrt(match_rank(variance, x) + self.epsilon)
+        return (y * match_rank(scale, y) + match_rank(bias, y)).astype(self.dtype)
+
+
+def follow(sown: Any) -> jax.Array:
+    """Returns 0, whose gradient is that of all that was sown in `TRACKED`: a term of a loss."""
+    total = sum(jax.tree.leaves(sown), jnp.zeros(()))
+    return total - jax.lax.stop_gradient(total)
 
 
 class Embed(nn.Module):

@@ -25,6 +25,7 @@ class ChainJoining:
 
     frames: int = 256  # of a segment
     context: bool = True  # whether each segment is given the one before
+    same_noise: bool = False  # whether all segments begin with the same noise
 
     @property
     def name(self) -> str:
@@ -43,7 +44,8 @@ class ChainJoining:
         key, before = jax.random.key(seed), None
         for i in range(segments):
             batch = self._batch(model, piece, i, before)
-            x0 = np.asarray(_SAMPLE(model, self.frames, params, batch, jax.random.fold_in(key, i)))
+            own = jax.random.fold_in(key, 0 if self.same_noise else i)
+            x0 = np.asarray(_SAMPLE(model, self.frames, params, batch, own))
             before = x0 if self.context else None
             yield x0[0, :frames - i * self.frames]
             if progress is not None:

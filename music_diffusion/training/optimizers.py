@@ -127,6 +127,32 @@ def by_part(*, parts: Mapping[str, PartOptimizer]) -> Optimizer:
         frozen=tuple(p for part in parts.values() for p in part.optimizer.frozen))
 
 
+def tracking(*, optimizer: Optimizer, momentum: float = 0.99,
+             pattern: str = r"(^|/)running_[a-z]+$") -> Optimizer:
+    """`optimizer`, but running statistics of batch norms follow those of the batches.
+
+    running ← momentum · running + (1 − momentum) · the batch's, as `networks.layers.follow` makes the
+    gradient of the first their distance.
+
+    Args:
+      optimizer: of all other parameters.
+      momentum: in [0, 1).
+      pattern: regular expression of the statistics' paths ('a/b/running_mean').
+
+    Raises UserError for a momentum out of its range.
+    """
+    if not 0 <= momentum < 1:
+        raise UserError(f"tracking.momentum={momentum} must be in 0..1, and below 1")
+
+    def labels(params: Params) -> Params:
+        tracked = frozen_mask(params, [pattern], strict=False)
+        return jax.tree.map(lambda is_statistic: "tracked" if is_statistic else "trained", tracked)
+
+    transform = optax.multi_transform(
+        {"trained": optimizer.transform, "tracked": optax.sgd(1 - momentum)}, labels)
+    return dataclasses.replace(optimizer, transform=transform)
+
+
 def frozen_mask(params: Params, patterns: Sequence[str], *, strict: bool) -> Params:
     """True where a parameter's path ('a/b/kernel') matches one of `patterns`.
 

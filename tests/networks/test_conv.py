@@ -40,6 +40,7 @@ def oracle(x, kernel, bias, stride, dilation, groups):
     ((1, 18, 4), Conv(6, (5,), stride=(4,), groups=2)),
     ((1, 18, 2), Conv(3, (3,), stride=(2,), dilation=2)),
     ((2, 5, 7, 2), Conv(3, (3, 3))),
+    ((2, 5, 7, 2), Conv(3, (3, 3), products=True)),
     ((1, 5, 8, 2), Conv(3, (3, 4), stride=(1, 2))),
     ((1, 7, 9, 2), Conv(3, (4, 4), stride=(2, 2))),
     ((1, 4, 11, 2), Conv(3, (3, 8), stride=(1, 4))),
@@ -101,3 +102,25 @@ def test_parameters_have_logical_axes(axes):
 def test_strides_that_skip_inputs_are_refused():
     with pytest.raises(ValueError, match="kernel"):
         Conv(4, (3,), stride=(4,)).init(jax.random.key(0), jnp.zeros((1, 8, 2)))
+
+
+def test_products_have_the_gradients_of_the_convolution():
+    rng = np.random.default_rng(0)
+    x, weights = (jnp.asarray(rng.normal(size=(2, 4, 6, n)), jnp.float32) for n in (3, 5))
+    params = Conv(5, (3, 3)).init(jax.random.key(0), x)["params"]
+
+    def gradients(products):
+        conv = Conv(5, (3, 3), products=products)
+        return jax.jit(jax.grad(lambda p, x: jnp.sum(weights * conv.apply({"params": p}, x)),
+                                argnums=(0, 1)))(params, x)
+
+    for a, b in zip(jax.tree.leaves(gradients(True)), jax.tree.leaves(gradients(False)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("other", [{"kernel": (3,)}, {"kernel": (1, 3)}, {"stride": (1, 2)}, {"dilation": 2},
+                                   {"groups": 3}])
+def test_products_are_for_one_kernel(other):
+    conv = Conv(**{"features": 3, "kernel": (3, 3), "products": True} | other)
+    with pytest.raises(ValueError, match="3 x 3"):
+        conv.init(jax.random.key(0), jnp.zeros((1, *[4] * len(conv.kernel), 3)))
