@@ -1,5 +1,6 @@
 """Every recipe is read to its last binding, and its model is what its header says."""
 
+import inspect
 import itertools
 import math
 import re
@@ -15,8 +16,9 @@ from music_diffusion.conditions.performance_numbers import PerformanceNumbers
 from music_diffusion.configuration.origins import written
 from music_diffusion.configuration.print_config import GIVEN, parameter_count
 from music_diffusion.configuration.reads import build, reads, unread
-from music_diffusion.diffusion.losses import DiscreteTimes
-from music_diffusion.diffusion.solvers import DDPM
+from music_diffusion.data.sets.starnet import CONVERSIONS
+from music_diffusion.diffusion.losses import DiscreteTimes, l1
+from music_diffusion.diffusion.solvers import DDIM, DDPM
 from music_diffusion.gin_setup import CONFIGURABLES, MACRO
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.synthesis.hub import weights_root
@@ -140,6 +142,8 @@ PARAMETERS = {
     "inverter_istft_44k.gin": 3_601_414 + 2_043_813,
     "inverter_44k.gin": 7_958_404,
     "note_timbre.gin": note_timbre(),
+    # As tests/networks/test_unet2d.py counts the layers.
+    **{f"difftransfer_{name}.gin": 21_565_441 for name in CONVERSIONS},
 }
 INVERTERS = [r for r in PARAMETERS if re.match("inverter_(paper|small|istft)", r)]  # by a generator
 
@@ -382,3 +386,19 @@ def test_performances_of_a_recipe_are_three_macros(recipe):
     assert parts["model"].config.performances == PerformanceConfig(count=7, features=9)
     assert parts["data"].folder == "data"
     assert parts["data"].conditions.performance == PerformanceNumbers(file="names.json", count=7)
+
+
+@pytest.mark.parametrize("conversion", CONVERSIONS)
+def test_difftransfer_is_set_as_in_the_paper(conversion):
+    gin_setup.parse([f"recipes/difftransfer_{conversion}.gin"])
+    parts = build("train", GIVEN)
+    model, config = parts["model"], parts["config"]
+    assert (config.batch_size, config.ema_decay, model.num_steps) == (16, 0.999, 20)
+    assert parts["optimizer"].learning_rate(0) == 2e-5 and inspect.unwrap(model.distance) is l1
+    assert model.solver == DDIM(eta=0.0) and model.segment.same_noise and model.slices_scaled
+    assert parts["data"].frames == model.frames == 128
+    assert (model.config.widths, model.config.middle, model.config.blocks) == ((64, 128, 256), 512, 4)
+    text = (ROOT / f"recipes/difftransfer_{conversion}.gin").read_text()
+    assert f"--option conversion={conversion}" in text
+    gin_setup.parse([f"recipes/difftransfer_{conversion}.gin"], ["NORM = 'group'"])
+    assert build("train", GIVEN)["model"].config.norm == "group"

@@ -24,6 +24,7 @@ from music_diffusion.cli.synthesize import synthesize
 from music_diffusion.cli.terminal import one_line, prepare_streams, say
 from music_diffusion.cli.train import train
 from music_diffusion.cli.transcribe import transcribe
+from music_diffusion.cli.transfer import transfer
 from music_diffusion.errors import StoppedError, UserError
 
 TYPER: dict[str, Any] = dict(add_completion=False, rich_markup_mode="rich",
@@ -56,7 +57,7 @@ def make_app() -> typer.Typer:
     """Returns the program with all its commands."""
     app = typer.Typer(no_args_is_help=True, **TYPER)
     app.callback()(options)
-    for function in (synthesize, reconstruct, transcribe, adapt):
+    for function in (synthesize, transfer, reconstruct, transcribe, adapt):
         _add(app, function.__name__, function)
     _add(app, "train", train, context_settings=PASSED_ON)
     for function in (evaluate, benchmark):

@@ -71,6 +71,8 @@ def show(name: str = "default", performances: bool = False, json: bool = False) 
          bindings=option("Changes how the model is rendered, such as FrameDiffusionModel.num_steps=8; "
                          "repeatable.", "--binding", metavar="NAME=VALUE"),
          performances=option("Names of the model's performances.", metavar="FILE.json"),
+         step=option("Number of a checkpoint, or best: the one with the least validation loss; the newest "
+                     "by default."),
          dtype=option("Weights as float16, int8 (half of the size; see models compare) or float32.",
                       metavar="DTYPE"))
 def release(request: ReleaseRequest, json: bool = False) -> None:

@@ -80,6 +80,8 @@ SHARED = {
         "Of a model with performances (see `models show NAME --performances`): NAME, a mixture "
         "NAME:0.7+NAME:0.3, for each instrument violin=NAME,rest=NAME, or none.", metavar="TEXT"),
     "performance_guidance": option("Guidance weight of the performance; 1 is none."),
+    "strength": option("How far from the recording, above 0 and up to 1; below 1 more of its own sound "
+                       "stays."),
     "joining": option("How segments become a piece: overlap, or context where a model reads it."),
     "overlap": option("Seconds that overlapping segments share, rounded to what the model can do.",
                       metavar="SECONDS"),

@@ -87,6 +87,17 @@ class KarrasLogSNR:
         return -2.0 * self.rho * jnp.log(jnp.linspace(low, high, num_steps + 1, dtype=dtype))
 
 
+def noised(x0: Float[Array, "B ..."], eps: Float[Array, "B ..."], schedule: Schedule, t: float
+           ) -> Float[Array, "B ..."]:
+    """Returns α x0 + σ ε at time `t`, with which sampling on a grid of that `start` begins.
+
+    Meng et al. 2022, "SDEdit" (https://arxiv.org/abs/2108.01073): what is sampled from it keeps of x0
+    what the noise does not cover.
+    """
+    alpha, sigma = alpha_sigma(schedule.logsnr(t))
+    return alpha * x0 + sigma * eps
+
+
 def sample(
     denoise: DenoiseFn,
     z_T: Float[Array, "B ..."],

@@ -231,6 +231,8 @@ class Sampling:
     solver: Solver | None = None
     guidance: float | None = None  # weight of classifier-free guidance; 1 is none
     performance_guidance: float | None = None  # … of the performance
+    # In 0..1, above 0: the share of the noise times that what is given goes through; 1: only noise is left.
+    strength: float | None = None
 
 
 @runtime_checkable
@@ -302,6 +304,7 @@ class DiffusionBase(GeneratorBase):
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
+        super().sampled_by(Sampling(strength=sampling.strength))
         changes = {"num_steps": sampling.steps, "solver": sampling.solver,
                    "guidance_weight": sampling.guidance,
                    "performance_guidance": sampling.performance_guidance}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.spectrograms import SourceSpectrogram
 from music_diffusion.diffusion.losses import diffusion_loss, l1, uniform_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon
-from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
+from music_diffusion.diffusion.sampling import UniformTime, noised, sample
 from music_diffusion.diffusion.schedules import Schedule, alpha_sigma, signal_rates
 from music_diffusion.diffusion.solvers import DDIM, Solver
 from music_diffusion.errors import UserError
@@ -54,8 +55,9 @@ class TimbreTransferModel(GeneratorBase):
     distance: Callable[[Array, Array], Array] = l1  # elementwise, of the noise
     training_times: Callable[[PRNGKeyArray, int], Array] = uniform_times  # noise times of a batch
     solver: Solver = DDIM(eta=0.0)
-    times: TimeGrid = UniformTime()
     num_steps: int = 20  # sampling steps, from 1
+    # Time in 0..1, above 0, at which sampling begins: at 1 with noise, below with the noised source.
+    strength: float = 1.0
 
     def __post_init__(self):
         for name, size in (("frames", self.frames), ("codec.mels", self.codec.mels)):
@@ -64,6 +66,8 @@ class TimbreTransferModel(GeneratorBase):
                                 f"{self.config.multiple}, which the network halves")
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
+        if not 0 < self.strength <= 1:
+            raise UserError(f"{self.strength=} must be above 0 and at most 1")
 
     @property
     def network(self) -> UNet2D:
@@ -93,12 +97,13 @@ class TimbreTransferModel(GeneratorBase):
     @property
     def sampling(self) -> Sampling:
         """Returns how it samples."""
-        return Sampling(steps=self.num_steps, solver=self.solver)
+        return Sampling(steps=self.num_steps, solver=self.solver, strength=self.strength)
 
     def sampled_by(self, sampling: Sampling) -> TimbreTransferModel:
-        """Returns the model with other steps or solver. Raises UserError for a guidance: it has none."""
-        super().sampled_by(dataclasses.replace(sampling, steps=None, solver=None))
-        changes = {"num_steps": sampling.steps, "solver": sampling.solver}
+        """Returns the model that samples so. Raises UserError for a guidance: it has none."""
+        super().sampled_by(dataclasses.replace(sampling, steps=None, solver=None, strength=None))
+        changes: dict[str, Any] = {"num_steps": sampling.steps, "solver": sampling.solver,
+                                   "strength": sampling.strength}
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
@@ -159,13 +164,16 @@ class TimbreTransferModel(GeneratorBase):
                progress: StepProgress | None = None) -> Float[Array, "B T F"]:
         """Samples scaled mel from given unit noise; `x0_hook` sees it as it will be."""
         source, half, centre = self._scaled(self._slices(batch, "source"))
-        hook = None
-        if x0_hook is not None:
-            def hook(x0):
-                return (x0_hook(half * x0 + centre) - centre) / jnp.maximum(half, 1e-6)
-        x0 = sample(lambda z, logsnr: self._apply(params, z, logsnr, source), z_T, rng,
+        as_it_will_be = x0_hook or (lambda x0: x0)
+
+        def hook(x0: Array) -> Array:
+            return (as_it_will_be(half * x0 + centre) - centre) / jnp.maximum(half, 1e-6)
+
+        start = z_T if self.strength == 1 else noised(source, z_T, self.schedule, self.strength)
+        x0 = sample(lambda z, logsnr: self._apply(params, z, logsnr, source), start, rng,
                     schedule=self.schedule, parameterization=Epsilon(), solver=self.solver,
-                    num_steps=self.num_steps, times=self.times, x0_hook=hook, progress=progress)
+                    num_steps=self.num_steps, times=UniformTime(start=self.strength),
+                    x0_hook=hook if x0_hook else None, progress=progress)
         return half * x0 + centre
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,

@@ -197,7 +197,7 @@ class PitchNet(nn.Module):
         """Returns what a further look along time and intervals adds: at first nothing."""
         c = self.config
         share = Dense(c.shared, ("embed", "joined_kv"), use_bias=True, name=f"{name}_share")(x)
-        seen = jnp.concatenate([x, shifted(share, 1, c.round_frames), shifted(share, 2, INTERVALS)], axis=-1)
+        seen = jnp.concatenate([x, shifted(share, 1, c.round_frames), shifted(share, 2, INTERVALS)], -1)
         y = nn.relu(Dense(c.round_hidden, ("embed", "mlp"), use_bias=True, name=f"{name}_see")(seen))
         return Dense(c.channels, ("mlp", "embed"), use_bias=True, name=f"{name}_add",
                      kernel_init=nn.initializers.zeros)(y)

@@ -1,7 +1,7 @@
 """A 2-D U-Net over spectrograms as pictures (Comanducci et al. 2023, arXiv 2307.04586, section 3.2).
 
-Three levels down, each of residual blocks and an average over 2 x 2 cells; a bottleneck; and the same way up
-by transposed convolutions, where every block also sees what the block of the same place made on the way
+Three levels down, each of residual blocks and an average over 2 x 2 cells; a bottleneck; and the same way
+up by transposed convolutions, where every block also sees what the block of the same place made on the way
 down. Self-attention over all cells at the levels that are named. The noise level enters at the input, as
 sines of the noise's variance that are the same in every cell (Béres 2022, "Denoising diffusion implicit
 models", keras.io, whose network the authors of DiffTransfer enlarged).
@@ -152,7 +152,7 @@ class UNet2D(nn.Module):
                 if level in c.attention_down and i == c.blocks - 1:
                     x = AttentionPicture(c, name=f"down_{level}_attention")(x)
                 seen.append(x)
-            x = 0.25 * sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
+            x = 0.25 * (x[:, 0::2, 0::2] + x[:, 0::2, 1::2] + x[:, 1::2, 0::2] + x[:, 1::2, 1::2])
         for i in range(c.middle_blocks):
             x = block(x, c.middle, f"middle_{i}")
         if c.attention_middle:

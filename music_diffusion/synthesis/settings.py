@@ -24,6 +24,7 @@ class RenderSettings:
     seed: int = 0  # another seed is another take
     performance: str | None = None  # who plays what: see `synthesis.performance`
     performance_guidance: float | None = None  # weight of the performance's guidance; 1 is none
+    strength: float | None = None  # of a change, above 0; 1: nothing of the sound itself is kept
     joining: str | None = None  # of segments: one of JOININGS
     overlap: float | None = None  # seconds that neighbouring segments share
     segment: float | None = None  # seconds of a segment, where the model leaves them open
@@ -31,6 +32,8 @@ class RenderSettings:
     def __post_init__(self):
         if self.joining is not None and self.joining not in JOININGS:
             raise UserError(f"--joining {self.joining}: unknown; choose {' or '.join(JOININGS)}")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise UserError(f"--strength {self.strength:g}: give a number above 0, and at most 1")
         for name in ("overlap", "segment"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from music_diffusion import gin_setup
 from music_diffusion.errors import StoppedError, UserError
+
+EVALUATIONS = "eval.csv"  # in the folder of a run
 
 
 def fine_tune(gin_files: Sequence[str], values: Mapping[str, Any], bindings: Sequence[str], *,
@@ -49,5 +52,20 @@ def shorter(steps: int | None, warmup: int) -> dict[str, int]:
 
 def validation_losses(run_dir: str) -> dict[int, float]:
     """Returns the validation losses of a run by step, in their order."""
-    with open(os.path.join(run_dir, "eval.csv"), newline="") as f:
+    with open(os.path.join(run_dir, EVALUATIONS), newline="") as f:
         return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(f)}
+
+
+def best_step(run_dir: str) -> tuple[int, float]:
+    """Returns the checkpoint with the lowest validation loss, and that loss.
+
+    Raises UserError: no checkpoint, or none of those that are kept was evaluated.
+    """
+    folder = pathlib.Path(run_dir, "checkpoints")
+    kept = {int(p.name) for p in folder.iterdir() if p.name.isdecimal()} if folder.is_dir() else set[int]()
+    losses = validation_losses(run_dir) if os.path.isfile(os.path.join(run_dir, EVALUATIONS)) else {}
+    known = {step: loss for step, loss in losses.items() if step in kept}
+    if not known:
+        raise UserError(f"{run_dir}: no checkpoint with a validation loss; delete it to begin anew")
+    step = min(known, key=lambda s: known[s])
+    return step, known[step]

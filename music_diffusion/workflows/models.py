@@ -18,6 +18,7 @@ from music_diffusion.synthesis.release import release
 from music_diffusion.synthesis.released_copy import is_released, release_copy
 from music_diffusion.tables import read_text
 from music_diffusion.types import Progress
+from music_diffusion.workflows.fine_tuning import best_step
 from music_diffusion.workflows.monitor import in_steps, unseen
 from music_diffusion.workflows.requests import (
     NoteMapsRequest,
@@ -26,6 +27,8 @@ from music_diffusion.workflows.requests import (
     ReleaseRequest,
 )
 from music_diffusion.workflows.sources import check_source
+
+BEST = "best"  # in place of a checkpoint's number: that of the least validation loss
 
 
 def released_models() -> list[dict[str, Any]]:
@@ -59,17 +62,32 @@ def known_performances(name: str) -> Performances:
 def release_run(request: ReleaseRequest) -> None:
     """Makes a model folder of a training run, or of a released model with other storage or settings.
 
-    Raises UserError as `synthesis.release.release` and `synthesis.released_copy.release_copy` do.
+    Raises UserError as `synthesis.release.release` and `synthesis.released_copy.release_copy` do, and for a
+    checkpoint that is no number, not there, or the best of none that were evaluated.
     """
     if is_released(request.run):
+        if request.step is not None:
+            raise UserError(f"--step {request.step}: {request.run} is a released model and has one; "
+                            "leave it out")
         if request.performances is not None:
             raise UserError(f"--performances {request.performances}: {request.run} is a released model and "
                             "keeps its names; leave it out")
         release_copy(request.run, request.output, dtype=request.dtype, bindings=request.bindings)
         return
     check_source(request.run)
-    release(request.run, request.output, bindings=request.bindings, performances=request.performances,
-            dtype=request.dtype)
+    release(request.run, request.output, step=_step(request), bindings=request.bindings,
+            performances=request.performances, dtype=request.dtype)
+
+
+def _step(request: ReleaseRequest) -> int | None:
+    """Returns the number of the checkpoint that is asked for; None for the newest."""
+    if request.step is None:
+        return None
+    if request.step == BEST:
+        return best_step(request.run)[0]
+    if not request.step.isdecimal():
+        raise UserError(f"--step {request.step}: give the number of a checkpoint, or {BEST}")
+    return int(request.step)
 
 
 def render_note_rows(request: NoteRowsRequest, progress: Progress = unseen) -> None:

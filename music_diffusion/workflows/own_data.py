@@ -41,7 +41,7 @@ from music_diffusion.synthesis.release import rebound_config, release
 from music_diffusion.workflows.check_ears import check_ears
 from music_diffusion.workflows.doctor import diagnose, doubtful, unusable
 from music_diffusion.workflows.evaluate import render_and_evaluate
-from music_diffusion.workflows.fine_tuning import fine_tune, shorter, validation_losses
+from music_diffusion.workflows.fine_tuning import best_step, fine_tune, shorter
 from music_diffusion.workflows.monitor import SILENT, Monitor, Stages, in_steps
 from music_diffusion.workflows.own_data_card import Card, card_text
 from music_diffusion.workflows.requests import NO_MODEL, EarsRequest, OwnDataRequest
@@ -293,16 +293,6 @@ def _amounts(manifest: dict) -> str:
     minutes = {s: 60 * h for s, h in manifest["hours"].items() if manifest["records"][s]}
     return "  " + ", ".join(f"{m:.1f} minutes and {manifest['notes'][s]} notes for {s}"
                             for s, m in minutes.items())
-
-
-def best_step(run_dir: str) -> tuple[int, float]:
-    """Returns the checkpoint with the lowest validation loss, and that loss."""
-    kept = {int(p.name) for p in pathlib.Path(run_dir, "checkpoints").iterdir() if p.name.isdecimal()}
-    known = {step: loss for step, loss in validation_losses(run_dir).items() if step in kept}
-    if not known:
-        raise UserError(f"{run_dir}: no checkpoint with a validation loss; delete it to begin anew")
-    step = min(known, key=lambda s: known[s])
-    return step, known[step]
 
 
 def choose(candidates: Mapping[tuple[str, ...], Mapping[str, float | None]], least_f1: float | None,

@@ -170,6 +170,7 @@ class ReleaseRequest(Request):
     output: str  # folder of the model
     bindings: tuple[str, ...] = ()  # 'NAME = value' for gin: what rendering does otherwise
     performances: str | None = None  # file with the names of the model's performances
+    step: str | None = None  # number of a checkpoint, or `best` by validation loss; None: the newest
     dtype: str = "float16"  # of the weights, or int8 (half of the size) or float32 (twice the size)
 
 
@@ -262,6 +263,19 @@ class ReconstructRequest(Request):
     output: str  # .wav, .flac or .mp3
     inverter: str = "inverter"  # see `synthesis.hub.load_inverter`
     plot: str | None = None  # .png of both spectrograms
+    mono: bool = False  # mix the channels to one first
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransferRequest(Request):
+    """See `workflows.transfer.transfer`."""
+
+    source: str  # any audio, or a folder of it
+    model: str  # name or folder of a model that changes recordings
+    output: str | None = None  # .wav, .flac or .mp3; of a folder's files None
+    out_dir: str | None = None  # folder of what is made of a folder's files
+    plot: str | None = None  # .png of both spectrograms
+    inverter: str | None = None  # see `synthesis.hub.load_inverter`; None: the best for the model
     mono: bool = False  # mix the channels to one first
 
 

@@ -69,7 +69,8 @@ def test_tracking_is_the_running_mean_of_batches_and_leaves_the_rest_to_the_opti
         gradients = jax.grad(lambda p, x=x: loss(p["norm"], x))(params)
         updates, state = optimizer.transform.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
-        own, state_alone = plain.update({name: gradients["norm"][name] for name in alone}, state_alone, alone)
+        own, state_alone = plain.update(
+            {name: gradients["norm"][name] for name in alone}, state_alone, alone)
         alone = optax.apply_updates(alone, own)
         mean = 0.9 * mean + 0.1 * np.mean(x, (0, 1, 2))
         np.testing.assert_allclose(params["norm"]["running_mean"], mean, rtol=1e-5)

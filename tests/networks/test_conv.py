@@ -118,8 +118,8 @@ def test_products_have_the_gradients_of_the_convolution():
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-@pytest.mark.parametrize("other", [{"kernel": (3,)}, {"kernel": (1, 3)}, {"stride": (1, 2)}, {"dilation": 2},
-                                   {"groups": 3}])
+@pytest.mark.parametrize("other", [
+    {"kernel": (3,)}, {"kernel": (1, 3)}, {"stride": (1, 2)}, {"dilation": 2}, {"groups": 3}])
 def test_products_are_for_one_kernel(other):
     conv = Conv(**{"features": 3, "kernel": (3, 3), "products": True} | other)
     with pytest.raises(ValueError, match="3 x 3"):

@@ -26,7 +26,8 @@ from music_diffusion.networks.pitch_net import (
 PITCHES, BINS, W = 60, 66, 2  # one bin a semitone
 CONFIG = PitchNetConfig(
     pitches=PITCHES, bins_per_semitone=1, harmonics=(0.5, 1.0, 2.0, 3.0), channels=6, shared=3, told=2,
-    hidden=7, frames=3, rounds=1, round_frames=(-2, 2), round_hidden=8, trunk=ConvNeXtConfig(dim=8, hidden=9, blocks=1, kernel=3), classes=4, drums=5,
+    hidden=7, frames=3, rounds=1, round_frames=(-2, 2), round_hidden=8,
+    trunk=ConvNeXtConfig(dim=8, hidden=9, blocks=1, kernel=3), classes=4, drums=5,
     cells=6, timbre=10, timbre_frames=(-3, 0, 2))
 T = 2 * CONFIG.context_frames + 5
 

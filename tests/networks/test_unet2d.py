@@ -41,9 +41,9 @@ def random_params(config, inputs, seed=1):
     variables = jax.jit(UNet2D(config).init)(jax.random.key(0), *inputs)
     flat = traverse_util.flatten_dict(unfreeze(variables["params"]), sep="/")
     rng = np.random.default_rng(seed)
-    return traverse_util.unflatten_dict({
-        k: jnp.asarray(np.abs(v + 0.3 * rng.normal(size=v.shape)) if k.endswith("variance")
-                       else v + 0.3 * rng.normal(size=v.shape), jnp.float32) for k, v in flat.items()}, sep="/")
+    drawn = {k: v + 0.3 * rng.normal(size=v.shape).astype(np.float32) for k, v in flat.items()}
+    return traverse_util.unflatten_dict(
+        {k: jnp.abs(v) if k.endswith("variance") else v for k, v in drawn.items()}, sep="/")
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,11 @@ def small_records(folder: pathlib.Path) -> None:
     write_records(folder, TinySet(labels=False, second_timbre=False))
 
 
+def paired_records(folder: pathlib.Path) -> None:
+    """Of 16 mel bins, in two timbres."""
+    write_records(folder, TinySet(labels=False))
+
+
 def audio_folder(folder: pathlib.Path, rate: int) -> None:
     """Noise and a tone in int16."""
     folder.mkdir()
@@ -134,6 +139,14 @@ ZOO = {
             "NoteTimbreConfig.width = 8", "NoteTimbreConfig.layers = 1",
             "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1",
             "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 16")),
+    "timbre_transfer": ZooMember(
+        recipe="difftransfer_piano_to_vibraphone.gin", data=paired_records,
+        fast=("TimbreTransferModel.num_steps=2",), bindings=(
+            *STEPS, *SMALL_CODEC, "BATCH_SIZE = 8", "RecordSource.frames = 16",
+            "TimbreTransferModel.frames = 16", "RecordSource.eval_batch_count = 2",
+            "UNet2DConfig.widths = (4, 4)", "UNet2DConfig.blocks = 1", "UNet2DConfig.middle = 8",
+            "UNet2DConfig.heads = 1", "UNet2DConfig.head_dim = 4", "UNet2DConfig.attention_down = ()",
+            "UNet2DConfig.attention_up = (1,)")),
     "note_timbre": ZooMember(
         recipe="note_timbre.gin", data=note_rows, bindings=(
             *STEPS, *WARM, "BATCH_SIZE = 32", "NoteTimbreModel.config = @NoteTimbreConfig()",

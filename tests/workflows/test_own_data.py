@@ -19,8 +19,9 @@ from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import load
 from music_diffusion.workflows import own_data
+from music_diffusion.workflows.fine_tuning import best_step
 from music_diffusion.workflows.monitor import Monitor
-from music_diffusion.workflows.own_data import best_step, choose, train_on_recordings
+from music_diffusion.workflows.own_data import choose, train_on_recordings
 from music_diffusion.workflows.own_data_card import Card, card_text, figure_rows, verdict
 from music_diffusion.workflows.requests import OwnDataRequest
 

@@ -1,0 +1,129 @@
+"""Recordings in another timbre: one file, or all of a folder."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+from music_diffusion.data.audio_folder import find_audio
+from music_diffusion.errors import UserError
+from music_diffusion.evaluation.cache import digest, file_digest
+from music_diffusion.files import write_text
+from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
+from music_diffusion.paths import shown, source_file
+from music_diffusion.synthesis.hub import find, load
+from music_diffusion.synthesis.reconstruct import check_files
+from music_diffusion.synthesis.released_copy import is_released
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.synthesis.transfer import Transferred, transfer_file
+from music_diffusion.workflows.monitor import SILENT, Monitor, part_of
+from music_diffusion.workflows.requests import TransferRequest
+
+LOG = "transfers.json"  # in the folder of what was made: of what, and by which model and settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransferredFolder:
+    """What became of a folder."""
+
+    made: tuple[str, ...]  # files that are there now
+    kept: int  # of them, that an earlier call made
+    skipped: tuple[tuple[str, str], ...]  # recordings that could not be used, and why
+
+
+def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings(),
+             monitor: Monitor = SILENT) -> Transferred:
+    """Writes a recording in another timbre.
+
+    Raises UserError for files that cannot be read or written (before the model is loaded), and as
+    `synthesis.hub.load` and `synthesis.transfer.transfer_file` do.
+    """
+    if os.path.isdir(request.source):
+        raise UserError(f"{shown(request.source)}: is a folder; say by --out-dir where its files go")
+    if request.output is None:
+        raise UserError("give the file to write: -o OUT.wav")
+    with source_file(request.source) as source:
+        check_files(source, request.output, request.plot)
+        with monitor.bar(f"transferring {shown(request.output)}") as progress:
+            return transfer_file(load(request.model, request.inverter), source, request.output,
+                                 settings=settings, mono=request.mono, plot=request.plot, progress=progress)
+
+
+def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderSettings(),
+                    monitor: Monitor = SILENT) -> TransferredFolder:
+    """Writes every recording below a folder in another timbre, as OUT_DIR/NAME.wav.
+
+    Files that an earlier call made of the same recording, by the same model and settings, are kept; so an
+    interrupted call is continued.
+
+    Raises UserError: no such folder, no audio in it, an output that lies in it, or no file could be used.
+    """
+    if request.output is not None or request.plot is not None:
+        raise UserError("--out-dir: the files get their names and no pictures; leave -o and --plot out")
+    if request.out_dir is None or not os.path.isdir(request.source):
+        raise UserError(f"{shown(request.source)}: is no folder; --out-dir is for a folder's files")
+    out, folder = pathlib.Path(request.out_dir), pathlib.Path(request.source)
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise UserError(f"{shown(request.out_dir)}: lies in the folder that is read; choose one beside it")
+    found, unread = find_audio(request.source)
+    skipped, made, kept = [(path, reason) for path, reason in unread], list[str](), 0
+    out.mkdir(parents=True, exist_ok=True)
+    log = _read_log(out / LOG)
+    by = _state(request.model)
+    targets = _targets([file.path for file in found])
+    synthesizer: Synthesizer | None = None
+    with monitor.bar(f"transferring {shown(request.out_dir)}") as progress:
+        for i, file in enumerate(found):
+            source, target = folder / file.path, out / targets[file.path]
+            bar = part_of(progress, i, len(found))
+            key = digest(by, file_digest(source), repr(settings), request.mono, request.inverter)
+            name = targets[file.path]
+            if target.is_file() and log.get(name) == key:
+                kept += 1
+            else:
+                synthesizer = synthesizer or load(request.model, request.inverter)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    transfer_file(synthesizer, str(source), str(target), settings=settings,
+                                  mono=request.mono, progress=bar)
+                except UserError as e:
+                    skipped.append((file.path, str(e).removeprefix(f"{source}: ")))
+                    continue
+                log[name] = key
+                write_text(out / LOG, json.dumps(log, indent=1))
+            made.append(name)
+            bar(1.0)
+    if not made:
+        raise UserError("{}: no file could be used ({}: {})".format(
+            shown(request.source), *(skipped or [("none", "no audio there")])[0]))
+    return TransferredFolder(made=tuple(made), kept=kept, skipped=tuple(skipped))
+
+
+def _targets(paths: Sequence[str]) -> dict[str, str]:
+    """Returns what is written of every file: NAME.wav, or NAME.mp3.wav where two have one name."""
+    stems = collections.Counter(os.path.splitext(path)[0] for path in paths)
+    return {path: f"{stem if stems[stem] == 1 else path}.wav"
+            for path in paths for stem in (os.path.splitext(path)[0],)}
+
+
+def _state(model: str) -> list:
+    """Returns what a model's output depends on: the content of a released one, the files of a run."""
+    if is_released(model):
+        folder = find(model)
+        return [file_digest(path) for path in (folder / CONFIG, *weight_files(folder / WEIGHTS))]
+    return [[path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+            for path in sorted(pathlib.Path(model).rglob("*")) if path.is_file()]
+
+
+def _read_log(path: pathlib.Path) -> dict[str, str]:
+    """Returns the log; nothing where there is none, or a damaged one: then the files are made again."""
+    try:
+        log = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return log if isinstance(log, dict) else {}

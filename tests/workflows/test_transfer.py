@@ -1,0 +1,135 @@
+"""A folder of recordings in another timbre: every file once, what is done is kept, what is bad is named."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from music_diffusion.audio.io import read_audio
+from music_diffusion.errors import UserError
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.workflows import transfer as module
+from music_diffusion.workflows.requests import TransferRequest
+from music_diffusion.workflows.transfer import LOG, transfer, transfer_folder
+
+RATE = 16000
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Files that the model was asked for; it copies them."""
+    made = []
+
+    def copy(model, source, target, *, settings, mono, progress, **_):
+        samples = read_audio(source).samples
+        if not np.any(samples):
+            raise UserError(f"{source}: is silent")
+        made.append(source.rsplit("/", 1)[-1])
+        soundfile.write(target, samples, RATE)
+
+    monkeypatch.setattr(module, "transfer_file", copy)
+    monkeypatch.setattr(module, "load", lambda name, inverter: name)
+    monkeypatch.setattr(module, "_state", lambda name: [name])
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.wav", "b.wav", "b.flac", "below/c.wav"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * np.ones(RATE // 10), RATE)
+    return tmp_path / "in"
+
+
+def request(folder, **more):
+    return TransferRequest(**{"source": str(folder), "model": "model",
+                              "out_dir": str(folder.parent / "out")} | more)
+
+
+def test_every_file_is_made_once_and_kept_until_something_changes(folder, made):
+    want = {"a.wav", "b.wav.wav", "b.flac.wav", "below/c.wav"}
+    done = transfer_folder(request(folder))
+    assert set(done.made) == want and (done.kept, done.skipped) == (0, ())
+    assert {p.relative_to(folder.parent / "out").as_posix()
+            for p in (folder.parent / "out").rglob("*.wav")} == want
+    made.clear()
+    assert transfer_folder(request(folder)).kept == 4 and made == []
+    soundfile.write(folder / "a.wav", 0.2 * np.ones(RATE // 10), RATE)
+    (folder.parent / "out" / "below" / "c.wav").unlink()
+    assert transfer_folder(request(folder)).kept == 2 and sorted(made) == ["a.wav", "c.wav"]
+
+
+@pytest.mark.parametrize("other", [{"settings": RenderSettings(seed=1)}, {"mono": True}, {"model": "other"},
+                                   {"inverter": "griffin_lim"}])
+def test_other_settings_make_them_anew(folder, made, other):
+    transfer_folder(request(folder))
+    made.clear()
+    settings = other.pop("settings", RenderSettings())
+    assert transfer_folder(request(folder, **other), settings).kept == 0 and len(made) == 4
+
+
+def test_an_interrupted_call_goes_on(folder, made, monkeypatch):
+    good = module.transfer_file
+
+    def stops(model, source, *arguments, **more):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        good(model, source, *arguments, **more)
+
+    monkeypatch.setattr(module, "transfer_file", stops)
+    with pytest.raises(KeyboardInterrupt):
+        transfer_folder(request(folder))
+    monkeypatch.setattr(module, "transfer_file", good)
+    assert transfer_folder(request(folder)).kept == 2 and len(made) == 4
+
+
+def test_a_damaged_log_makes_all_anew(folder, made):
+    transfer_folder(request(folder))
+    (folder.parent / "out" / LOG).write_text("{")
+    made.clear()
+    assert transfer_folder(request(folder)).kept == 0 and len(made) == 4
+    assert len(json.loads((folder.parent / "out" / LOG).read_text())) == 4
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_made(folder, made):
+    soundfile.write(folder / "quiet.wav", np.zeros(RATE), RATE)
+    (folder / "text.wma").write_text("no audio")
+    done = transfer_folder(request(folder))
+    assert len(done.made) == 4 and {name: why.split()[0] for name, why in done.skipped} == {
+        "quiet.wav": "is", "text.wma": ".wma"}
+
+
+def test_a_folder_without_a_file_that_can_be_used_is_an_error(tmp_path, made):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match="no audio files"):
+        transfer_folder(request(tmp_path / "in"))
+    soundfile.write(tmp_path / "in" / "quiet.wav", np.zeros(RATE), RATE)
+    with pytest.raises(UserError, match="quiet.wav: is silent"):
+        transfer_folder(request(tmp_path / "in"))
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"output": "a.wav"}, "leave -o"), ({"plot": "a.png"}, "leave -o"), ({"out_dir": "IN"}, "beside it"),
+    ({"out_dir": "IN/below/out"}, "beside it"), ({"source": "IN/a.wav"}, "is no folder"),
+    ({"source": "nowhere"}, "is no folder")])
+def test_bad_requests_say_what_to_do(folder, made, change, word):
+    change = {k: v.replace("IN", str(folder)) for k, v in change.items()}
+    with pytest.raises(UserError, match=word):
+        transfer_folder(request(folder, **change))
+
+
+def test_one_file_needs_an_output_and_is_no_folder(folder):
+    with pytest.raises(UserError, match="-o OUT.wav"):
+        transfer(request(folder, source=str(folder / "a.wav"), out_dir=None))
+    with pytest.raises(UserError, match="--out-dir"):
+        transfer(request(folder, out_dir=None, output="out.wav"))
+
+
+def test_files_are_checked_before_the_model_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(module, "load", lambda *_: pytest.fail("loaded"))
+    for source, output, word in (("none.wav", "out.wav", "no such file"), (str(folder / "a.wav"), "out.doc",
+                                                                           "extension")):
+        with pytest.raises(UserError, match=word):
+            transfer(request(folder, source=source, out_dir=None, output=output))
