@@ -46,6 +46,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.audio.vggish_mel": ("VGGishMel",),
     "music_diffusion.notes.decoding": ("DecodeConfig",),
     "music_diffusion.conditions.note_frames": ("NoteFrames",),
+    "music_diffusion.conditions.heard": ("HeardFrames",),
     "music_diffusion.conditions.note_tokens": ("NoteTokens",),
     "music_diffusion.conditions.performance_numbers": ("PerformanceNumbers",),
     "music_diffusion.conditions.spectrograms": ("Nothing", "SourceSpectrogram", "StyleSpectrogram"),

@@ -76,6 +76,7 @@ def sets(json: bool = False) -> None:
          transpose=option("Add copies of training items up to so many semitones higher and lower."),
          codec=option("Of the spectrograms: 16k, 24k, 44k, 48k or a gin file."),
          stems=option("Keep the spectrograms of stems, too."),
+         heard=option("Of pairs: hear the second timbre, whose notes then are the records'."),
          container=option("array_record or tfrecord.", "--format"),
          shards=option("Files of a split, at most: as many can be written at once."),
          refuse=option("End with the first item that cannot be used, rather than skip it."),

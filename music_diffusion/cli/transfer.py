@@ -17,8 +17,12 @@ from music_diffusion.workflows.requests import TransferRequest
                         metavar="DIR"),
          model=option("Name or folder of a model that changes recordings."),
          plot=option("Picture: the input's spectrogram over the output's.", metavar="OUT.png"),
-         mono=option("Mix the channels to one first; otherwise each is changed by itself."),
-         guidance=None, performance=None, performance_guidance=None)
+         to=option("Who plays: an instrument, or for each that is heard violin=flute,piano=vibraphone.",
+                   metavar="TEXT"),
+         source_instruments=option("Who is heard, where you know it: violin,piano.", "--from",
+                                   metavar="TEXT"),
+         like=option("A recording that it should sound like, of a second or more.", metavar="REF.wav"),
+         mono=option("Mix the channels to one first; otherwise each is changed by itself."))
 def transfer(request: TransferRequest, settings: RenderSettings, json: bool = False) -> None:
     """Turn a recording into the same music in another timbre."""
     from music_diffusion.workflows import transfer as work

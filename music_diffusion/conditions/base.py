@@ -26,6 +26,7 @@ from music_diffusion.types import Batch, Params
 Example = dict[str, np.ndarray]
 # What records may have beside their spectrogram: `Conditions.needs` are of these.
 NOTES, MAPS, SOURCE, PERFORMANCE, STYLE = "notes", "maps", "source", "performance", "style"
+HEARD = "heard"  # the notes are those that are heard in the source, with how surely, and its like
 
 
 class Record(Protocol):
@@ -54,6 +55,16 @@ class Record(Protocol):
     @property
     def source(self) -> np.ndarray | None:
         """Returns [T, F] nat of the same notes in another timbre."""
+        ...
+
+    @property
+    def heard(self) -> np.ndarray | None:
+        """Returns [T, 2 P] uint8, how surely onsets and pitches are heard in the source (`notes.heard`)."""
+        ...
+
+    @property
+    def likes(self) -> np.ndarray | None:
+        """Returns embeddings [n, D] of its sound, evenly spread over it."""
         ...
 
     @property
@@ -143,6 +154,8 @@ class Source:
     notes: Notes | None = None
     mel: Float[np.ndarray, "T F"] | None = None  # a recording, log-mel in nat
     performance: Float[np.ndarray, " R"] | None = None  # weights of the rows of a model's table
+    heard: np.ndarray | None = None  # [T, 2 P] uint8 of the recording; see `notes.heard`
+    reference: Float[np.ndarray, " D"] | None = None  # embedding of what it should sound like
     name: str = ""  # path of the file, if it was one
     ignored: Mapping[str, int] = dataclasses.field(default_factory=dict)  # see `notes.midi.MidiFile`
     warnings: tuple[str, ...] = ()  # what is wrong with the file
@@ -183,7 +196,7 @@ class RecordConditions(Protocol):
 
     @property
     def needs(self) -> Collection[str]:
-        """Returns what records must have: some of NOTES, MAPS, SOURCE, PERFORMANCE and STYLE."""
+        """Returns what records must have: some of NOTES, MAPS, SOURCE, HEARD, PERFORMANCE and STYLE."""
         ...
 
     def mapped(self) -> RecordConditions:

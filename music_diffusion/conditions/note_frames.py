@@ -44,7 +44,16 @@ from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features
 from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Batch, Params
 
+SILENT = 0.02  # nat above the codec's floor, within which a bin is silent
 ROUNDING = 1.0  # seconds of notes around a window that are looked at beyond what it hears
+
+
+def louder(scaled: Float[np.ndarray, "*N F"], nat: float, codec: MelCodec) -> Float[np.ndarray, "*N F"]:
+    """Returns scaled mel that is louder by so many nat; what is silent stays so."""
+    if not nat:
+        return scaled
+    mel = codec.unscale(scaled)
+    return np.where(mel > codec.log_min + SILENT, codec.scale(mel + np.float32(nat)), scaled)
 
 
 def frame_grid(codec: MelCodec, ring: float) -> FrameGrid:
@@ -146,6 +155,7 @@ class NoteFramePiece:
     conditions: NoteFrames
     source: Source
     params: Params
+    louder: float = 0.0  # nat, by which the maps are louder than they are drawn
 
     @property
     def frames(self) -> int:
@@ -167,11 +177,12 @@ class NoteFramePiece:
         # Only a part of the piece is looked at, so a group costs the same in any piece.
         heard = notes.between(begin - c.ring - ROUNDING, end + ROUNDING)
         grid, timbre = frame_grid(codec, c.ring), self.params["timbre"]
-        maps = draw_note_maps(c.timbre, timbre, heard, begin, lead + span, grid,
-                              self.source.performance)
+        maps = louder(draw_note_maps(c.timbre, timbre, heard, begin, lead + span, grid,
+                                     self.source.performance), self.louder, codec)
         features = {"maps": maps[lead:]} | c.of_notes(heard, start, span, codec)
         if c.base_maps:
-            features["base_maps"] = draw_note_maps(c.timbre, timbre, heard, start, span, grid)
+            features["base_maps"] = louder(draw_note_maps(c.timbre, timbre, heard, start, span, grid),
+                                           self.louder, codec)
         if c.tails:
             features["tails"] = c.tails_of(maps[:, 0], lead, codec)
         cut = {name: np.stack([values[first - firsts[0]:][:size] for first in firsts])

@@ -18,6 +18,7 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.encode_stream import MelStream
 from music_diffusion.data import records
 from music_diffusion.data.items import DataSet, Item, Sound, unused
+from music_diffusion.data.listening import Listener, hear
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.shards import Account, ShardMember, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
@@ -38,6 +39,7 @@ class BuildPlan:
     validation: float = 0.05  # share of the items without a split of their own, 0..1
     silence_db: float = -60.0  # dBFS; items whose peak is below are left out
     suffix: str = records.ARRAY_RECORD  # or TF_RECORD
+    listener: Listener | None = None  # hears the sources of pairs; see `data.listening`
     refuse: bool = False  # end with the first item that cannot be used, rather than skip it
     shards: int = 32  # of a split, at most
     seed: int = 0  # of the hashes that choose splits and shards
@@ -54,7 +56,8 @@ class BuildPlan:
     def options(self) -> dict:
         """Returns the settings that the records depend on."""
         kept = ("frames", "stems", "validation", "silence_db", "suffix", "shards", "seed")
-        return {k: getattr(self, k) for k in kept} | {"codec": self.codec.to_dict()}
+        heard = {} if self.listener is None else {"listener": self.listener.identity()}
+        return {k: getattr(self, k) for k in kept} | {"codec": self.codec.to_dict()} | heard
 
 
 def build(data_set: DataSet, name: str, plan: BuildPlan, destination: str, *,
@@ -128,7 +131,8 @@ def _notes(item: Item) -> Notes:
 def _messages(plan: BuildPlan, member: ShardMember, account: Account) -> Iterator[bytes]:
     """Yields the records of one item, in order."""
     item: Item = member.content
-    notes = _notes(item)
+    heard = None if plan.listener is None else hear(plan.listener, item, plan.codec)
+    notes = _notes(item) if heard is None else heard.notes
     labels = {k: v for k in records.LABELS if (v := getattr(item, k)) is not None}
     step = plan.codec.hop / plan.codec.sample_rate
     tracks = [item.audio] + [s.audio for s in item.stems if plan.stems]
@@ -137,11 +141,13 @@ def _messages(plan: BuildPlan, member: ShardMember, account: Account) -> Iterato
     threshold = 10 ** (plan.silence_db / 20)
     first = 0
     held: list[tuple[bytes, int, int]] = []  # until it is known that the item is not silent
-    for (mel, *others), peak in _pieces(plan, tracks):
+    gains = None if heard is None else heard.gains(len(tracks))
+    for (mel, *others), peak in _pieces(plan, tracks, gains):
         start, last = first * step, (first + len(mel)) * step
         source = others.pop() if item.source is not None else None
         record = records.Record(
             mel=mel, notes=notes.between(start - HEARD_BEFORE, last + 2 * step), start=start,
+            **({} if heard is None else heard.part(first, len(mel))),
             source=source, labels=labels, stems=np.stack(others) if others else None,
             stem_programs=np.array([s.program for s in item.stems]) if others else None)
         begun = int(((notes.start >= start) & (notes.start < last)).sum())
@@ -162,10 +168,11 @@ def _messages(plan: BuildPlan, member: ShardMember, account: Account) -> Iterato
                         else "has no samples; leave it out")
 
 
-def _pieces(plan: BuildPlan, tracks: Sequence[Sound]
+def _pieces(plan: BuildPlan, tracks: Sequence[Sound], gains: Sequence[float] | None = None
             ) -> Iterator[tuple[list[Float[np.ndarray, "T F"]], float]]:
     """Yields spectrograms of all tracks, cut alike, with the first one's peak amplitude so far."""
-    streams = [_Spectrogram(plan.codec, track) for track in tracks]
+    streams = [_Spectrogram(plan.codec, track, gain)
+               for track, gain in zip(tracks, gains or [1.0] * len(tracks), strict=True)]
     while True:
         streams[0].fill(math.ceil(1.5 * plan.frames))
         count = len(streams[0])
@@ -180,8 +187,8 @@ def _pieces(plan: BuildPlan, tracks: Sequence[Sound]
 class _Spectrogram:
     """Frames of a sound, read as they are needed; silence after its end."""
 
-    def __init__(self, codec: MelCodec, sound: Sound):
-        self._codec, self._mel = codec, MelStream(codec)
+    def __init__(self, codec: MelCodec, sound: Sound, gain: float = 1.0):
+        self._codec, self._mel, self._gain = codec, MelStream(codec), np.float32(gain)
         self._blocks = sound.blocks(codec.sample_rate)
         self._parts: list[np.ndarray] = []
         self._ended = False
@@ -197,7 +204,8 @@ class _Spectrogram:
             self._ended = block is None
             if block is not None and len(block):
                 self.peak = max(self.peak, float(np.abs(block).max()))
-            self._parts.append(self._mel.finish() if block is None else self._mel.push(block))
+            self._parts.append(self._mel.finish() if block is None else
+                               self._mel.push(block if self._gain == 1 else self._gain * block))
 
     def take(self, frames: int) -> Float[np.ndarray, "T F"]:
         """Returns the next frames."""

@@ -80,6 +80,8 @@ class Item:
     note_files: tuple[str, ...] = ()  # paths that the notes are read from
     velocities: bool = True  # False: the source does not say how hard notes are struck
     source: Sound | None = None  # the same notes in another timbre, of equal length
+    # Which program of `audio` plays what each of the source plays, for what hears the source.
+    casting: Callable[[], Mapping[int, int]] | None = None
     stems: tuple[Stem, ...] = ()  # the instruments of `audio`, one by one
     performance: str | None = None  # ensemble and room (Maman et al. 2024, section 3)
     style: str | None = None  # genre or instrument class that it stands for

@@ -46,14 +46,20 @@ class Record:
     # performance first and those without behind.
     maps: np.ndarray | None = None
     source: np.ndarray | None = None  # [T, F] float16, nat: the same notes in another timbre
+    # [T, 2 P] uint8, how surely onsets and pitches are heard in the source (`notes.heard`). Then `notes`
+    # are those that are heard in it, on the instruments of `mel`, and all is at one level.
+    heard: np.ndarray | None = None
+    likes: np.ndarray | None = None  # [n, D] float16, embeddings of the sound of `mel`
     stems: np.ndarray | None = None  # [K, T, F] float16, nat: one instrument each
     stem_programs: np.ndarray | None = None  # [K] int32, 0..127 or items.DRUM_PROGRAM
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of LABELS
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns the arrays by name, as they are stored."""
-        half = {k: getattr(self, k) for k in ("mel", "maps", "source", "stems")}
+        half = {k: getattr(self, k) for k in ("mel", "maps", "source", "likes", "stems")}
         arrays = {k: np.ascontiguousarray(v, np.float16) for k, v in half.items() if v is not None}
+        if self.heard is not None:
+            arrays["heard"] = np.ascontiguousarray(self.heard, np.uint8)
         arrays |= {f: np.ascontiguousarray(getattr(self.notes, f)) for f in NOTE_FIELDS}
         if self.stem_programs is not None:
             arrays["stem_programs"] = np.ascontiguousarray(self.stem_programs, np.int32)
@@ -66,7 +72,8 @@ class Record:
         facts = json.loads(arrays["facts"].tobytes()) if "facts" in arrays else {}
         notes = Notes(*(arrays[f] for f in NOTE_FIELDS))
         return cls(mel=arrays["mel"], notes=notes, start=facts.pop("start", 0.0), labels=facts,
-                   **{k: arrays.get(k) for k in ("maps", "source", "stems", "stem_programs")})
+                   **{k: arrays.get(k) for k in
+                      ("maps", "source", "heard", "likes", "stems", "stem_programs")})
 
     def to_bytes(self, suffix: str = ARRAY_RECORD) -> bytes:
         """Returns the record as a message for a shard of that suffix."""

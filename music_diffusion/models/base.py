@@ -172,6 +172,11 @@ class Generator(Model, Protocol):
         ...
 
     @property
+    def hears(self) -> bool:
+        """Returns whether a recording has to be heard before it is changed; see `synthesis.transfer`."""
+        ...
+
+    @property
     def sampling(self) -> Sampling:
         """Returns how it samples."""
         ...
@@ -208,6 +213,11 @@ class GeneratorBase(ModelBase):
     def joinings(self) -> tuple[str, ...]:
         """Returns overlap alone."""
         return (OVERLAP,)
+
+    @property
+    def hears(self) -> bool:
+        """Returns that nothing has to be heard."""
+        return False
 
     @property
     def sampling(self) -> Sampling:

@@ -16,6 +16,9 @@ base_maps            B T 2 F   those without performance, where `maps` were made
                                with it (`config.timbre.performances`) and it is dropped
 performance          B         with `config.performances`: see `models.performance`
 tails                B T K F   with `config.tails`: of the first map, scaled (`audio.tails`)
+evidence             B T E     with `config.evidence`: see `conditions.heard`
+reference            B D       with `config.reference`: embedding of what it should sound like,
+                               all 0 for none; dropped together with the performance
 ==================== ========= ==================================================
 """
 
@@ -30,11 +33,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.heard import HeardFrames
 from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, V
-from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, sample
+from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, noised, sample
 from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_sigma
 from music_diffusion.diffusion.solvers import DDIM, Solver
 from music_diffusion.errors import UserError
@@ -42,6 +46,7 @@ from music_diffusion.models.base import (
     DiffusionBase,
     Metrics,
     ModelBase,
+    Sampling,
     SegmentLength,
     Variables,
     require_features,
@@ -78,6 +83,7 @@ class FrameDiffusionModel(DiffusionBase):
     training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
     condition_dropout: float = 0.1  # share of training examples without notes; in [0, 1]
     performance_dropout: float = 0.1  # … without their performance, drawn independently
+    evidence_dropout: float = 0.1  # … without the evidence of a recording
     timbre_weights: str | None = None  # safetensors with a note timbre network, to begin with
     train_timbre: bool = False  # whether the note timbre network is trained too
     solver: Solver = DDIM(eta=0.0)
@@ -85,19 +91,26 @@ class FrameDiffusionModel(DiffusionBase):
     num_steps: int = 12  # sampling steps, from 1
     guidance_weight: float = 1.0  # 1: as learned; above: follows the notes more closely
     performance_guidance: float = 1.0  # … the performance
+    evidence_guidance: float = 1.0  # … the evidence of a recording
+    # Of models with evidence: time in 0..1, above 0, at which sampling begins; below 1 with the noised
+    # recording instead of noise alone.
+    strength: float = 1.0
     # Deviation of the starting noise, from 0. 1 samples what was learned. A deterministic solver
     # carries less noise to less of what the notes leave open: below 1 is closer to their mean.
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("condition_dropout", "performance_dropout"):
+        for name in ("condition_dropout", "performance_dropout", "evidence_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
         if self.num_steps < 1:
             raise UserError(f"{self.num_steps=} must be at least 1")
+        if not 0 < self.strength <= 1 or (self.strength < 1 and not self.config.evidence):
+            raise UserError(f"{self.strength=} must be above 0 and at most 1, and 1 without evidence")
         if not self.temperature >= 0:
             raise UserError(f"{self.temperature=} must be at least 0")
-        Guidance(weights=(self.guidance_weight, self.performance_guidance))  # checks them
+        Guidance(weights=(  # checks them
+            self.guidance_weight, self.performance_guidance, self.evidence_guidance))
 
     @property
     def network(self) -> ScoreDenoiser:
@@ -125,11 +138,28 @@ class FrameDiffusionModel(DiffusionBase):
         return self.config.performances
 
     @property
+    def hears(self) -> bool:
+        """Returns whether it changes recordings."""
+        return self.config.evidence > 0
+
+    @property
+    def sampling(self) -> Sampling:
+        """Returns how it samples."""
+        return dataclasses.replace(super().sampling, strength=self.strength if self.hears else None)
+
+    def sampled_by(self, sampling: Sampling) -> FrameDiffusionModel:
+        """Returns the model that samples so; see `models.base.Generator.sampled_by`."""
+        model = super().sampled_by(dataclasses.replace(sampling, strength=None) if self.hears else sampling)
+        strength = sampling.strength
+        return model if strength is None else dataclasses.replace(model, strength=strength)
+
+    @property
     def conditions(self) -> NoteFrames:
         """Returns conditions on frames, as the network takes them."""
         dropped = self.config.timbre.performances is not None and self.performance_guidance != 1.0
-        return NoteFrames(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
-                          base_maps=dropped)
+        kind = HeardFrames if self.config.evidence else NoteFrames
+        return kind(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
+                    base_maps=dropped)
 
     def one_more_performance(self) -> FrameDiffusionModel:
         """Returns the model with a larger table, also of its notes; see `models.base.Model`."""
@@ -160,7 +190,9 @@ class FrameDiffusionModel(DiffusionBase):
                      slots, jnp.zeros((1, t, ROLL_CHANNELS)), jnp.ones((1,)),
                      performance_weights({FEATURE: jnp.zeros((1,), jnp.int32)},
                                          self.config.performances),
-                     self._tails({"tails": jnp.zeros((1, t, len(self.config.tails), self.codec.mels))}))
+                     self._tails({"tails": jnp.zeros((1, t, len(self.config.tails), self.codec.mels))}),
+                     self._evidence({"evidence": jnp.zeros((1, t, self.config.evidence))}),
+                     self._reference({"reference": jnp.zeros((1, self.config.reference))}))
         variables = dict(jax.jit(self.network.init)(rng, *arguments))
         if self.timbre_weights is not None:
             stored = load_safetensors(self.timbre_weights)
@@ -199,19 +231,22 @@ class FrameDiffusionModel(DiffusionBase):
         return widened(params, stored)
 
     def condition(self, params: Params, batch: Batch, keep: Float[Array, " B"],
-                  keep_performance: Float[Array, " B"] | None = None) -> Condition:
+                  keep_performance: Float[Array, " B"] | None = None,
+                  keep_evidence: Float[Array, " B"] | None = None) -> Condition:
         """Computes what the denoiser needs of its conditions, once a segment.
 
         Args:
           params, batch: as in `loss_fn`; targets are not needed.
           keep: 0 drops an example's notes.
-          keep_performance: 0 drops an example's performance; None keeps all.
+          keep_performance: 0 drops an example's performance and reference; None keeps all.
+          keep_evidence: 0 drops an example's evidence; None keeps all.
         """
         require_features(batch, ("roll",))
         performance = performance_weights(batch, self.config.performances, keep_performance)
         return self.network.apply(
             {"params": params}, self.note_maps(params, batch, performance, keep_performance),
             jnp.asarray(batch["roll"], jnp.float32), keep, performance, self._tails(batch),
+            self._evidence(batch, keep_evidence), self._reference(batch, keep_performance),
             method="condition")
 
     def _tails(self, batch: Batch) -> Array | None:
@@ -221,9 +256,25 @@ class FrameDiffusionModel(DiffusionBase):
         require_features(batch, ("tails",))
         return jnp.asarray(batch["tails"], jnp.float32)
 
+    def _evidence(self, batch: Batch, keep: Float[Array, " B"] | None = None) -> Array | None:
+        """Returns the batch's evidence, if the network wants it, 0 where it is dropped."""
+        if not self.config.evidence:
+            return None
+        require_features(batch, ("evidence",))
+        evidence = jnp.asarray(batch["evidence"], jnp.float32)
+        return evidence if keep is None else evidence * keep[:, None, None]
+
+    def _reference(self, batch: Batch, keep: Float[Array, " B"] | None = None) -> Array | None:
+        """Returns the batch's references, if the network wants them, 0 where they are dropped."""
+        if not self.config.reference:
+            return None
+        require_features(batch, ("reference",))
+        reference = jnp.asarray(batch["reference"], jnp.float32)
+        return reference if keep is None else reference * keep[:, None]
+
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the training loss, with dropout of the notes and of the performance."""
+        """Returns the training loss, with dropout of the notes, the performance and the evidence."""
         require_features(batch, ("targets",))
         rng_loss, rng_keep = jax.random.split(rng)
         size = jnp.shape(batch["targets"])[0]
@@ -232,10 +283,12 @@ class FrameDiffusionModel(DiffusionBase):
             return jax.random.bernoulli(rng, 1.0 - dropout, (size,)).astype(jnp.float32)
 
         keep = kept(rng_keep, self.condition_dropout)
-        keep_performance = None
-        if self.config.performances is not None:
+        keep_performance = keep_evidence = None
+        if self.config.performances is not None or self.config.reference:
             keep_performance = kept(jax.random.fold_in(rng_keep, 1), self.performance_dropout)
-        return self._loss(params, batch, rng_loss, keep, keep_performance)
+        if self.config.evidence:
+            keep_evidence = kept(jax.random.fold_in(rng_keep, 2), self.evidence_dropout)
+        return self._loss(params, batch, rng_loss, keep, keep_performance, keep_evidence)
 
     def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
@@ -243,8 +296,8 @@ class FrameDiffusionModel(DiffusionBase):
         require_features(batch, ("targets",))
         return self._loss(params, batch, rng, jnp.ones((jnp.shape(batch["targets"])[0],)))
 
-    def _loss(self, params, batch, rng, keep, keep_performance=None):
-        cond = self.condition(params, batch, keep, keep_performance)
+    def _loss(self, params, batch, rng, keep, keep_performance=None, keep_evidence=None):
+        cond = self.condition(params, batch, keep, keep_performance, keep_evidence)
         targets = jnp.asarray(batch["targets"])
         c = self.config
         s = keep * c.residual_std + (1 - keep) * c.data_std
@@ -274,10 +327,14 @@ class FrameDiffusionModel(DiffusionBase):
         full = self.condition(params, batch, on)
         weights = [self.guidance_weight]
         without = [full if self.guidance_weight == 1.0 else self.condition(params, batch, off)]
-        if self.config.performances is not None:
+        if self.config.performances is not None or self.config.reference:
             weights.append(self.performance_guidance)
             without.append(full if self.performance_guidance == 1.0
                            else self.condition(params, batch, on, off))
+        if self.config.evidence:
+            weights.append(self.evidence_guidance)
+            without.append(full if self.evidence_guidance == 1.0
+                           else self.condition(params, batch, on, keep_evidence=off))
         return Guidance(weights=tuple(weights))(
             lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (full, *without))
 
@@ -285,9 +342,14 @@ class FrameDiffusionModel(DiffusionBase):
                *, x0_hook: Callable[[Array], Array] | None = None,
                progress: StepProgress | None = None) -> Float[Array, "B T F"]:
         """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
-        return sample(self.denoiser(params, batch), self.temperature * z_T, rng, schedule=self.schedule,
+        start, times = self.temperature * z_T, self.times
+        if self.strength < 1:
+            recording = jnp.asarray(batch["evidence"], jnp.float32)[..., :self.codec.mels]
+            start = noised(recording, start, self.schedule, self.strength)
+            times = UniformTime(start=self.strength)
+        return sample(self.denoiser(params, batch), start, rng, schedule=self.schedule,
                       parameterization=V(), solver=self.solver, num_steps=self.num_steps,
-                      times=self.times, x0_hook=x0_hook, progress=progress)
+                      times=times, x0_hook=x0_hook, progress=progress)
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B T F"]:

@@ -25,6 +25,8 @@ from music_diffusion.networks.performance import FEATURE, PERFORMANCE_TABLE, Per
 from music_diffusion.types import Batch, Params
 
 FILM = "DenseGeneral_0/kernel"
+INPUT = "unet/input/taps/kernel"  # of a U-Net over frames, which reads TAPS of them side by side
+TAPS = 3
 
 
 def performance_weights(batch: Batch, config: PerformanceConfig | None,
@@ -52,8 +54,9 @@ def performance_weights(batch: Batch, config: PerformanceConfig | None,
 def widened(fresh: Params, stored: Params) -> dict[str, Any]:
     """Returns parameters of a model without performances, or with fewer, as those of one with more.
 
-    FiLM layers get rows of zeros for the features that are new to them, so that the
-    model begins as it was: whatever a new feature's value, it adds nothing yet. What
+    FiLM layers, and the input layer of a U-Net over frames, get rows of zeros for the features that are
+    new to them, so that the model begins as it was: whatever a new feature's value, it adds nothing yet.
+    What
     `stored` does not have (the table, the FiLM of the attention) stays fresh. Rows and
     features that the table already had keep their values; the features that are new are
     0 in the rows that are not, which later training of FiLM's new rows leaves alone.
@@ -72,6 +75,10 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
         kept, shape = np.asarray(kept), np.shape(value)
         if name.endswith(FILM) and kept.shape[0] < shape[0]:
             kept = np.pad(kept, [(0, shape[0] - kept.shape[0]), (0, 0)])
+        elif name == INPUT and kept.shape[0] < shape[0]:
+            taps = kept.reshape(TAPS, -1, kept.shape[1])
+            more = (shape[0] - kept.shape[0]) // TAPS
+            kept = np.pad(taps, [(0, 0), (0, more), (0, 0)]).reshape(shape)
         elif name.endswith(PERFORMANCE_TABLE) and kept.shape != shape:
             table = np.array(value)
             table[:kept.shape[0]] = np.pad(kept, [(0, 0), (0, shape[1] - kept.shape[1])])

@@ -15,10 +15,11 @@ v, around a mean):
 
 Without its condition the map is the mean of all data and s their deviation.
 
-With performances (`networks.performance`), the map is drawn with the performance's
-own notes if the timbre network has performances too, FiLM with the mel bins as
-features gives it a performance's tone, gains on tails of its energy (`audio.tails`) a
-performance's room, and FiLM in every block of the U-Net the rest.
+A recording of the same music, if the network has one, is further `evidence` beside the notes. With
+performances (`networks.performance`), or the embedding of a `reference` recording, the map is drawn with
+the performance's own notes if the timbre network has performances too, FiLM with the mel bins as features
+gives it a performance's tone, gains on tails of its energy (`audio.tails`) a performance's room, and FiLM
+in every block of the U-Net the rest.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class ScoreDenoiserConfig:
     unet: UNet1DConfig = UNet1DConfig()
     performances: PerformanceConfig | None = None  # None: one sound
     tails: tuple[float, ...] = ()  # decay times of rooms, seconds until 60 dB are lost; see `audio.tails`
+    evidence: int = 0  # further features of a frame, beside the notes: of a recording of the music
+    reference: int = 0  # D, of the embedding of a recording that it should sound like
+    reference_features: int = 64  # of what FiLM sees of it
     residual_std: float = 0.08  # s: deviation of the data from the map
     data_mean: float = -0.45  # the map of the dropped condition
     data_std: float = 0.45  # s of the dropped condition
@@ -58,11 +62,14 @@ class ScoreDenoiserConfig:
     def __post_init__(self):
         if self.unet.output != self.codec.mels:
             raise ValueError(f"{self.unet.output=} must be {self.codec.mels=}")
-        if self.tails and self.performances is None:
-            raise ValueError(f"{self.tails=} are for performances, and there are none")
+        if self.tails and self.performances is None and not self.reference:
+            raise ValueError(f"{self.tails=} are for performances and references, and there are none")
         own = self.timbre.performances
         if own is not None and (self.performances is None or own.count != self.performances.count):
             raise ValueError(f"{self.timbre.performances=} must be as many as {self.performances=}")
+        if self.evidence < 0 or self.reference < 0 or self.reference_features < 1:
+            raise ValueError(f"{self.evidence=} and {self.reference=} must be at least 0, "
+                             f"{self.reference_features=} 1")
         if not (self.residual_std > 0 and self.data_std > 0):
             raise ValueError(f"{self.residual_std=} and {self.data_std=} must be > 0")
 
@@ -95,6 +102,19 @@ class Reverberation(nn.Module):
         return self.codec.scale(0.5 * nn.logsumexp(2 * parts, axis=-2))
 
 
+class Likeness(nn.Module):
+    """What FiLM sees of the embedding of a recording; 0 of the embedding 0, which stands for none."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, reference: Float[Array, "B D"]) -> Float[Array, "B K"]:
+        """The embedding's direction counts, and not its length."""
+        size = jnp.sqrt(jnp.mean(jnp.square(reference), axis=-1, keepdims=True) + 1e-6)
+        hidden = nn.swish(Dense(2 * self.features, axes=("embed", "mlp"), name="seen")(reference / size))
+        return Dense(self.features, axes=("mlp", "embed"), name="told")(hidden)
+
+
 class ScoreDenoiser(nn.Module):
     """Condition encoder and denoiser; `condition` once a segment, `denoise` at every step."""
 
@@ -105,9 +125,12 @@ class ScoreDenoiser(nn.Module):
         self.unet = UNet1D(self.config.unet)
         if self.config.performances is not None:
             self.performances = PerformanceTable(self.config.performances)
+        if self.config.performances is not None or self.config.reference:
             self.map_film = FiLMLayer(kernel_init=nn.initializers.zeros)
         if self.config.tails:
             self.reverberation = Reverberation(self.config.codec)
+        if self.config.reference:
+            self.likeness = Likeness(self.config.reference_features)
 
     def note_maps(self, slots: dict[str, jax.Array], performance: jax.Array | None = None,
                   *, one_hot: bool = False) -> jax.Array:
@@ -125,7 +148,9 @@ class ScoreDenoiser(nn.Module):
 
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
                   keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None,
-                  tails: Float[Array, "B T K F"] | None = None) -> dict[str, jax.Array]:
+                  tails: Float[Array, "B T K F"] | None = None,
+                  evidence: Float[Array, "B T E"] | None = None,
+                  reference: Float[Array, "B D"] | None = None) -> dict[str, jax.Array]:
         """Returns what `denoise` needs of its conditions.
 
         Args:
@@ -133,27 +158,39 @@ class ScoreDenoiser(nn.Module):
           keep: 0 drops the notes, 1 keeps them.
           performance: weights of the performances, all 0 to drop it; with `config.performances` only.
           tails: of the first map, scaled; with `config.tails` only.
+          evidence: of the frames, all 0 where it is dropped; with `config.evidence` only.
+          reference: embeddings, all 0 where there is none; with `config.reference` only.
         """
         c = self.config
+        for name, value in (("evidence", evidence), ("reference", reference)):
+            size = 0 if value is None else value.shape[-1]
+            if size != getattr(c, name):
+                raise UserError(f"ScoreDenoiserConfig.{name} = {getattr(c, name)}: it was given {size}")
         given = {}
         if (performance is None) != (c.performances is None):
             verb = "takes no" if c.performances is None else "needs a"
             raise UserError(f"ScoreDenoiserConfig.performances = {c.performances}: the network {verb} "
                             "performance")
-        if performance is not None:
-            given["performance"] = self.performances(performance)
+        told = [] if performance is None else [self.performances(performance)]
+        share = 0.0 if performance is None else performance.sum(-1)
+        if reference is not None:
+            told.append(self.likeness(reference))
+            share = jnp.maximum(share, jnp.any(reference != 0, axis=-1))
+        if told:
+            given["performance"] = jnp.concatenate(told, axis=-1)
             size, frames = maps.shape[:2]
             both = jnp.swapaxes(maps, 1, 2).reshape(size, 2 * frames, -1)  # B 2T F
             both = self.map_film(both, given["performance"])
             maps = jnp.swapaxes(both.reshape(size, 2, frames, -1), 1, 2)
         whole = maps[:, :, 0]
-        if c.tails and performance is not None:
-            whole = self.reverberation(whole, tails, given["performance"], performance.sum(-1))
+        if c.tails and told:
+            whole = self.reverberation(whole, tails, given["performance"], share)
         keep_Bx1x1 = keep[:, None, None]
         note_map = keep_Bx1x1 * whole + (1 - keep_Bx1x1) * c.data_mean
         features = jnp.concatenate([
             note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
-            jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1))], -1)
+            jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1)),
+            *([] if evidence is None else [evidence])], -1)
         return {"map": note_map, "features": features, "keep": keep, **given}
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
@@ -168,8 +205,10 @@ class ScoreDenoiser(nn.Module):
         f = self.unet(u, time, cond["features"], cond.get("performance"))
         return alpha * sigma * (1 - s**2) / n * u - sigma * cond["map"] - s / n * f
 
-    def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None):
+    def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None, evidence=None,
+                 reference=None):
         """All at once; creates every parameter."""
         own = performance if self.config.timbre.performances is not None else None
-        cond = self.condition(self.note_maps(slots, own), roll, keep, performance, tails)
+        cond = self.condition(self.note_maps(slots, own), roll, keep, performance, tails, evidence,
+                              reference)
         return self.denoise(z, logsnr, time, cond)

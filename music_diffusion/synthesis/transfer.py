@@ -8,6 +8,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -17,9 +18,16 @@ from music_diffusion.audio.encode_stream import MelStream
 from music_diffusion.audio.io import AudioReader, AudioWriter
 from music_diffusion.audio.loudness import TruePeakLimiter
 from music_diffusion.conditions.base import Source
+from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.errors import UserError
+from music_diffusion.models.transcriber import Transcriber
+from music_diffusion.notes.casting import InstrumentCasting
+from music_diffusion.notes.decoding import NoteDecoder
+from music_diffusion.notes.heard import HeardFrames, only_classes
+from music_diffusion.notes.notes import Notes
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
+from music_diffusion.synthesis.performance import parse_performance
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_pair
 from music_diffusion.synthesis.reconstruct import CEILING, check_files, resampled
 from music_diffusion.synthesis.settings import RenderSettings
@@ -89,36 +97,101 @@ def frame_levels(mel: Float[np.ndarray, "T F"], block: int = 4096) -> Float[np.n
     return np.concatenate([np.zeros(0), *parts])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Hearing:
+    """What a model that hears its recordings is told of them, and of what is to become of them."""
+
+    transcriber: Transcriber
+    casting: InstrumentCasting = InstrumentCasting()
+    reference: Float[np.ndarray, " D"] | None = None  # embedding of what it should sound like
+
+    def __call__(self, blocks: Iterator[Float[np.ndarray, " n"]], codec: MelCodec, frames: int, path: str
+                 ) -> tuple[Notes, np.ndarray]:
+        """Hears a recording.
+
+        Args:
+          blocks: mono samples at the transcriber's rate.
+          codec: of its spectrogram.
+          frames: of it.
+          path: of a file that is written, so that memory does not grow.
+
+        Returns the notes as they are to be played, and [frames, 2 P] uint8 (`notes.heard.HeardFrames`).
+        """
+        decoder = NoteDecoder(self.transcriber.model.decode, self.transcriber.model.spectrum.frame_seconds)
+        stream, notes, left = HeardFrames(codec.hop / codec.sample_rate), [], frames
+        with open(path, "wb") as file:
+            for part in self.transcriber.activations(blocks):
+                notes.append(decoder.push(only_classes(part, self.casting.heard)))
+                heard = stream.push(part)[:left]
+                left -= len(heard)
+                file.write(heard.tobytes())
+            file.write(stream.finish(frames)[:left].tobytes())
+        heard = np.memmap(path, np.uint8, "r").reshape(frames, -1)
+        return self.casting(Notes.concatenate([*notes, decoder.finish()])), heard
+
+
 class Recording:
     """Spectrograms of a file's channels, on disk: memory does not grow with its length."""
 
-    def __init__(self, path: str, codec: MelCodec, folder: str, *, mono: bool = False):
+    def __init__(self, path: str, codec: MelCodec, folder: str, *, mono: bool = False,
+                 level: float | None = None):
         """Reads the file into `folder`.
+
+        Args:
+          path: of the file.
+          codec: of the spectrograms.
+          folder: of files for them.
+          mono: mix the channels to one.
+          level: nat, to which the channels together are brought (`notes.heard.level`); None: as they are.
 
         Raises UserError for a file that cannot be read, is too short or is silent.
         """
-        with AudioReader(path) as reader:
-            self.channels = 1 if mono else reader.channels
-            blocks = (block[:, None] for block in reader.mono_blocks()) if mono else reader.blocks()
-            streams = [MelStream(codec) for _ in range(self.channels)]
-            with contextlib.ExitStack() as stack:
-                files = [stack.enter_context(pathlib.Path(folder, f"{i}.mel").open("wb"))
-                         for i in range(self.channels)]
-                self.samples, peak = 0, 0.0
-                for block in resampled(blocks, reader.sample_rate, codec.sample_rate):
-                    self.samples += len(block)
-                    peak = max(peak, float(np.abs(block).max(initial=0)))
-                    for stream, file, channel in zip(streams, files, block.T, strict=True):
-                        file.write(stream.push(channel).tobytes())
-                for stream, file in zip(streams, files, strict=True):
-                    file.write(stream.finish().tobytes())
+        self._path, self._mono = path, mono
+        self.gain = 1.0
+        energy, peak = self._read(codec, folder)
         if self.samples < LEAST_SECONDS * codec.sample_rate:
             raise UserError(f"{shown(path)}: lasts {self.samples / codec.sample_rate:.2f} s; give "
                             f"{LEAST_SECONDS:g} s or more")
         if peak <= 10 ** (QUIETEST_DB / 20):
             raise UserError(f"{shown(path)}: is silent; there is nothing to transfer")
+        if level is not None:
+            self.gain = float(np.exp(level) / np.sqrt(energy))
+            self._read(codec, folder)
         self.mels = [np.memmap(pathlib.Path(folder, f"{i}.mel"), np.float32, "r").reshape(-1, codec.mels)
                      for i in range(self.channels)]
+
+    def _read(self, codec: MelCodec, folder: str) -> tuple[float, float]:
+        """Writes the spectrograms; returns the mean energy of their frames, and the largest amplitude."""
+        with AudioReader(self._path) as reader:
+            self.channels = 1 if self._mono else reader.channels
+            blocks = (block[:, None] for block in reader.mono_blocks()) if self._mono else reader.blocks()
+            streams = [MelStream(codec) for _ in range(self.channels)]
+            self.samples, peak, energy, frames = 0, 0.0, 0.0, 0
+            with contextlib.ExitStack() as stack:
+                files = [stack.enter_context(pathlib.Path(folder, f"{i}.mel").open("wb"))
+                         for i in range(self.channels)]
+
+                def write(file: BinaryIO, mel: np.ndarray) -> None:
+                    nonlocal energy, frames
+                    file.write(mel.tobytes())
+                    energy += float(np.exp(2 * mel.astype(np.float64)).sum())
+                    frames += len(mel)
+
+                for block in resampled(blocks, reader.sample_rate, codec.sample_rate):
+                    self.samples += len(block)
+                    peak = max(peak, float(np.abs(block).max(initial=0)))
+                    for stream, file, channel in zip(streams, files, block.T, strict=True):
+                        write(file, stream.push(np.float32(self.gain) * channel))
+                for stream, file in zip(streams, files, strict=True):
+                    write(file, stream.finish())
+        return energy / max(frames, 1), peak
+
+    def mono(self, sample_rate: int) -> Iterator[Float[np.ndarray, " n"]]:
+        """Yields the channels mixed to one, at the level of the spectrograms."""
+        with AudioReader(self._path) as reader:
+            blocks = (block[:, None] for block in reader.mono_blocks())
+            for block in resampled(blocks, reader.sample_rate, sample_rate):
+                yield np.float32(self.gain) * block[:, 0]
 
     def alike(self) -> bool:
         """Returns whether all channels are the same."""
@@ -127,8 +200,9 @@ class Recording:
 
 
 def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
-                  settings: RenderSettings = RenderSettings(), mono: bool = False, plot: str | None = None,
-                  progress: Progress | None = None) -> Transferred:
+                  settings: RenderSettings = RenderSettings(), hearing: Hearing | None = None,
+                  mono: bool = False, plot: str | None = None, progress: Progress | None = None
+                  ) -> Transferred:
     """Writes a recording in the timbre that a model gives it; the file appears when it is complete.
 
     The output is as long as the recording. A picture that cannot be drawn costs no audio: see
@@ -139,6 +213,7 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
       source: audio of any length, rate and number of channels.
       output: .wav, .flac or .mp3.
       settings: of the sampling.
+      hearing: for a model that hears its recordings (`models.base.Generator.hears`).
       mono: mix the channels to one first; otherwise each is changed by itself, with the same noise.
       plot: .png of the recording's spectrogram over the output's.
       progress: takes the share that is done.
@@ -147,18 +222,29 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
     than LEAST_SECONDS, a setting out of its range, and a model that does not change recordings.
     """
     check_files(source, output, plot)
+    if (hearing is None) == synthesizer.model.hears:
+        raise UserError(f"{synthesizer.name}: " + (
+            "has to be told what to become of the recording; give --to INSTRUMENT or --like RECORDING"
+            if hearing is None else "makes one timbre alone; leave --to, --from and --like out"))
     codec, watch = synthesizer.codec, Stopwatch()
+    performance = _performance(synthesizer, settings, hearing)
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as folder:
         sketches = [SpectrogramSketch(codec.mels) for _ in range(2)] if plot else []
 
         def work() -> tuple[int, int, float]:
             """Returns channels, samples and peak."""
-            recording = Recording(source, codec, folder, mono=mono)
-            with watch.paused():
-                synthesizer.compile(_source(synthesizer, recording.mels[0]), settings)
+            recording = Recording(source, codec, folder, mono=mono, level=LEVEL if hearing else None)
             own = recording.mels[:1] if recording.alike() else recording.mels
-            streams = [_stream(synthesizer, mel, settings, sketches if i == 0 else [],
-                               progress if i == 0 else None) for i, mel in enumerate(own)]
+            first = Source(codec=codec, mel=own[0], frames=len(own[0]), performance=performance)
+            if hearing is not None:
+                notes, heard = hearing(recording.mono(hearing.transcriber.sample_rate), codec, first.frames,
+                                       os.path.join(folder, "heard"))
+                first = dataclasses.replace(first, notes=notes, heard=heard, reference=hearing.reference)
+            sources = [dataclasses.replace(first, mel=mel) for mel in own]
+            with watch.paused():
+                synthesizer.compile(first, settings)
+            streams = [_stream(synthesizer, part, settings, recording.gain, sketches if i == 0 else [],
+                               progress if i == 0 else None) for i, part in enumerate(sources)]
             limiter = TruePeakLimiter(codec.sample_rate, recording.channels, ceiling_dbtp=CEILING)
             peak = 0.0
             with AudioWriter(output, codec.sample_rate, recording.channels) as writer:
@@ -181,20 +267,38 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
         **dataclasses.asdict(speed.rounded()))
 
 
-def _source(synthesizer: Synthesizer, mel: np.ndarray) -> Source:
-    """Returns the source of one channel. Raises UserError: the model does not change recordings."""
-    return synthesizer.source_of(Source(codec=synthesizer.codec, mel=mel, frames=len(mel)))
+def _performance(synthesizer: Synthesizer, settings: RenderSettings, hearing: Hearing | None
+                 ) -> Float[np.ndarray, " R"] | None:
+    """Returns weights of the performance that a model's table has; none where a reference stands for it.
+
+    Raises UserError: parts with performances of their own, which one recording cannot have.
+    """
+    if synthesizer.performances is None:
+        return None
+    if settings.performance is None and hearing is not None and hearing.reference is not None:
+        return np.zeros(len(synthesizer.performances.names), np.float32)
+    weights = parse_performance(settings.performance, synthesizer.performances).weights
+    if len(weights) > 1:
+        raise UserError(f"--performance {settings.performance}: a recording has one; give a name, or a "
+                        "mixture such as NAME+NAME")
+    return np.asarray(weights[0], np.float32)
 
 
-def _stream(synthesizer: Synthesizer, mel: np.ndarray, settings: RenderSettings,
+def _stream(synthesizer: Synthesizer, source: Source, settings: RenderSettings, gain: float,
             sketches: list[SpectrogramSketch], progress: Progress | None) -> Iterator[np.ndarray]:
-    """Yields samples [n] of one channel."""
-    gate, inversion, first = Gate(frame_levels(mel), synthesizer.codec), synthesizer.inverter.stream(), 0
-    for made in synthesizer.stream_mel(_source(synthesizer, mel), settings, progress):
-        made = gate.push(made)
-        for sketch, part in zip(sketches, (mel[first:first + len(made)], made), strict=False):
-            sketch.push(part)
+    """Yields samples [n] of one channel, at the level that it had before `gain`."""
+    codec, mel, first = synthesizer.codec, source.mel, 0
+    assert mel is not None
+    gate, inversion, back = Gate(frame_levels(mel), codec), synthesizer.inverter.stream(), np.log(gain)
+    own = settings.changed(performance=None)  # it is the source's
+    for made in synthesizer.stream_mel(source, own, progress):
+        given = mel[first:first + len(made)]
         first += len(made)
+        made = gate.push(made)
+        if gain != 1.0:
+            given, made = (np.maximum(x - np.float32(back), codec.log_min) for x in (given, made))
+        for sketch, part in zip(sketches, (given, made), strict=False):
+            sketch.push(part)
         yield inversion.push(made)
     yield inversion.finish()
 

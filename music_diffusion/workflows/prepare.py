@@ -47,7 +47,12 @@ def prepare_data_set(request: DataSetRequest, progress: Progress = unseen) -> di
         raise UserError("DST is missing: give the folder to write")
     if request.container not in CONTAINERS:
         raise UserError(f"--format {request.container}: choose {' or '.join(CONTAINERS)}")
-    plan = BuildPlan(codec=gin_setup.codec(request.codec), stems=request.stems,
+    listener = None
+    if request.heard:
+        from music_diffusion.workflows.listening import Ears
+
+        listener = Ears()
+    plan = BuildPlan(codec=gin_setup.codec(request.codec), stems=request.stems, listener=listener,
                      suffix=CONTAINERS[request.container], shards=request.shards, refuse=request.refuse,
                      workers=request.workers, seed=request.seed)
     run_shards = run_tasks

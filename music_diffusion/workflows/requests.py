@@ -113,6 +113,7 @@ class DataSetRequest(RendersRequest):
     transpose: int = ranged(0, 0, 12)  # semitones up and down of which training items get copies
     codec: str = "16k"  # of the spectrograms: a name in gin/codecs, or a gin file
     stems: bool = False  # keep the spectrograms of stems, too
+    heard: bool = False  # of pairs: notes are those that the transcriber hears in the source
     container: str = "array_record"  # or tfrecord
     shards: int = ranged(32, 1)  # files of a split, at most
     refuse: bool = False  # end with the first item that cannot be used, rather than skip it
@@ -277,6 +278,9 @@ class TransferRequest(Request):
     plot: str | None = None  # .png of both spectrograms
     inverter: str | None = None  # see `synthesis.hub.load_inverter`; None: the best for the model
     mono: bool = False  # mix the channels to one first
+    to: str | None = None  # who plays, see `notes.casting`; None: who is heard in `like`
+    source_instruments: str | None = None  # who is heard, see `notes.casting`; None: anyone
+    like: str | None = None  # recording that it should sound like
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,15 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.files import write_text
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
+from music_diffusion.notes.casting import parse_casting
 from music_diffusion.paths import shown, source_file
-from music_diffusion.synthesis.hub import find, load
+from music_diffusion.synthesis.hub import find, load, load_transcriber
 from music_diffusion.synthesis.reconstruct import check_files
 from music_diffusion.synthesis.released_copy import is_released
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
-from music_diffusion.synthesis.transfer import Transferred, transfer_file
+from music_diffusion.synthesis.transfer import Hearing, Transferred, transfer_file
+from music_diffusion.workflows.listening import hear_likeness
 from music_diffusion.workflows.monitor import SILENT, Monitor, part_of
 from music_diffusion.workflows.requests import TransferRequest
 
@@ -50,8 +52,34 @@ def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings
     with source_file(request.source) as source:
         check_files(source, request.output, request.plot)
         with monitor.bar(f"transferring {shown(request.output)}") as progress:
-            return transfer_file(load(request.model, request.inverter), source, request.output,
-                                 settings=settings, mono=request.mono, plot=request.plot, progress=progress)
+            synthesizer = load(request.model, request.inverter)
+            return transfer_file(synthesizer, source, request.output, settings=settings,
+                                 hearing=hearing(request, synthesizer), mono=request.mono,
+                                 plot=request.plot, progress=progress)
+
+
+def hearing(request: TransferRequest, synthesizer: Synthesizer) -> Hearing | None:
+    """Returns what a model that hears its recordings is told; None for one that does not.
+
+    Raises UserError: an unknown instrument, a reference that is too short or silent, nothing that says what
+    the recording should become, or any of it for a model that makes one timbre alone.
+    """
+    told = {"--to": request.to, "--from": request.source_instruments, "--like": request.like}
+    asked = [flag for flag, value in told.items() if value is not None]
+    if not synthesizer.model.hears:
+        if asked:
+            raise UserError(f"{request.model}: makes one timbre alone; leave {' and '.join(asked)} out")
+        return None
+    casting = None if request.to is None else parse_casting(request.to, request.source_instruments)
+    reference = None
+    if request.like is not None:
+        likeness = hear_likeness(request.like)
+        reference = likeness.embedding
+        casting = casting or parse_casting(str(likeness.program), request.source_instruments)
+    if casting is None:
+        raise UserError(f"{request.model}: say what the recording should become: --to INSTRUMENT, or "
+                        "--like RECORDING")
+    return Hearing(transcriber=load_transcriber(), casting=casting, reference=reference)
 
 
 def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderSettings(),
@@ -77,20 +105,25 @@ def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderS
     by = _state(request.model)
     targets = _targets([file.path for file in found])
     synthesizer: Synthesizer | None = None
+    told: Hearing | None = None
     with monitor.bar(f"transferring {shown(request.out_dir)}") as progress:
         for i, file in enumerate(found):
             source, target = folder / file.path, out / targets[file.path]
             bar = part_of(progress, i, len(found))
-            key = digest(by, file_digest(source), repr(settings), request.mono, request.inverter)
+            key = digest(by, file_digest(source), repr(settings), request.mono, request.inverter,
+                         request.to, request.source_instruments,
+                         None if request.like is None else file_digest(request.like))
             name = targets[file.path]
             if target.is_file() and log.get(name) == key:
                 kept += 1
             else:
-                synthesizer = synthesizer or load(request.model, request.inverter)
+                if synthesizer is None:
+                    synthesizer = load(request.model, request.inverter)
+                    told = hearing(request, synthesizer)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     transfer_file(synthesizer, str(source), str(target), settings=settings,
-                                  mono=request.mono, progress=bar)
+                                  hearing=told, mono=request.mono, progress=bar)
                 except UserError as e:
                     skipped.append((file.path, str(e).removeprefix(f"{source}: ")))
                     continue

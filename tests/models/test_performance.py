@@ -198,7 +198,7 @@ def test_notes_and_performance_are_dropped_independently(name):
     else:
         @dataclasses.dataclass(frozen=True, kw_only=True)
         class Spy(FrameDiffusionModel):
-            def _loss(self, params, batch, rng, keep, keep_performance=None):
+            def _loss(self, params, batch, rng, keep, keep_performance=None, keep_evidence=None):
                 seen.update(notes=np.asarray(keep) > 0, performance=np.asarray(keep_performance) > 0)
 
     base = MODELS[name]

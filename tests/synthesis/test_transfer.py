@@ -11,14 +11,28 @@ from reference.toy_generator import ToyGenerator
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.audio.io import read_audio
+from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.conditions.spectrograms import SourceSpectrogram
 from music_diffusion.errors import UserError
 from music_diffusion.models.spaces import MelSpace
+from music_diffusion.notes.activations import Activations, SparseClasses, draw_activations
+from music_diffusion.notes.casting import parse_casting
+from music_diffusion.notes.decoding import DecodeConfig
+from music_diffusion.notes.heard import heard_frames, level
+from music_diffusion.notes.notes import Notes
+from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.synthesis.reconstruct import reconstruct_file
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
-from music_diffusion.synthesis.transfer import FADE, HOLD, Gate, frame_levels, transfer_file
+from music_diffusion.synthesis.transfer import (
+    FADE,
+    HOLD,
+    Gate,
+    Hearing,
+    frame_levels,
+    transfer_file,
+)
 
 CODEC = MelCodec(sample_rate=8000, hop=160, window=320, fft=512, mels=32, fmax=4000.0)  # 50 frames a second
 INVERTER = GriffinLim(codec=CODEC, iterations=2, upsample=1)
@@ -175,6 +189,107 @@ def test_the_picture_shows_both_and_costs_no_audio(write, out, tmp_path, monkeyp
     monkeypatch.setattr("music_diffusion.synthesis.transfer.plot_pair", lambda *_: 1 / 0)
     done = transfer_file(synthesizer(), write(tone(1.0)), out, plot=picture)
     assert done.plot is None and "ZeroDivisionError" in done.plot_error
+
+
+NOTES = Notes([0.1, 0.5], [0.45, 0.9], [69, 71], [90, 90], [0, 0], [False, False])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    frame_seconds: float = 0.025
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Knows two notes, which an oboe plays more likely than a piano; hears in two parts."""
+
+    sample_rate: int = 11025
+    levels: list = dataclasses.field(default_factory=list)
+    decode = DecodeConfig()
+    spectrum = Spectrum()
+
+    @property
+    def model(self):
+        return self
+
+    def activations(self, blocks):
+        samples = np.concatenate(list(blocks))
+        self.levels.append(np.sqrt(np.mean(samples ** 2)))
+        frames = -(-len(samples) // round(0.025 * self.sample_rate))
+        drawn = draw_activations(NOTES, 0.0, frames, 0.025)
+        for first, last in ((0, 17), (17, frames)):
+            part = {name: getattr(drawn, name)[first:last]
+                    for name in ("onset", "frame", "velocity", "drums")}
+            at, pitch = np.nonzero(part["frame"])
+            rows = np.zeros((len(at), 34), np.float16)
+            rows[:, [int(SLAKH_CLASS_OF_PROGRAM[68]), 0]] = 0.9, 0.4
+            yield Activations(**part, frame_seconds=0.025,
+                              classes=SparseClasses.gather(at, pitch, rows, last - first))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told(SourceSpectrogram):
+    """Keeps what it is given."""
+
+    seen: list = dataclasses.field(default_factory=list, compare=False, hash=False)
+
+    def of_piece(self, source, params):
+        self.seen.append(source)
+        return super().of_piece(source, params)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hears(Louder):
+    """The recording itself, by a model that wants it heard."""
+
+    conditions: Told = Told()
+    hears = True
+
+
+def heard_by(write, out, samples, casting="harp", **more):
+    """Facts of the transfer, and the sources that the model was given, without that of compiling."""
+    told = Told()
+    player = Synthesizer(name="toy", model=Hears(conditions=told), params={}, inverter=INVERTER)
+    listening = Listening()
+    done = transfer_file(player, write(samples), out, hearing=Hearing(
+        transcriber=listening, casting=parse_casting(*np.atleast_1d(casting)), **more))
+    return done, told.seen[1:], listening.levels
+
+
+def test_a_recording_is_heard_at_one_level_and_comes_out_at_its_own(write, tmp_path, out):
+    samples = 0.02 * np.random.default_rng(0).normal(size=(RATE, 2))
+    _, sources, levels = heard_by(write, out, samples, reference=np.arange(3.0))
+    assert len(sources) == 2 and len(levels) == 1  # it is heard once
+    both = np.concatenate([source.mel for source in sources])
+    assert level(both) == pytest.approx(LEVEL, abs=1e-3)
+    reconstruct_file(INVERTER, write(samples), str(tmp_path / "again.wav"))
+    np.testing.assert_allclose(read_audio(out).samples, read_audio(str(tmp_path / "again.wav")).samples,
+                               atol=2e-3)
+    _, sources, louder = heard_by(write, out, 10 * samples)
+    assert level(np.concatenate([source.mel for source in sources])) == pytest.approx(LEVEL, abs=1e-3)
+    assert louder[0] == pytest.approx(levels[0], rel=1e-3)
+    assert sources[0].reference is None
+
+
+def test_notes_are_put_on_the_instruments_that_are_asked_for(write, out):
+    samples = tone(1.0)
+    for casting, programs in (("harp", {46}), ("piano=harp", {46}), ("oboe=harp", {46}),
+                              ("piano=harp,rest=flute", {73}), (["harp", "piano"], {46})):
+        _, (source,), _ = heard_by(write, out, samples, casting)
+        assert set(source.notes.program) == programs, casting
+        assert source.notes.pitch.tolist() == [69, 71]
+        np.testing.assert_allclose(source.notes.start, NOTES.start, atol=0.01)
+    want = heard_frames(draw_activations(NOTES, 0.0, 40, 0.025), 50, 0.02)
+    np.testing.assert_array_equal(source.heard, want)
+    assert source.mel.shape == (50, 32)
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_what_it_should_become_is_said_to_models_that_want_it_and_no_others(write, out, wants):
+    player = Synthesizer(name="toy", model=Hears() if wants else Louder(), params={}, inverter=INVERTER)
+    hearing = None if wants else Hearing(transcriber=Listening())
+    with pytest.raises(UserError, match="--to"):
+        transfer_file(player, write(tone(1.0)), out, hearing=hearing)
 
 
 def test_progress_reaches_the_end(write, out):

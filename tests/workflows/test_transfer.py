@@ -1,6 +1,7 @@
 """A folder of recordings in another timbre: every file once, what is done is kept, what is bad is named."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,12 +9,18 @@ import soundfile
 
 from music_diffusion.audio.io import read_audio
 from music_diffusion.errors import UserError
+from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.workflows import transfer as module
+from music_diffusion.workflows.listening import hear_likeness
 from music_diffusion.workflows.requests import TransferRequest
-from music_diffusion.workflows.transfer import LOG, transfer, transfer_folder
+from music_diffusion.workflows.transfer import LOG, hearing, transfer, transfer_folder
 
 RATE = 16000
+
+
+def model_that(**abilities):
+    return types.SimpleNamespace(model=types.SimpleNamespace(**abilities))
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def made(monkeypatch):
         soundfile.write(target, samples, RATE)
 
     monkeypatch.setattr(module, "transfer_file", copy)
-    monkeypatch.setattr(module, "load", lambda name, inverter: name)
+    monkeypatch.setattr(module, "load", lambda *_: model_that(hears=False))
     monkeypatch.setattr(module, "_state", lambda name: [name])
     return made
 
@@ -127,9 +134,49 @@ def test_one_file_needs_an_output_and_is_no_folder(folder):
         transfer(request(folder, out_dir=None, output="out.wav"))
 
 
+@pytest.mark.parametrize("told, word", [
+    ({}, "say what"), ({"source_instruments": "piano"}, "say what"),
+    ({"to": "pianno"}, "did you mean piano"),
+    ({"to": "piano", "source_instruments": "vilin"}, "--from"), ({"like": "short.wav"}, "0.50 s"),
+    ({"like": "quiet.wav"}, "is silent"), ({"like": "none.wav"}, "no such file")])
+def test_a_model_that_hears_has_to_be_told_what_is_wanted(tmp_path, monkeypatch, told, word):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("short.wav", 0.1 * np.ones(RATE // 2), RATE)
+    soundfile.write("quiet.wav", np.zeros(2 * RATE), RATE)
+    asked = TransferRequest(source="in.wav", model="model", **told)
+    with pytest.raises(UserError, match=word):
+        hearing(asked, model_that(hears=True))
+
+
+@pytest.mark.parametrize("told", [{"to": "piano"}, {"like": "x.wav"}, {"source_instruments": "piano"}])
+def test_a_model_of_one_timbre_is_told_nothing(told):
+    flag = {"source_instruments": "--from"}.get(*told, f"--{next(iter(told))}")
+    with pytest.raises(UserError, match=f"one timbre.*{flag}"):
+        hearing(TransferRequest(source="in.wav", model="model", **told), model_that(hears=False))
+    assert hearing(TransferRequest(source="in.wav", model="model"), model_that(hears=False)) is None
+
+
+def test_what_is_told_reaches_the_model(tmp_path):
+    asked = TransferRequest(source="in.wav", model="model", to="violin=flute,piano=vibraphone")
+    told = hearing(asked, model_that(hears=True))
+    assert dict(told.casting.of_class)[int(SLAKH_CLASS_OF_PROGRAM[40])] == 73 and told.reference is None
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "ref.wav", 0.1 * rng.normal(size=3 * RATE), RATE)
+    both = TransferRequest(source="in.wav", model="model", to="harp", like=str(tmp_path / "ref.wav"))
+    told = hearing(both, model_that(hears=True))
+    assert told.casting.rest == 46 and told.reference.shape == (128,)
+    like = TransferRequest(source="in.wav", model="model", like=str(tmp_path / "ref.wav"))
+    assert hearing(like, model_that(hears=True)).casting.rest in range(128)
+    # The same sound at another level is like it, too.
+    louder = 5 * read_audio(tmp_path / "ref.wav").samples
+    soundfile.write(tmp_path / "loud.wav", louder, RATE, subtype="FLOAT")
+    loud = hear_likeness(str(tmp_path / "loud.wav"))
+    np.testing.assert_allclose(loud.embedding, told.reference, rtol=0.05, atol=0.05)
+
+
 def test_files_are_checked_before_the_model_is_loaded(folder, monkeypatch):
     monkeypatch.setattr(module, "load", lambda *_: pytest.fail("loaded"))
-    for source, output, word in (("none.wav", "out.wav", "no such file"), (str(folder / "a.wav"), "out.doc",
-                                                                           "extension")):
+    for source, output, word in (("none.wav", "out.wav", "no such file"),
+                                 (str(folder / "a.wav"), "out.doc", "extension")):
         with pytest.raises(UserError, match=word):
             transfer(request(folder, source=source, out_dir=None, output=output))

@@ -149,6 +149,12 @@ class ScoreExcerpt:
         renderer = self.recording.renderer(FONT_RATE, font) if self.recording.limited(font) else None
         return _paired(self.notes(), self.playing.pair or (), self.rng(PAIR), renderer)
 
+    def casting(self) -> dict[int, int]:
+        """Returns which program plays here what each program of the other timbre plays."""
+        here, there = self.notes(), self.paired_notes()
+        melodic = ~here.is_drum
+        return dict(zip(there.program[melodic].tolist(), here.program[melodic].tolist(), strict=True))
+
     def programs(self) -> tuple[int, ...]:
         """Returns the programs of the parts, DRUM_PROGRAM last."""
         return tuple(_part_number(part) for part in split_parts(self.notes()))

@@ -278,6 +278,7 @@ def _item(excerpt: ScoreExcerpt, shard: int) -> Item:
         name=excerpt.name, split=excerpt.split, audio=RenderedSound(excerpt=excerpt),
         notes=excerpt.notes, note_files=(excerpt.score,),
         source=RenderedSound(excerpt=excerpt, paired=True) if paired else None,
+        casting=excerpt.casting if paired else None,
         stems=tuple(Stem(program=p, audio=RenderedSound(excerpt=excerpt, program=p)) for p in programs),
         performance=excerpt.performance, style=excerpt.style() if excerpt.solo else None,
         piece=excerpt.piece, shard=shard)

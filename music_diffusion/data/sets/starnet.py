@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Mapping
@@ -89,8 +90,15 @@ class StarNet:
             split = None
         return Item(name=f"{conversion}/{track}", split=split, audio=sounds[target],
                     source=sounds[source], style=target, piece=track,
+                    casting=functools.partial(_casting, source, target),
                     stems=tuple(Stem(program=PROGRAMS[part], audio=sounds[part])
                                 for part in parts if mixed))
+
+
+def _casting(source: str, target: str) -> dict[int, int]:
+    """Returns which program of the target plays what each of the source plays, in the order of names."""
+    pairs = zip(source.split("_"), target.split("_"), strict=True)
+    return {PROGRAMS[one]: PROGRAMS[other] for one, other in pairs}
 
 
 def _find_tracks(folder: str) -> tuple[dict[str, dict[int, str]], list[tuple[str, str]]]:
