@@ -53,6 +53,7 @@ from music_diffusion.data.zones import (
     Zone,
 )
 from music_diffusion.errors import UserError
+from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
 from music_diffusion.tables import Row, read_table
 
 INSTRUMENTS, SFZ = "instruments.csv", ".sfz"
@@ -184,6 +185,8 @@ def _instrument(row: Row, path: str, programs: tuple[int, ...], where: str) -> I
     rings = (row.get("release") or "").strip() == RING
     release = math.inf if rings else number_in(row, "release", RELEASE[kind], where, (0, math.inf))
     name = (row.get("name") or "").strip() or os.path.basename(os.path.normpath(path))
+    if kind != DRUM:
+        _check_class(name, programs)
     if _is_sfz(path):
         zones, given = read_sfz(path, sustained=kind == SUSTAINED), (row.get("release") or "").strip()
         zones = tuple(dataclasses.replace(z, gain=z.gain * gain, release=None if given else z.release)
@@ -197,6 +200,15 @@ def _instrument(row: Row, path: str, programs: tuple[int, ...], where: str) -> I
         zones, keys = _pitched(name, files, row, kind == SUSTAINED, where), _keys(row, where)
     zones = tuple(dataclasses.replace(z, gain=z.gain * gain) for z in zones)
     return Instrument(name=name, zones=zones, programs=programs, kind=kind, release=release, keys=keys)
+
+
+def _check_class(name: str, programs: tuple[int, ...]) -> None:
+    """Warns of an instrument that plays programs of several classes: as such its notes are labelled."""
+    classes = sorted({int(SLAKH_CLASS_OF_PROGRAM[program]) for program in programs})
+    if len(classes) > 1:
+        names = " and ".join(SLAKH_CLASSES[kind].name for kind in classes)
+        warn(f"{name}: plays programs of several instruments ({names}); what learns to name instruments "
+             "learns this one's sound as each of them")
 
 
 def usual_kind(program: int) -> str:

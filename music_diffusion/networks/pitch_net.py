@@ -42,10 +42,6 @@ class PitchNetConfig:
     told: int = 6  # channels of a pitch that the trunk sees
     hidden: int = 64  # channels from which the heads read
     frames: int = 5  # that a pitch sees at once, odd; twice
-    # Further times that a pitch looks at itself at these frames and at those at musical intervals.
-    rounds: int = 0
-    round_frames: tuple[int, ...] = (-4, -2, 2, 4)
-    round_hidden: int = 64
     trunk: ConvNeXtConfig = ConvNeXtConfig(dim=384, hidden=1152, blocks=5)
     classes: int = 34  # instruments
     drums: int = 61  # drum keys
@@ -63,8 +59,7 @@ class PitchNetConfig:
     @property
     def context_frames(self) -> int:
         """Frames on each side that an output frame depends on."""
-        again = self.rounds * max(abs(frame) for frame in self.round_frames)
-        return (2 * (self.frames // 2) + again + self.trunk.context_frames
+        return (2 * (self.frames // 2) + self.trunk.context_frames
                 + max(abs(frame) for frame in self.timbre_frames))
 
 
@@ -188,16 +183,4 @@ class PitchNet(nn.Module):
         x = x + nn.relu(Dense(c.channels, ("mel", "embed"), use_bias=True, name="frames")(near))
         related = Dense(c.shared, ("embed", "joined_kv"), use_bias=True, name="share")(x)
         related = shifted(related, 2, INTERVALS)
-        x = x + nn.relu(Dense(c.channels, ("mel", "embed"), use_bias=True, name="intervals")(related))
-        for i in range(c.rounds):
-            x = x + self._again(x, f"round_{i}")
-        return x
-
-    def _again(self, x: Float[Array, "B T P C"], name: str) -> Float[Array, "B T P C"]:
-        """Returns what a further look along time and intervals adds: at first nothing."""
-        c = self.config
-        share = Dense(c.shared, ("embed", "joined_kv"), use_bias=True, name=f"{name}_share")(x)
-        seen = jnp.concatenate([x, shifted(share, 1, c.round_frames), shifted(share, 2, INTERVALS)], -1)
-        y = nn.relu(Dense(c.round_hidden, ("embed", "mlp"), use_bias=True, name=f"{name}_see")(seen))
-        return Dense(c.channels, ("mlp", "embed"), use_bias=True, name=f"{name}_add",
-                     kernel_init=nn.initializers.zeros)(y)
+        return x + nn.relu(Dense(c.channels, ("mel", "embed"), use_bias=True, name="intervals")(related))

@@ -1,5 +1,6 @@
 """Recorded notes as instruments, with recordings of known partials: where, how high, how loud, how long."""
 
+import csv
 import os
 import pathlib
 import pickle
@@ -12,6 +13,7 @@ from reference.recorded_notes import cents, hertz, measured_hertz
 
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.data import instruments
+from music_diffusion.data.instruments import parse_programs, read_instruments
 from music_diffusion.data.items import DRUM_PROGRAM
 from music_diffusion.data.renderers import is_sampler, open_renderer, renderer_state
 from music_diffusion.data.sampler import LEVEL, SamplerRenderer, released
@@ -19,6 +21,7 @@ from music_diffusion.data.samples import Vibrato
 from music_diffusion.data.zones import DRUM, KINDS
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
+from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
 from music_diffusion.tables import read_table
 
 RATE = 16000
@@ -469,3 +472,24 @@ def test_the_state_changes_with_every_file_that_sounds(tmp_path):
     tmp_path.rename(tmp_path.with_name("moved"))
     instruments.read_instruments.cache_clear()
     assert renderer_state(str(tmp_path.with_name("moved"))) == states[-1]
+
+
+@pytest.mark.parametrize("programs, names", [
+    ("0-1 3", None), ("0-7", "Acoustic Piano and Electric Piano"), ("33-36", "Acoustic Bass and Electric Bass"),
+    ("46", None)])
+def test_an_instrument_that_is_labelled_as_several_is_warned_of(tmp_path, programs, names):
+    made.write(tmp_path / "a.wav", made.tone(60, 0.6))
+    made.table(tmp_path, [{"file": "a.wav", "midi": 60}])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_instruments(f"{tmp_path}@{programs}")
+    told = [str(w.message) for w in caught if "several instruments" in str(w.message)]
+    assert [names in text for text in told] == ([] if names is None else [True])
+
+
+def test_no_instrument_of_the_example_is_labelled_as_several():
+    table = pathlib.Path(__file__).parents[2] / "examples" / "instruments.csv"
+    for row in csv.DictReader(table.open()):
+        programs = parse_programs(row["programs"], "here")
+        kinds = {int(SLAKH_CLASS_OF_PROGRAM[p]) for p in programs if p != DRUM_PROGRAM}
+        assert len(kinds) == (row["programs"] != "drums"), row

@@ -26,8 +26,7 @@ from music_diffusion.networks.pitch_net import (
 PITCHES, BINS, W = 60, 66, 2  # one bin a semitone
 CONFIG = PitchNetConfig(
     pitches=PITCHES, bins_per_semitone=1, harmonics=(0.5, 1.0, 2.0, 3.0), channels=6, shared=3, told=2,
-    hidden=7, frames=3, rounds=1, round_frames=(-2, 2), round_hidden=8,
-    trunk=ConvNeXtConfig(dim=8, hidden=9, blocks=1, kernel=3), classes=4, drums=5,
+    hidden=7, frames=3, trunk=ConvNeXtConfig(dim=8, hidden=9, blocks=1, kernel=3), classes=4, drums=5,
     cells=6, timbre=10, timbre_frames=(-3, 0, 2))
 T = 2 * CONFIG.context_frames + 5
 
@@ -57,12 +56,6 @@ def params():
     return jax.tree.map(
         lambda s: jnp.asarray(rng.normal(size=s.shape) / math.sqrt(s.shape[0]), jnp.float32),
         unfreeze(shapes_of(CONFIG, BINS)["params"]))
-
-
-@pytest.fixture(scope="module")
-def once(params):
-    """The same, but no pitch looks at itself and the others again."""
-    return params | {"round_0_add": jax.tree.map(jnp.zeros_like, params["round_0_add"])}
 
 
 def spectra(batch=1, seed=0):
@@ -109,8 +102,8 @@ def test_shapes(params):
 
 
 @pytest.mark.parametrize("semitones", [1, -3])
-def test_evidence_moves_with_the_music(once, semitones):
-    params = once | {"place": jnp.zeros_like(once["place"])}
+def test_evidence_moves_with_the_music(params, semitones):
+    params = params | {"place": jnp.zeros_like(params["place"])}
     x = np.array(spectra())
     x[..., :20] = x[..., 50:] = 0  # so that nothing is lost at the edges
     moved = np.asarray(evidence(params, jnp.asarray(np.roll(x, semitones, axis=-1))))
@@ -122,9 +115,9 @@ def test_evidence_moves_with_the_music(once, semitones):
 
 
 @pytest.mark.parametrize("b", [10, 40])
-def test_evidence_is_gathered_at_harmonics_of_the_pitches_at_intervals(once, b):
+def test_evidence_is_gathered_at_harmonics_of_the_pitches_at_intervals(params, b):
     # With a bias that keeps all units awake.
-    awake = once | {"intervals": {"kernel": once["intervals"]["kernel"], "bias": jnp.full(6, 9.0)}}
+    awake = params | {"intervals": {"kernel": params["intervals"]["kernel"], "bias": jnp.full(6, 9.0)}}
     x = spectra()
     moved = np.abs(evidence(awake, x.at[..., b].add(3.0)) - evidence(awake, x))
     reached = np.flatnonzero(moved.max(axis=(0, 1, 3)) > 0)
@@ -133,36 +126,10 @@ def test_evidence_is_gathered_at_harmonics_of_the_pitches_at_intervals(once, b):
     assert reached.tolist() == sorted(p for p in want if 0 <= p < PITCHES)
 
 
-def test_a_further_look_is_at_some_frames_and_at_pitches_at_intervals(params, once):
-    # Nothing before it looks aside, and all of its units are awake.
-    def blind(params):
-        shut = {name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("frames", "intervals")}
-        see = {"kernel": params["round_0_see"]["kernel"], "bias": jnp.full(8, 99.0)}
-        return params | shut | {"round_0_see": see}
-
-    x = spectra()
-    y = x.at[0, 9, :, 30].add(3.0)  # which is in the pitches 42, 30, 18 and 11
-    there = [30 - h for h in (-12, 0, 12, 19)]
-
-    def reached(params):
-        moved = np.abs(evidence(blind(params), y) - evidence(blind(params), x)).max(axis=(0, 3))
-        return {(int(t), int(p)) for t, p in np.argwhere(moved > 1e-6)}
-
-    assert reached(once) == {(9, p) for p in there}
-    aside = {(9, p - i) for p in there for i in INTERVALS} | {(9 - f, p) for p in there for f in (-2, 2)}
-    assert reached(params) == {(t, p) for t, p in aside if 0 <= p < PITCHES}
-
-
-def test_a_further_look_adds_nothing_at_first():
-    fresh = PitchNet(CONFIG).init(jax.random.key(0), spectra())["params"]
-    kernel = fresh["round_0_add"]["kernel"]
-    assert not np.any(kernel) and kernel.shape == (8, 6)
-
-
-def test_place_tells_pitches_apart(once):
+def test_place_tells_pitches_apart(params):
     x = jnp.ones_like(spectra())
-    alike = np.asarray(evidence(once | {"place": jnp.zeros_like(once["place"])}, x))[0, 6]
-    told = np.asarray(evidence(once, x))[0, 6]
+    alike = np.asarray(evidence(params | {"place": jnp.zeros_like(params["place"])}, x))[0, 6]
+    told = np.asarray(evidence(params, x))[0, 6]
     # Pitches whose harmonics, and those of the pitches at all intervals, lie within the spectrum.
     assert np.ptp(alike[36:38], axis=0).max() < 1e-5 < 0.01 < np.ptp(told[36:38], axis=0).max()
 
@@ -184,9 +151,9 @@ def draw_weights(params, seed=2):
     ("classes", CONFIG.context_frames),
     ("frame", CONFIG.context_frames - 3),  # which sees of a pitch no further frames
     # Drums are read from the trunk, which sees what it is told of pitches.
-    ("drums", CONFIG.frames // 2 + 2 + CONFIG.trunk.context_frames)])
+    ("drums", CONFIG.frames // 2 + CONFIG.trunk.context_frames)])
 def test_context_frames_are_the_receptive_field_exactly(params, name, context):
-    assert CONFIG.context_frames == 2 * 1 + 2 + 2 * 1 + 3
+    assert CONFIG.context_frames == 2 * 1 + 2 * 1 + 3
     middle = T // 2
     weights = {k: np.zeros_like(w) for k, w in draw_weights(params).items()}
     weights[name][:, middle] = draw_weights(params)[name][:, middle]
@@ -223,9 +190,6 @@ def parameters(c, windows, bins):
     evidence = dense(len(c.harmonics) * windows * c.bins_per_semitone, c.channels) + 2 * c.channels
     evidence += c.pitches * c.channels + dense(c.frames * c.channels, c.channels)
     evidence += dense(c.channels, c.shared) + dense(len(INTERVALS) * c.shared, c.channels)
-    seen = c.channels + (len(c.round_frames) + len(INTERVALS)) * c.shared
-    evidence += c.rounds * (dense(c.channels, c.shared) + dense(seen, c.round_hidden)
-                            + dense(c.round_hidden, c.channels))
     t = c.trunk
     block = (t.kernel + 1) * t.dim + 2 * t.dim + dense(t.dim, t.hidden) + dense(t.hidden, t.dim) + t.dim
     trunk = dense(t.kernel * (bins + c.pitches * c.told), t.dim) + 4 * t.dim + t.blocks * block
