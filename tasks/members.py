@@ -14,7 +14,8 @@ from typing import Self
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.conditions.base import MAPS, NOTES, SOURCE, RecordConditions
+from music_diffusion.conditions.base import HEARD, MAPS, NOTES, SOURCE, RecordConditions
+from music_diffusion.conditions.heard import HeardFrames
 from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.conditions.performance_numbers import PerformanceNumbers
@@ -37,6 +38,7 @@ class Holdings:
     notes: bool
     maps: bool  # note maps of the default model
     source: bool  # the same notes in a second timbre
+    heard: bool  # whose notes are those that are heard in it
     classes: Mapping[str, Sequence[str]]  # names of performances and styles, by kind of label
 
     @classmethod
@@ -58,7 +60,8 @@ class Holdings:
         # Folders that the data sets' builder did not make do not count their notes: they have some.
         return cls(splits=tuple(split for split in SPLITS if shards[split]),
                    notes=any(manifest.get("notes", {"": 1}).values()), maps=first.maps is not None,
-                   source=first.source is not None, classes=manifest.get("classes", {}))
+                   source=first.source is not None, heard=first.heard is not None,
+                   classes=manifest.get("classes", {}))
 
 
 def check_split(what: str, split: str, there: Sequence[str]) -> None:
@@ -77,8 +80,10 @@ class Member:
 
     def lacking(self, holdings: Holdings) -> str | None:
         """Returns what a folder needs and has not; None where it can serve."""
-        there = {NOTES: holdings.notes, MAPS: holdings.maps, SOURCE: holdings.source}
-        words = {SOURCE: "second timbre", MAPS: "note maps"}
+        there = {NOTES: holdings.notes, MAPS: holdings.maps, SOURCE: holdings.source,
+                 HEARD: holdings.heard}
+        words = {SOURCE: "second timbre", MAPS: "note maps",
+                 HEARD: "second timbre that was heard (--heard)"}
         return next((words.get(need, need) for need in self.conditions.needs
                      if not there.get(need, holdings.classes.get(need))), None)
 
@@ -113,6 +118,8 @@ PERFORMANCE_FRAMES = Member(name="performance_frames",
                             conditions=NoteFrames(slots=0, performance=PerformanceNumbers()))
 # DiffTransfer (Comanducci et al. 2023, section 4.3).
 TIMBRE_TRANSFER = Member(name="timbre_transfer", frames=128, conditions=SourceSpectrogram())
+# … and from anything to anything, of pairs that were heard.
+TRANSFER = Member(name="transfer", conditions=HeardFrames(slots=0))
 # Unconditional diffusion of 5.12 s and of 10.24 s.
 UNCONDITIONAL = Member(name="unconditional")
 UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
@@ -121,6 +128,7 @@ STYLE_TRANSFER = Member(name="style_transfer", frames=128, conditions=StyleSpect
 
 FROM_NOTES = (SPECTROGRAM_DIFFUSION, SPECTROGRAM_DIFFUSION_CONTEXT, FRAME_DIFFUSION)
 OF_PERFORMERS = (PERFORMANCE, PERFORMANCE_FRAMES)
+OF_PAIRS = (TIMBRE_TRANSFER, TRANSFER)
 FROM_NOISE = (UNCONDITIONAL, UNCONDITIONAL_LONG)
 
 

@@ -1,6 +1,6 @@
 """StarNet (Alinoori and Tzerpos 2022): the same notes in two timbres."""
 
-from music_diffusion.tasks.members import TIMBRE_TRANSFER, DataSetTasks
+from music_diffusion.tasks.members import OF_PAIRS, DataSetTasks
 
-TASKS = DataSetTasks(data_set="starnet", members=(TIMBRE_TRANSFER,))
+TASKS = DataSetTasks(data_set="starnet", members=OF_PAIRS)
 register = TASKS.register

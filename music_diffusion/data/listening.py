@@ -50,7 +50,7 @@ class Listener(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Heard:
-    """What was heard of a pair."""
+    """Notes, levels and likeness of a pair, as they were heard."""
 
     notes: Notes  # of the source, on the target's instruments
     frames: np.ndarray  # [T, 2 P] uint8

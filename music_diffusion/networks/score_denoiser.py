@@ -103,7 +103,7 @@ class Reverberation(nn.Module):
 
 
 class Likeness(nn.Module):
-    """What FiLM sees of the embedding of a recording; 0 of the embedding 0, which stands for none."""
+    """Embedding of a recording → features for FiLM; 0, which stands for none, → 0."""
 
     features: int
 

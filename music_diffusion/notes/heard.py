@@ -1,4 +1,4 @@
-"""What a transcriber hears of a recording, for models that change it: how surely, and on what instruments.
+"""Activations and notes of a recording for models that change it: how surely, and on which instruments.
 
 `HeardFrames` keeps the activations beside the decisions: a pitch that is no note may still be seen in
 them. `recast` puts the notes on other instruments.

@@ -99,7 +99,7 @@ def frame_levels(mel: Float[np.ndarray, "T F"], block: int = 4096) -> Float[np.n
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Hearing:
-    """What a model that hears its recordings is told of them, and of what is to become of them."""
+    """Ears for a model that hears its recordings, and what is to become of them."""
 
     transcriber: Transcriber
     casting: InstrumentCasting = InstrumentCasting()

@@ -71,7 +71,7 @@ class Ears:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Likeness:
-    """What a recording is like."""
+    """Likeness of a recording: an embedding, and an instrument."""
 
     embedding: Float[np.ndarray, " D"]  # mean of the tagger's
     program: int  # of who plays most surely

@@ -31,7 +31,7 @@ LOG = "transfers.json"  # in the folder of what was made: of what, and by which 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransferredFolder:
-    """What became of a folder."""
+    """Files that a folder's transfer made, kept and skipped."""
 
     made: tuple[str, ...]  # files that are there now
     kept: int  # of them, that an earlier call made
@@ -59,7 +59,7 @@ def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings
 
 
 def hearing(request: TransferRequest, synthesizer: Synthesizer) -> Hearing | None:
-    """Returns what a model that hears its recordings is told; None for one that does not.
+    """Returns ears for a model that hears its recordings; None for one that does not.
 
     Raises UserError: an unknown instrument, a reference that is too short or silent, nothing that says what
     the recording should become, or any of it for a model that makes one timbre alone.

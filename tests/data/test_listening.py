@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from reference.knowing_listener import Knowing
 from reference.tiny_records import CODEC, Samples, TinySet, made_notes, tones, write_records
 
 from music_diffusion.conditions.heard import LEVEL, HeardFrames
@@ -12,41 +13,7 @@ from music_diffusion.data.items import Item
 from music_diffusion.data.listening import hear
 from music_diffusion.data.records import Record, read_shard, shard_paths
 from music_diffusion.errors import UserError
-from music_diffusion.notes.activations import NUM_CLASSES, SparseClasses, draw_activations
-from music_diffusion.notes.decoding import DecodeConfig, decode_notes
 from music_diffusion.notes.heard import CHANNELS, level
-from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
-
-STEP = 0.025
-VIOLIN, PIANO, WRONG = (int(SLAKH_CLASS_OF_PROGRAM[p]) for p in (40, 0, 68))  # an oboe is wrong
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Knowing:
-    """Hears the notes that a seeded piece has, on instruments of which it is not sure."""
-
-    name: str
-    seconds: float
-    sample_rate: int = CODEC.sample_rate
-
-    def identity(self):
-        return {"name": self.name}
-
-    def activations(self, samples):
-        notes = made_notes(self.name, self.seconds)
-        frames = -(-len(samples) // round(STEP * self.sample_rate))
-        drawn = draw_activations(notes, 0.0, frames, STEP)
-        at, pitch = np.nonzero(drawn.frame)
-        rows = np.zeros((len(at), NUM_CLASSES), np.float16)
-        rows[:, [WRONG, PIANO, VIOLIN]] = 0.9, 0.3, 0.2
-        return dataclasses.replace(drawn, classes=SparseClasses.gather(at, pitch, rows, frames))
-
-    def notes(self, activations):
-        return decode_notes(activations, DecodeConfig())
-
-    def likes(self, samples):
-        return np.array([[np.abs(part).max(), 1.0] for part in np.array_split(samples, 8)])
-
 
 SECONDS = 6.0
 LISTENER = Knowing(name="piece", seconds=SECONDS)
@@ -108,7 +75,7 @@ def test_records_are_built_and_read(tmp_path):
     message = next(iter(read_shard(shard_paths(folder, "train")[0])))
     record = Record.from_bytes(message)
     assert record.heard.shape == (len(record.mel), CHANNELS) and record.heard.dtype == np.uint8
-    assert record.likes.dtype == np.float16 and record.likes.shape[1] == 2
+    assert record.likes.dtype == np.float16 and record.likes.shape[1] == 128
     for mel in (record.mel, record.source):
         assert level(mel.astype(np.float32)) == pytest.approx(LEVEL, abs=0.02)
     want = listener.notes(listener.activations(np.zeros(6 * CODEC.sample_rate)))

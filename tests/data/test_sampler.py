@@ -475,8 +475,8 @@ def test_the_state_changes_with_every_file_that_sounds(tmp_path):
 
 
 @pytest.mark.parametrize("programs, names", [
-    ("0-1 3", None), ("0-7", "Acoustic Piano and Electric Piano"), ("33-36", "Acoustic Bass and Electric Bass"),
-    ("46", None)])
+    ("0-1 3", None), ("0-7", "Acoustic Piano and Electric Piano"),
+    ("33-36", "Acoustic Bass and Electric Bass"), ("46", None)])
 def test_an_instrument_that_is_labelled_as_several_is_warned_of(tmp_path, programs, names):
     made.write(tmp_path / "a.wav", made.tone(60, 0.6))
     made.table(tmp_path, [{"file": "a.wav", "midi": 60}])

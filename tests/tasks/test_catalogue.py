@@ -6,14 +6,18 @@ import sys
 import jax
 import numpy as np
 import pytest
-from reference.tiny_records import CODEC, write_records
+from reference import compiled
+from reference.knowing_listener import Knowing
+from reference.tiny_records import CODEC, TinySet, write_records
 
 from music_diffusion.data import records
 from music_diffusion.data.dump import example_notes
+from music_diffusion.data.note_maps import add_note_maps
 from music_diffusion.data.sets.catalogue import CATALOGUE
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel, NoteTimbreModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
+from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.transformer import T5Config
 from music_diffusion.tasks import mega, members
 from music_diffusion.tasks.catalogue import DATA_SETS, find_task
@@ -74,9 +78,22 @@ def test_the_default_model_gets_its_features(folder):
         jax.eval_shape(model.loss_fn, params, batch, jax.random.key(0))
 
 
+@pytest.fixture(scope="module")
+def heard_folder(tmp_path_factory):
+    """Pairs that were heard, with maps."""
+    root = tmp_path_factory.mktemp("heard")
+    one = TinySet(labels=False, seconds={"train": (6.0,), "validation": (6.0,)})
+    folder = write_records(root / "data", one, listener=Knowing(name="train/0", seconds=6.0))
+    config = NoteTimbreConfig(width=8, layers=1, codec=CODEC)
+    timbre = compiled.init(NoteTimbreModel(config=config))["params"]
+    add_note_maps(folder, str(root / "mapped"), config, timbre)
+    return str(root / "mapped")
+
+
 @pytest.mark.parametrize("member", {m: 0 for t in DATA_SETS.values() for m in t.members},
                          ids=lambda m: m.name)
-def test_blank_arrays_are_like_the_examples(folder, member):
+def test_blank_arrays_are_like_the_examples(folder, heard_folder, member):
+    folder = heard_folder if member == members.TRANSFER else folder
     fitted = member.fitted(members.Holdings.of(folder, CODEC))
     blank = fitted.blank(folder, "train", CODEC)
     example = fitted.examples(folder, "train", CODEC).crops(0)(0)
