@@ -14,6 +14,7 @@ from music_diffusion.cli import models as models_commands
 from music_diffusion.cli import synthesize as synthesize_command
 from music_diffusion.cli import train as train_command
 from music_diffusion.cli import transcribe as transcribe_command
+from music_diffusion.cli import transfer as transfer_command
 from music_diffusion.cli.options import SHARED, Text, argument, command, option
 from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
@@ -144,7 +145,8 @@ def test_solvers_are_objects():
 
 COMMANDS = {
     synthesize_command.synthesize: RenderSettings, reconstruct.reconstruct: requests.ReconstructRequest,
-    transcribe_command.transcribe: requests.TranscribeRequest, adapt.adapt: requests.AdaptRequest,
+    transcribe_command.transcribe: requests.TranscribeRequest,
+    transfer_command.transfer: requests.TransferRequest, adapt.adapt: requests.AdaptRequest,
     train_command.train: requests.OwnDataRequest, benchmark.benchmark: requests.BenchmarkRequest,
     evaluate.evaluate: EvaluationPlan, render.render: requests.ScoresRequest,
     prepare.data_set: requests.DataSetRequest, prepare.audio_folder: requests.AudioFolderRequest,
@@ -155,6 +157,7 @@ COMMANDS = {
     models_commands.note_maps: requests.NoteMapsRequest,
     models_commands.performances: requests.PerformanceListRequest}
 HIDDEN = {  # filled in otherwise, or for recipes alone
+    synthesize_command.synthesize: {"strength"},  # of what a recording becomes
     train_command.train: {"bindings"}, prepare.data_set: {"kind"},
     evaluate.evaluate: {"performances", "condition", "performances_of", "min_seconds", "draws", "level",
                         "splits", "examples"}}

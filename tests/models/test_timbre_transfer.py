@@ -87,6 +87,7 @@ def test_the_source_is_seen(params, batch):
     assert abs(eval_fn(MODEL, params, batch, RNG)[0] - eval_fn(MODEL, params, other, RNG)[0]) > 1e-3
 
 
+@pytest.mark.slow
 def test_training_follows_the_batch_and_evaluation_the_running_statistics(params, batch):
     @jax.jit
     def gradient(params):
@@ -141,15 +142,26 @@ def test_overlapping_slices_agree_where_they_meet(params):
 
 
 def test_steps_and_solver_can_be_chosen_and_guidance_not():
-    assert MODEL.sampling == Sampling(steps=3, solver=MODEL.solver)
-    other = MODEL.sampled_by(Sampling(steps=7, solver=DDPM()))
-    assert (other.num_steps, other.solver) == (7, DDPM())
+    assert MODEL.sampling == Sampling(steps=3, solver=MODEL.solver, strength=1.0)
+    other = MODEL.sampled_by(Sampling(steps=7, solver=DDPM(), strength=0.5))
+    assert (other.num_steps, other.solver, other.strength) == (7, DDPM(), 0.5)
     with pytest.raises(UserError, match="guidance"):
         MODEL.sampled_by(Sampling(guidance=2.0))
 
 
+def test_little_strength_leaves_the_recording(params, batch):
+    given = {"source": batch["source"]}
+    noise = jnp.asarray(draw(4, B, T, F))
+    schedule = dataclasses.replace(MODEL.schedule, logsnr_max=20.0)  # the authors' begins with some noise
+    model = dataclasses.replace(MODEL, schedule=schedule)
+    little = model.sampled_by(Sampling(strength=1e-3)).sample(params, given, noise, RNG)
+    np.testing.assert_allclose(little, batch["source"], atol=0.05)
+    assert np.abs(model.sample(params, given, noise, RNG) - batch["source"]).max() > 0.3
+
+
 @pytest.mark.parametrize("bad, word", [({"frames": 6}, "frames"), ({"codec": MelCodec(mels=6)}, "mels"),
-                                       ({"num_steps": 0}, "num_steps")])
+                                       ({"num_steps": 0}, "num_steps"),
+                                       ({"strength": 0.0}, "strength"), ({"strength": 1.1}, "strength")])
 def test_sizes_that_do_not_fit_are_refused(bad, word):
     with pytest.raises(UserError, match=word):
         dataclasses.replace(MODEL, **bad)

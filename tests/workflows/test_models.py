@@ -90,7 +90,26 @@ def test_release_hands_on_its_bindings(source, monkeypatch):
     release_run(ReleaseRequest(run=str(source), output="out", bindings=bindings,
                                performances="names.json", dtype="int8"))
     assert seen == [((str(source), "out"), {"bindings": bindings, "performances": "names.json",
-                                            "dtype": "int8"})]
+                                            "step": None, "dtype": "int8"})]
+
+
+def test_a_checkpoint_can_be_chosen(source, monkeypatch):
+    seen = []
+    monkeypatch.setattr(models, "release", lambda *_, step, **more: seen.append(step))
+    for step in (10, 20, 30):
+        (source / "checkpoints" / str(step)).mkdir(parents=True)
+    (source / "eval.csv").write_text("step,loss\n10,0.5\n20,0.25\n25,0.1\n30,0.3\n")
+    for asked in ("30", "best"):
+        release_run(ReleaseRequest(run=str(source), output="out", step=asked))
+    assert seen == [30, 20]  # of step 25 there is no checkpoint
+    for asked, word in (("last", "or best"), ("-1", "or best")):
+        with pytest.raises(UserError, match=word):
+            release_run(ReleaseRequest(run=str(source), output="out", step=asked))
+    (source / "eval.csv").unlink()
+    with pytest.raises(UserError, match="validation loss"):
+        release_run(ReleaseRequest(run=str(source), output="out", step="best"))
+    with pytest.raises(UserError, match="released model"):
+        release_run(ReleaseRequest(run="default", output="out", step="best"))
 
 
 def test_released_models_are_copied(source, monkeypatch):
