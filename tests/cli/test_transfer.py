@@ -66,6 +66,7 @@ def test_json_is_one_object(program, model):
     assert facts["peak"] == pytest.approx(np.abs(made.samples).max(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_people_get_one_line_and_folders_are_gone_through(program, model, here):
     code, out, err = program("transfer", "in.wav", "-o", "out.wav", "--model", model, "--mono",
                              "--inverter", "griffin_lim_hop")

@@ -126,6 +126,7 @@ def test_slices_of_a_piece_begin_with_the_same_noise(params):
     assert np.abs(other - one).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_overlapping_slices_agree_where_they_meet(params):
     model = dataclasses.replace(MODEL, frames=64)
     mel = CODEC.unscale(draw(2, 96, F))

@@ -177,7 +177,7 @@ def test_a_cell_sees_what_the_sizes_say():
         assert (reached[0], reached[-1]) == (max(low, 0), min(high, 63)), reached
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", pytest.param("group", marks=pytest.mark.slow)])
 def test_examples_do_not_see_each_other_but_in_training_by_batch_norm(inputs, norm):
     config = dataclasses.replace(CONFIG, norm=norm)
     params = random_params(config, inputs)
@@ -224,6 +224,7 @@ def test_a_fresh_network_says_nothing(inputs):
     assert not run(CONFIG, variables["params"], *inputs).any()
 
 
+@pytest.mark.slow
 def test_it_works_without_condition(inputs):
     z, variance, _ = inputs
     params = random_params(CONFIG, (z, variance))
