@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -239,6 +240,9 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
             if hearing is not None:
                 notes, heard = hearing(recording.mono(hearing.transcriber.sample_rate), codec, first.frames,
                                        os.path.join(folder, "heard"))
+                if not len(notes):
+                    warnings.warn(f"{shown(source)}: no notes are heard in it; what is made follows its "
+                                  "spectrum alone", stacklevel=2)
                 first = dataclasses.replace(first, notes=notes, heard=heard, reference=hearing.reference)
             sources = [dataclasses.replace(first, mel=mel) for mel in own]
             with watch.paused():

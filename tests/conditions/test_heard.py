@@ -18,7 +18,6 @@ from music_diffusion.conditions.heard import (
 )
 from music_diffusion.conditions.note_frames import frame_grid, louder
 from music_diffusion.conditions.note_maps import draw_note_maps
-from music_diffusion.conditions.spectrograms import SourceSpectrogram
 from music_diffusion.data.records import Record
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import NoteTimbreModel
@@ -144,4 +143,3 @@ def test_a_piece_without_notes_is_rendered_too(record, timbre):
 def test_only_what_was_heard_is_opened(given):
     with pytest.raises(UserError, match="transfer"):
         CONDITIONS.open(given, CODEC, 2.0)
-    assert SourceSpectrogram().needs == (SOURCE,)

@@ -51,7 +51,7 @@ def small_records(folder: pathlib.Path) -> None:
 
 
 def paired_records(folder: pathlib.Path) -> None:
-    """Of 16 mel bins, in two timbres."""
+    """Writes records of 16 mel bins, in two timbres."""
     write_records(folder, TinySet(labels=False))
 
 

@@ -284,6 +284,13 @@ def test_notes_are_put_on_the_instruments_that_are_asked_for(write, out):
     assert source.mel.shape == (50, 32)
 
 
+def test_where_no_notes_are_heard_it_says_so(write, out, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.NOTES", Notes.empty())
+    with pytest.warns(UserWarning, match="in.wav: no notes are heard"):
+        _, (source,), _ = heard_by(write, out, tone(1.0))
+    assert not len(source.notes) and not source.heard.any()
+
+
 @pytest.mark.parametrize("wants", [True, False])
 def test_what_it_should_become_is_said_to_models_that_want_it_and_no_others(write, out, wants):
     player = Synthesizer(name="toy", model=Hears() if wants else Louder(), params={}, inverter=INVERTER)
