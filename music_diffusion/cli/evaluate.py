@@ -47,8 +47,12 @@ SHOWN = 5  # problems on the terminal; the report has all
                            "an ear? --reference; better with --groups, --notes, --soundfont; -o takes "
                            "ears.json.", "--check-ears", "--check_ears"),
          soundfont=option("With --check-ears: plays the --notes.", metavar="FONT"),
+         sources=option("Of a transfer: folder of recordings that were changed, or that --model changes.",
+                        metavar="DIR"),
+         conversions=option("Of a transfer: table of who plays in them, and who should (columns file, "
+                            "source, target), as `prepare conversions` writes it.", metavar="CSV"),
          performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
-         splits=None, examples=None)
+         splits=None, examples=None, method=None, parts=None)
 def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
              gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
              check_ears: bool = False, soundfont: str | None = None, json: bool = False) -> None:

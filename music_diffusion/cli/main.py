@@ -78,7 +78,8 @@ def make_app() -> typer.Typer:
     for name, function in ((prepare_commands.ANY, prepare_commands.data_set),
                            ("sets", prepare_commands.sets),
                            ("audio_folder", prepare_commands.audio_folder),
-                           ("references", prepare_commands.references)):
+                           ("references", prepare_commands.references),
+                           ("conversions", prepare_commands.conversions)):
         _add(prepare, name, function)
     app.add_typer(prepare, name="prepare", epilog=_epilog(prepare_commands.prepare))
 

@@ -13,7 +13,12 @@ from typer.core import TyperGroup
 from music_diffusion.cli import terminal
 from music_diffusion.cli.options import SHARED, argument, command, option
 from music_diffusion.errors import UserError
-from music_diffusion.workflows.requests import AudioFolderRequest, DataSetRequest, ReferencesRequest
+from music_diffusion.workflows.requests import (
+    AudioFolderRequest,
+    ConversionsRequest,
+    DataSetRequest,
+    ReferencesRequest,
+)
 
 if TYPE_CHECKING:
     from music_diffusion.data.doctor import Diagnosis
@@ -129,6 +134,26 @@ def references(request: ReferencesRequest, json: bool = False) -> None:
         counts = prepare_references(request, progress)
     summary = ", ".join(f"{n} file{'s' * (n != 1)} for {split}" for split, n in counts.items())
     terminal.print_made(request.destination, {"files": counts, "summary": f"{summary}; {TABLE}"}, json=json)
+
+
+@command("music-diffusion prepare conversions scores/ pairs/ --soundfont A.sf2 --conversion harp=piano",
+         source=argument("Folder of MIDI files.", "SRC"),
+         destination=argument("Folder to write.", "DST"),
+         soundfont=option(".sf2 or .sf3, or a folder of recorded notes.", metavar="FONT"),
+         conversions=option("SOURCE=TARGET, for a mixture several with commas between; repeatable. "
+                            "Without it: the six of DiffTransfer.", "--conversion", metavar="TEXT"),
+         pieces=option("Of each conversion."),
+         seconds=option("Of a piece."),
+         split=option("Of the scores, by their manifest.csv."),
+         seed=option("Another seed draws other excerpts."))
+def conversions(request: ConversionsRequest, json: bool = False) -> None:
+    """Play scores in two timbres each, to judge timbre transfer by."""
+    from music_diffusion.workflows.prepare import prepare_conversions
+
+    with terminal.progress_bar(f"conversions {request.destination}") as progress:
+        counts = prepare_conversions(request, progress)
+    summary = ", ".join(f"{n} for {task}" for task, n in counts.items())
+    terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
 
 
 def _examine(request: DataSetRequest, json: bool) -> None:

@@ -8,24 +8,7 @@ import numpy as np
 
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.programs import SLAKH_CLASSES
-
-# Playable range of each General MIDI family, (lowest, highest) MIDI pitch.
-FAMILY_RANGES = (
-    (21, 108), (48, 96), (36, 96), (40, 84), (28, 60), (36, 96), (36, 96), (34, 84),
-    (40, 84), (48, 92), (36, 96), (36, 96), (36, 96), (43, 88), (48, 90), (40, 80))
-# Where an instrument is narrower than its family.
-PROGRAM_RANGES = {
-    11: (53, 89), 12: (45, 96), 13: (65, 108), 14: (60, 77), 24: (40, 84), 25: (40, 84),
-    40: (55, 100), 41: (48, 88), 42: (36, 79), 43: (28, 60), 45: (36, 88), 46: (24, 103),
-    47: (38, 57), 56: (54, 86), 57: (38, 74), 58: (28, 58), 60: (40, 77), 64: (56, 88),
-    65: (49, 81), 66: (44, 76), 67: (36, 69), 68: (58, 91), 69: (52, 81), 70: (34, 72),
-    71: (50, 91), 72: (74, 108), 73: (60, 96), 74: (60, 96)}
-
-
-def program_range(program: int) -> tuple[int, int]:
-    """Returns the lowest and the highest pitch that suit a General MIDI program."""
-    return PROGRAM_RANGES.get(program, FAMILY_RANGES[program // 8])
+from music_diffusion.notes.programs import SLAKH_CLASSES, program_range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

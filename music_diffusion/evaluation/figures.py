@@ -41,6 +41,13 @@ DISTANCES = {
     "pitch_jaccard_distance": ("Pitch Jaccard distance",
                                "pitches heard in the generated audio against those heard in the reference"),
 }
+# Of timbre transfer: label, what it is, whether more is better.
+TRANSFER_LABELS = {
+    "target_named": ("Target named", "share of wanted instruments among as many that are heard most surely",
+                     "higher"),
+    "source_named": ("Source named", "the same of the source's instruments", "lower"),
+    "envelope_correlation": ("Envelope correlation", "of the levels in dB with the source's", "higher"),
+}
 NOTE_LABELS = {
     "onset_f1": ("Note F1", "pitch and onset within 50 ms"),
     "onset_precision": ("Note precision", "share of heard notes that were asked for"),
@@ -146,6 +153,8 @@ def file_figures(plan: EvaluationPlan, tools: Tools, results: Sequence[FileResul
             rows.append(_mean_figure(plan, results, key, f"{label}, {own}", what, "lower", "Pairs"))
     rows.append(_mean_figure(plan, results, "level_difference_db", "Level difference (dB)",
                              "generated less reference", "none", "Pairs"))
+    for key, (label, what, better) in TRANSFER_LABELS.items():
+        rows.append(_mean_figure(plan, results, key, label, what, better, "Pairs"))
     return [row for row in rows if row.files]
 
 
@@ -172,7 +181,9 @@ def _mean_figure(plan: EvaluationPlan, results: Sequence[FileResult], key: str, 
 
 def limits(key: str) -> tuple[float, float]:
     """The least and the greatest value that a score of a file can have."""
-    if key in NOTE_LABELS or key == "pitch_jaccard_distance":
+    if key == "envelope_correlation":
+        return -1.0, 1.0
+    if key in NOTE_LABELS or key in TRANSFER_LABELS or key == "pitch_jaccard_distance":
         return 0.0, 1.0
     return (-math.inf if key == "level_difference_db" else 0.0), math.inf
 

@@ -62,6 +62,7 @@ class ItemFiles:
     reference: str | None = None
     notes: str | None = None
     group: str | None = None
+    source: str | None = None  # of a transfer
 
     @property
     def paired(self) -> bool:
@@ -207,6 +208,10 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
     if plan.groups is not None:
         items, more = _with_groups(items, GroupTable(plan.groups, plan.group_column), plan)
         problems += more
+    if plan.sources is not None:
+        sources, more = find_files(plan.sources, AUDIO, "audio")
+        problems += more
+        items = [dataclasses.replace(item, source=sources.get(item.name)) for item in items]
     return Pairing(items=sorted(items, key=lambda item: item.name), problems=problems)
 
 

@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 from music_diffusion.errors import UserError
 
+# How recordings are put into other timbres: by the model; not at all; by the difference of mean spectra; by
+# playing what the transcriber hears; by the model without its evidence, from the noised recording.
+METHODS = ("model", "nothing", "recoloured", "played", "noised")
+WITHOUT_MODEL = ("nothing", "recoloured")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
@@ -26,6 +31,12 @@ class EvaluationPlan:
     transcriber: str | None = "transcriber"  # name or folder; None: no transcription
     inverter: str | None = None  # name or folder; the reference goes through it: a ceiling
     model: str | None = None  # name or folder; renders `notes` where `generated` is None
+    # Timbre transfer: the recordings that were changed, or are, by `model` or a baseline of
+    # `workflows.transfer_sources`, where `generated` is None.
+    sources: str | None = None
+    conversions: str | None = None  # CSV with columns file, source, target: who plays in them, and should
+    method: str = "model"  # how they are changed, of METHODS
+    parts: str | None = None  # folder of their instruments, NAME.1.flac …, each changed alone, and mixed
     # How many performances are drawn to play each piece (Maman et al. 2024, section 4.1), with the
     # condition or without it; None: the model plays each piece once, as it is.
     performances: int | None = None
@@ -45,10 +56,12 @@ class EvaluationPlan:
         object.__setattr__(self, "embeddings", tuple(dict.fromkeys(self.embeddings)))
         if not self.reference:
             raise UserError("no reference: give the folder of recordings to compare with")
-        if self.generated is None and self.model is None:
+        if self.generated is None and self.model is None and self.sources is None:
             raise UserError("nothing to evaluate: give a folder as generated, or a model to render "
                             "the notes")
-        if self.model is not None and self.notes is None:
+        if self.sources is not None:
+            self._check_transfer()
+        elif self.model is not None and self.notes is None:
             raise UserError("a model renders notes: give the folder of MIDI files as notes")
         if self.model is not None and self.performances is not None and self.groups is None:
             raise UserError("no groups: give the table of the reference's performances, such as "
@@ -67,6 +80,15 @@ class EvaluationPlan:
         if self.min_seconds >= 60 * self.max_minutes:
             raise UserError(f"min_seconds = {self.min_seconds} leaves nothing of files cut to "
                             f"{self.max_minutes} minutes")
+
+    def _check_transfer(self) -> None:
+        if self.conversions is None:
+            raise UserError("sources need conversions: give the table of who plays, and who should "
+                            "(conversions.csv of `prepare conversions`)")
+        if self.method not in METHODS:
+            raise UserError(f"method {self.method!r}: unknown; choose {', '.join(METHODS)}")
+        if self.generated is None and self.model is None and self.method not in WITHOUT_MODEL:
+            raise UserError(f"method {self.method!r} needs a model")
 
 
 def row_if_given(*, plan: Callable[..., EvaluationPlan], generated: str | None = None,

@@ -20,14 +20,28 @@ from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import Arrays, Cache, digest, file_digest
+from music_diffusion.evaluation.conversions import (
+    envelope_correlation,
+    loud_patches,
+    named_share,
+)
 from music_diffusion.evaluation.embeddings import Embedder
 from music_diffusion.evaluation.jaccard import pitch_jaccard_distance
 from music_diffusion.evaluation.pairing import ItemFiles, Problem
 from music_diffusion.evaluation.reconstruction import reconstruction_distance
 from music_diffusion.evaluation.sounds import AudioFacts, LazySound, problems_of, read_start, usable
 from music_diffusion.evaluation.spectral import fine_spectral_distance, log_mel_distance
-from music_diffusion.evaluation.tools import INVERTER, TRANSCRIBER, ToolLoader, Tools, tools_of
+from music_diffusion.evaluation.tools import (
+    INVERTER,
+    NAMING,
+    TRANSCRIBER,
+    Naming,
+    ToolLoader,
+    Tools,
+    tools_of,
+)
 from music_diffusion.evaluation.transcription import NoteCounts, NoteScores, note_scores
+from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
@@ -48,6 +62,7 @@ class Work:
     prints: tuple[tuple[str, str], ...]  # of `fingerprints`
     max_seconds: float
     min_seconds: float
+    conversions: str | None = None  # table of a transfer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +129,7 @@ class Scorer:
                 if heard:
                     found["pitch_jaccard_distance"] = self._jaccard(heard[REFERENCE], heard[side])
                 scores |= _named(side, found)
+        scores |= self._conversion(item, sounds)
         seconds = max((facts[s].seconds for s in sounds if s in facts), default=0.0)
         if REFERENCE in sounds:
             seconds = facts[REFERENCE].seconds
@@ -124,6 +140,24 @@ class Scorer:
             item=item, problems=problems, facts=facts, embeddings=embeddings, scores=scores,
             counts=counts, instruments=instruments, notes=notes,
             heard={side: transcript.notes for side, transcript in heard.items()})
+
+    def _conversion(self, item: ItemFiles, sounds: dict[str, LazySound]) -> dict[str, float]:
+        """Returns who is heard on each side, and how the generated one's level follows the source's."""
+        table, tool = self._work.conversions, self._tools.naming
+        row = None if table is None else ConversionTable(table).of(item.name)
+        if row is None or tool is None:
+            return {}
+        scores: dict[str, float] = {}
+        for side, sound in sounds.items():
+            key = digest(self._version, self._prints[NAMING], sound.key, [*map(sorted, row.classes)])
+            found = self._cache.values("named", key, functools.partial(_named_shares, tool, sound, row))
+            scores |= _named(side, found)
+        if item.source is not None and GENERATED in sounds:
+            source = read_start(item.source, self._work.max_seconds)[0]
+            rate = source.sample_rate
+            scores["envelope_correlation"] = envelope_correlation(
+                sounds[GENERATED].at(rate), np.asarray(source.mono().samples), rate)
+        return scores
 
     def _open(self, item: ItemFiles) -> tuple[dict[str, AudioFacts], dict[str, LazySound], list[Problem]]:
         facts, sounds, problems = {}, {}, []
@@ -263,6 +297,15 @@ def spectral_scores(a: LazySound, b: LazySound) -> dict[str, float]:
     return {"log_mel_distance": log_mel_distance(codec, x, y),
             "fine_spectral_distance": fine_spectral_distance(x, y, codec.sample_rate),
             "level_difference_db": 10 * math.log10(power[0] / power[1]) if min(power) > 0 else math.nan}
+
+
+def _named_shares(tool: Naming, sound: LazySound, row: Conversion) -> dict[str, float]:
+    samples = sound.at(tool.sample_rate)
+    presence = tool.presence(samples)[:, :len(SLAKH_CLASSES)]
+    loud = loud_patches(samples, len(presence))
+    source, target = row.classes
+    return {"target_named": named_share(presence, target, loud),
+            "source_named": named_share(presence, source - target, loud)}
 
 
 def _facts(path: str, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from music_diffusion.evaluation.embeddings import Embedder
 from music_diffusion.notes.notes import Notes
 
 PROBE_SECONDS = 2.0
-TRANSCRIBER, INVERTER = "transcriber", "inverter"  # in `fingerprints`, beside the embedders
+# In `fingerprints`, beside the embedders.
+TRANSCRIBER, INVERTER, NAMING = "transcriber", "inverter", "naming"
 
 
 class Heard(Protocol):
@@ -56,6 +57,15 @@ class Resynthesis:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Naming:
+    """What names instruments."""
+
+    name: str
+    sample_rate: int  # Hz
+    presence: Callable[[np.ndarray], np.ndarray]  # [S] → [n, C], see `evaluation.conversions.Presence`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Tools:
     """Tools that listen to the recordings."""
 
@@ -64,6 +74,7 @@ class Tools:
     transcriber_name: str = "transcriber"
     transcriber_stand_in: bool = True  # the project's own network
     resynthesis: Resynthesis | None = None
+    naming: Naming | None = None  # hears instruments, where transfers are scored
 
     def __post_init__(self):
         names = [e.name for e in self.embedders]
@@ -95,6 +106,9 @@ def fingerprints(tools: Tools) -> dict[str, str]:
         rate = tools.resynthesis.sample_rate
         found[INVERTER] = digest(tools.resynthesis.name, rate,
                                  _described(tools.resynthesis.run(_probe(rate))))
+    if tools.naming is not None:
+        rate = tools.naming.sample_rate
+        found[NAMING] = digest(tools.naming.name, rate, _described(tools.naming.presence(_probe(rate))))
     return found
 
 

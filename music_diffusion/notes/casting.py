@@ -38,6 +38,12 @@ class InstrumentCasting:
     rest: int | None = None  # program of all other classes; None: their own
     heard: tuple[int, ...] = ()  # classes that may be heard at all; (): any
 
+    @property
+    def programs(self) -> tuple[int, ...]:
+        """Returns the programs that play."""
+        rest = () if self.rest is None else (self.rest,)
+        return tuple(dict.fromkeys((*(program for _, program in self.of_class), *rest)))
+
     def __call__(self, notes: Notes) -> Notes:
         """Returns the notes as they are played."""
         return recast(notes, dict(self.of_class), self.rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -166,3 +167,29 @@ class Synthesizer:
         samples = np.concatenate(list(self.stream(given, settings, progress=progress)))
         wave = Waveform(samples, self.codec.sample_rate)
         return normalize(wave) if normalized else wave
+
+    def transfer(self, source: str | os.PathLike | Waveform, to: str | None = None, *,
+                 heard: str | None = None, like: str | None = None,
+                 settings: RenderSettings = RenderSettings(), mono: bool = False,
+                 progress: Progress | None = None, **changes: Any) -> Waveform:
+        """Returns a recording in another timbre, at its own level and length, by a model that changes such.
+
+        In memory; `synthesis.transfer.transfer_file` writes a recording of any length.
+
+        Args:
+          source: path of an audio file, or samples.
+          to: who plays, such as `piano` or `violin=flute,piano=vibraphone`; None: who is heard in `like`.
+          heard: who is heard in the source, where that is known.
+          like: path of a recording that it should sound like.
+          settings: see `RenderSettings`.
+          mono: mix the channels to one first; otherwise each is changed by itself.
+          progress: takes the share that is done.
+          changes: of the settings, by their names: `steps=10`, `strength=0.7`.
+
+        Raises:
+          UserError: a bad file, instrument, reference or setting, or a model that changes no recordings.
+        """
+        from music_diffusion.synthesis.transfer import transfer  # which needs this module
+
+        return transfer(self, source, to=to, heard=heard, like=like, settings=settings.changed(**changes),
+                        mono=mono, progress=progress)

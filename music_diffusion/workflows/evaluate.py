@@ -13,14 +13,21 @@ from music_diffusion.data.parallel import run_tasks
 from music_diffusion.evaluation.evaluate import evaluate
 from music_diffusion.evaluation.pairing import Problem
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.evaluation.tools import Resynthesis, Tools
-from music_diffusion.synthesis.hub import load_inverter, load_transcriber
+from music_diffusion.evaluation.tools import Naming, Resynthesis, Tools
+from music_diffusion.models.base import Tagging
+from music_diffusion.synthesis.hub import (
+    DEFAULT_TAGGER,
+    load_inverter,
+    load_trained,
+    load_transcriber,
+)
 from music_diffusion.synthesis.reconstruct import reconstruct_blocks
 from music_diffusion.workflows.embedders import load_embedder
 from music_diffusion.workflows.monitor import SILENT, Monitor
 from music_diffusion.workflows.render_notes import render_notes
 from music_diffusion.workflows.render_performances import render_performances
 from music_diffusion.workflows.requests import NO_MODEL
+from music_diffusion.workflows.transfer_sources import transfer_sources
 
 BLOCK = 65536  # samples that go through the inverter at once
 GENERATED = "generated"  # folder of what the plan's model renders, in that of the report
@@ -33,13 +40,23 @@ class LoadTools:
     embeddings: tuple[str, ...]
     transcriber: str | None
     inverter: str | None
+    naming: bool = False  # whether instruments are named
 
     def __call__(self) -> Tools:
         return Tools(
             embedders=tuple(load_embedder(spec) for spec in self.embeddings),
             transcriber=load_transcriber(self.transcriber) if self.transcriber is not None else None,
             transcriber_name=self.transcriber or NO_MODEL,
-            resynthesis=resynthesis(self.inverter) if self.inverter is not None else None)
+            resynthesis=resynthesis(self.inverter) if self.inverter is not None else None,
+            naming=naming() if self.naming else None)
+
+
+def naming() -> Naming:
+    """Returns what names instruments: the tagger of the package."""
+    _, model, params = load_trained(DEFAULT_TAGGER, Tagging, "tagger")
+    presence = model.presence(params)
+    return Naming(name=DEFAULT_TAGGER, sample_rate=presence.model.front.sample_rate,
+                  presence=lambda samples: np.asarray(presence(samples)))
 
 
 def resynthesis(name: str) -> Resynthesis:
@@ -76,13 +93,17 @@ def render_and_evaluate(plan: EvaluationPlan, output: str, *, cache: str | None 
     problems: list[Problem] = []
     if plan.generated is None:
         folder = os.path.join(output, GENERATED)
-        with monitor.bar(f"rendering with {plan.model}") as progress:
-            if plan.performances is None:
+        with monitor.bar(f"rendering with {plan.model or plan.method}") as progress:
+            if plan.sources is not None:
+                speed, problems = transfer_sources(plan, folder, progress)
+                plan = dataclasses.replace(plan, generated=folder)
+            elif plan.performances is None:
                 speed, problems = render_notes(plan, folder, progress)
                 plan = dataclasses.replace(plan, generated=folder)
             else:
                 plan, problems = render_performances(plan, folder, progress)
-    loader = LoadTools(embeddings=plan.embeddings, transcriber=plan.transcriber, inverter=plan.inverter)
+    loader = LoadTools(embeddings=plan.embeddings, transcriber=plan.transcriber, inverter=plan.inverter,
+                       naming=plan.conversions is not None)
     with monitor.bar("evaluating") as progress:
         return evaluate(plan, output, loader=loader, run_tasks=run_tasks, progress=progress, speed=speed,
                         problems=problems, cache=cache)

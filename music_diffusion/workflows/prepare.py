@@ -17,6 +17,7 @@ from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import in_steps, unseen
 from music_diffusion.workflows.requests import (
     AudioFolderRequest,
+    ConversionsRequest,
     DataSetRequest,
     ReferencesRequest,
     ScoresRequest,
@@ -145,3 +146,19 @@ def prepare_references(request: ReferencesRequest, progress: Progress = unseen) 
         listing, request.destination, splits=[split.strip() for split in request.splits.split(",")],
         minutes=request.minutes, sample_rate=request.rate, seed=request.seed, workers=request.workers,
         progress=in_steps(progress))
+
+
+def prepare_conversions(request: ConversionsRequest, progress: Progress = unseen) -> dict[str, int]:
+    """Renders excerpts of scores in two timbres each, to judge timbre transfer by.
+
+    Returns the number of files of each task. Raises UserError as
+    `data.conversions.write_conversions` does.
+    """
+    from music_diffusion.data.conversions import PAPER, ConversionPlan, write_conversions
+
+    check_source(request.source)
+    _check_apart(request.destination, request.source)
+    return write_conversions(ConversionPlan(
+        scores=request.source, soundfont=request.soundfont, conversions=request.conversions or PAPER,
+        pieces=request.pieces, seconds=request.seconds, split=request.split, sample_rate=request.rate,
+        workers=request.workers, seed=request.seed), request.destination, in_steps(progress))

@@ -40,11 +40,10 @@ def render_notes(plan: EvaluationPlan, folder: str, progress: Progress
     if plan.model is None or plan.notes is None:
         raise ValueError("the plan has no model or no notes")
     files, problems = find_files(plan.notes, NOTES, "MIDI")
-    model = find(plan.model)
-    made_by = [file_digest(path) for path in (model / CONFIG, *weight_files(model / WEIGHTS))]
+    made_by = model_digests(plan.model)
     out = pathlib.Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    log = _read_log(out / RENDER_LOG)
+    log = read_log(out / RENDER_LOG)
     synthesizer: Synthesizer | None = None
     rows = []
     for done, (name, midi) in enumerate(files.items()):
@@ -60,14 +59,20 @@ def render_notes(plan: EvaluationPlan, folder: str, progress: Progress
                                         what=str(e).removeprefix(f"{midi}: ")))
                 continue
             log[name] = row | {"key": key}
-            _write_log(out / RENDER_LOG, log)
+            write_log(out / RENDER_LOG, log)
         rows.append(log[name])
         bar(1.0)
     if not rows:
         raise UserError(f"{plan.notes}: none of {len(files)} MIDI files could be rendered; "
                         f"first: {problems[0].what}")
     remove_others(out, {f"{name}.flac" for name in files})
-    return _speed(plan.model, rows), problems
+    return speed_of(plan.model, rows), problems
+
+
+def model_digests(model: str) -> list[str]:
+    """Returns digests of a released model. Raises UserError: there is none."""
+    folder = find(model)
+    return [file_digest(path) for path in (folder / CONFIG, *weight_files(folder / WEIGHTS))]
 
 
 def _render(plan: EvaluationPlan, synthesizer: Synthesizer, midi: str, target: pathlib.Path,
@@ -84,7 +89,8 @@ def _render(plan: EvaluationPlan, synthesizer: Synthesizer, midi: str, target: p
     return {name: getattr(done, name) for name in SPEED}
 
 
-def _speed(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def speed_of(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the speed over all files, from what is logged of each."""
     audio, wall = (sum(row[name] for row in rows) for name in ("audio_seconds", "wall_seconds"))
     peaks = [row["peak_memory_mb"] for row in rows if row["peak_memory_mb"] is not None]
     devices = sorted({row["devices"] for row in rows if row["devices"]})
@@ -94,7 +100,7 @@ def _speed(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
             "devices": ", ".join(devices) or None, "note": ", ".join(devices)}
 
 
-def _read_log(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+def read_log(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Returns the log; nothing where there is none, or a damaged one: then the files are made again."""
     try:
         log = json.loads(path.read_text())
@@ -103,7 +109,8 @@ def _read_log(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     return log if isinstance(log, dict) else {}
 
 
-def _write_log(path: pathlib.Path, log: dict[str, dict[str, Any]]) -> None:
+def write_log(path: pathlib.Path, log: dict[str, dict[str, Any]]) -> None:
+    """Writes what `read_log` reads."""
     write_text(path, json.dumps(log, indent=1))
 
 

@@ -148,6 +148,22 @@ class ReferencesRequest(RendersRequest):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversionsRequest(Request):
+    """See `workflows.prepare.prepare_conversions`."""
+
+    source: str  # folder of MIDI files
+    destination: str  # folder of audio, notes and tables
+    soundfont: str  # or recorded notes; plays both timbres
+    conversions: tuple[str, ...] = ()  # SOURCE=TARGET, or more of it; (): the six of DiffTransfer
+    pieces: int = ranged(8, 1)  # of each conversion
+    seconds: float = ranged(20.0, 1)  # of a piece
+    split: str = "test"  # of the scores
+    rate: int = ranged(16000, 1000)  # Hz
+    workers: int = ranged(2, 1)  # processes
+    seed: int = 0  # another one draws other excerpts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoresRequest(RendersRequest):
     """See `workflows.prepare.render_scores`."""
 

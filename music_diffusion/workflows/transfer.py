@@ -14,15 +14,14 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.files import write_text
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
-from music_diffusion.notes.casting import parse_casting
 from music_diffusion.paths import shown, source_file
-from music_diffusion.synthesis.hub import find, load, load_transcriber
+from music_diffusion.synthesis.hearing import Hearing, open_hearing
+from music_diffusion.synthesis.hub import find, load
 from music_diffusion.synthesis.reconstruct import check_files
 from music_diffusion.synthesis.released_copy import is_released
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
-from music_diffusion.synthesis.transfer import Hearing, Transferred, transfer_file
-from music_diffusion.workflows.listening import hear_likeness
+from music_diffusion.synthesis.transfer import Transferred, transfer_file
 from music_diffusion.workflows.monitor import SILENT, Monitor, part_of
 from music_diffusion.workflows.requests import TransferRequest
 
@@ -59,27 +58,8 @@ def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings
 
 
 def hearing(request: TransferRequest, synthesizer: Synthesizer) -> Hearing | None:
-    """Returns ears for a model that hears its recordings; None for one that does not.
-
-    Raises UserError: an unknown instrument, a reference that is too short or silent, nothing that says what
-    the recording should become, or any of it for a model that makes one timbre alone.
-    """
-    told = {"--to": request.to, "--from": request.source_instruments, "--like": request.like}
-    asked = [flag for flag, value in told.items() if value is not None]
-    if not synthesizer.model.hears:
-        if asked:
-            raise UserError(f"{request.model}: makes one timbre alone; leave {' and '.join(asked)} out")
-        return None
-    casting = None if request.to is None else parse_casting(request.to, request.source_instruments)
-    reference = None
-    if request.like is not None:
-        likeness = hear_likeness(request.like)
-        reference = likeness.embedding
-        casting = casting or parse_casting(str(likeness.program), request.source_instruments)
-    if casting is None:
-        raise UserError(f"{request.model}: say what the recording should become: --to INSTRUMENT, or "
-                        "--like RECORDING")
-    return Hearing(transcriber=load_transcriber(), casting=casting, reference=reference)
+    """Returns what the request asks for; see `synthesis.hearing.open_hearing`."""
+    return open_hearing(synthesizer, request.to, request.source_instruments, request.like)
 
 
 def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderSettings(),

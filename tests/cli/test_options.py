@@ -150,7 +150,8 @@ COMMANDS = {
     train_command.train: requests.OwnDataRequest, benchmark.benchmark: requests.BenchmarkRequest,
     evaluate.evaluate: EvaluationPlan, render.render: requests.ScoresRequest,
     prepare.data_set: requests.DataSetRequest, prepare.audio_folder: requests.AudioFolderRequest,
-    prepare.references: requests.ReferencesRequest, dump.dump: requests.DumpRequest,
+    prepare.references: requests.ReferencesRequest,
+    prepare.conversions: requests.ConversionsRequest, dump.dump: requests.DumpRequest,
     models_commands.release: requests.ReleaseRequest,
     models_commands.compare: requests.CompareRequest,
     models_commands.note_rows: requests.NoteRowsRequest,
@@ -160,7 +161,7 @@ HIDDEN = {  # filled in otherwise, or for recipes alone
     synthesize_command.synthesize: {"strength"},  # of what a recording becomes
     train_command.train: {"bindings"}, prepare.data_set: {"kind"},
     evaluate.evaluate: {"performances", "condition", "performances_of", "min_seconds", "draws", "level",
-                        "splits", "examples"}}
+                        "splits", "examples", "method", "parts"}}
 
 
 @pytest.mark.parametrize("function", COMMANDS, ids=lambda f: f.__name__)

@@ -9,14 +9,13 @@ from music_diffusion.data.augment import (
     Augmentation,
     draw_program,
     fit_range,
-    program_range,
     split_parts,
     stretched,
     with_program,
 )
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class
+from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class, program_range
 
 STILL = Augmentation(reorchestrate=0.0, subset=0.0, transpose=0, stretch=0.0, onset_jitter=0.0,
                      velocity_jitter=0.0, part_level=0.0)

@@ -22,17 +22,12 @@ from music_diffusion.notes.decoding import DecodeConfig
 from music_diffusion.notes.heard import heard_frames, level
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
+from music_diffusion.synthesis.hearing import Hearing
 from music_diffusion.synthesis.reconstruct import reconstruct_file
+from music_diffusion.synthesis.recordings import FADE, HOLD, Gate, frame_levels
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
-from music_diffusion.synthesis.transfer import (
-    FADE,
-    HOLD,
-    Gate,
-    Hearing,
-    frame_levels,
-    transfer_file,
-)
+from music_diffusion.synthesis.transfer import transfer_file
 
 CODEC = MelCodec(sample_rate=8000, hop=160, window=320, fft=512, mels=32, fmax=4000.0)  # 50 frames a second
 INVERTER = GriffinLim(codec=CODEC, iterations=2, upsample=1)

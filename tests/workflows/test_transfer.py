@@ -10,9 +10,9 @@ import soundfile
 from music_diffusion.audio.io import read_audio
 from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
+from music_diffusion.synthesis.hearing import hear_likeness
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.workflows import transfer as module
-from music_diffusion.workflows.listening import hear_likeness
 from music_diffusion.workflows.requests import TransferRequest
 from music_diffusion.workflows.transfer import LOG, hearing, transfer, transfer_folder
 
@@ -20,7 +20,7 @@ RATE = 16000
 
 
 def model_that(**abilities):
-    return types.SimpleNamespace(model=types.SimpleNamespace(**abilities))
+    return types.SimpleNamespace(name="model", model=types.SimpleNamespace(**abilities))
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from music_diffusion.data.augment import (
     Augmentation,
     draw_program,
     fit_range,
-    program_range,
     split_parts,
     with_program,
 )
@@ -32,7 +31,12 @@ from music_diffusion.data.samples import Vibrato
 from music_diffusion.data.sets.soundfont_scores import read_score
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
+from music_diffusion.notes.programs import (
+    DRUM_CLASS,
+    SLAKH_CLASS_OF_PROGRAM,
+    SLAKH_CLASSES,
+    program_range,
+)
 
 FONT_RATE = 44100  # Hz, of the samples that fonts have, as a rule
 ENOUGH_NOTES = 10  # an excerpt has more, and a solo so many, where a try finds them

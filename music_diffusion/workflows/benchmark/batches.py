@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.conditions.base import MAPS, PERFORMANCE, STYLE, Example, Excerpt
+from music_diffusion.conditions.base import HEARD, MAPS, PERFORMANCE, STYLE, Example, Excerpt
 from music_diffusion.data.audio_source import AudioSource
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.pipeline import (
@@ -22,6 +22,7 @@ from music_diffusion.data.pipeline import (
 from music_diffusion.data.recording_source import RecordingSource
 from music_diffusion.data.records import Record
 from music_diffusion.data.synthetic import SyntheticSource
+from music_diffusion.notes.heard import CHANNELS
 from music_diffusion.notes.notes import Notes
 from music_diffusion.training.config import DataSource
 from music_diffusion.types import Batch
@@ -61,8 +62,10 @@ def _(source: RecordSource, rng: np.random.Generator) -> Example:
     if MAPS in conditions.needs or conditions.mapped() == conditions:
         # A model may want the maps without performance, too; one that does not leaves them.
         maps = mel(4 if PERFORMANCE in conditions.needs else 2)
+    heard = rng.integers(0, 256, (frames, CHANNELS), np.uint8) if HEARD in conditions.needs else None
     record = Record(mel=source.codec.unscale(mel()), source=source.codec.unscale(mel()), maps=maps,
-                    notes=_notes(frames / source.codec.frame_rate), labels=dict.fromkeys(CLASSES, "a"))
+                    heard=heard, notes=_notes(frames / source.codec.frame_rate),
+                    labels=dict.fromkeys(CLASSES, "a"))
     excerpt = Excerpt(record=record, number=0, first=0, frames=frames, codec=source.codec,
                       records=_MadeUpRecords(rng, source.codec), rng=rng)
     return {"targets": mel()} | _filled(conditions.of_record(excerpt))

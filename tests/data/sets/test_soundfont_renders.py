@@ -15,7 +15,7 @@ from reference.soundfont_file import expected_hertz, soundfont
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.data import records
-from music_diffusion.data.augment import program_range, split_parts
+from music_diffusion.data.augment import split_parts
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.items import DRUM_PROGRAM
 from music_diffusion.data.sets import soundfont_excerpts
@@ -24,7 +24,7 @@ from music_diffusion.data.sets.soundfont_renders import SoundFontRenders, measur
 from music_diffusion.data.sounds import read_sound
 from music_diffusion.errors import UserError
 from music_diffusion.notes.notes import Notes
-from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class
+from music_diffusion.notes.programs import SLAKH_CLASSES, nearest_slakh_class, program_range
 
 needs.module("fluidsynth")
 

@@ -1,0 +1,103 @@
+"""Scores of timbre transfer."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from music_diffusion.errors import UserError
+from music_diffusion.evaluation.conversions import (
+    envelope_correlation,
+    loud_patches,
+    named_share,
+    transfer_rows,
+)
+from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.notes.conversions import ConversionTable
+
+RATE = 16000
+
+
+def table(path, *rows):
+    with path.open("w", newline="") as f:
+        csv.writer(f).writerows([("file", "source", "target"), *rows])
+    return str(path)
+
+
+def test_one_instrument_is_named_where_it_is_the_surest():
+    presence = np.array([[.9, .1, .0], [.2, .7, .1], [.3, .2, .5], [.6, .5, .4]])
+    assert named_share(presence, {0}) == 0.5
+    assert named_share(presence, {1}) == 0.25
+    assert named_share(presence, {0}, np.array([True, True, False, False])) == 0.5
+
+
+def test_of_two_instruments_each_counts_half():
+    presence = np.array([[.9, .8, .0], [.2, .7, .1], [.0, .2, .5]])
+    assert named_share(presence, {0, 1}) == pytest.approx((1 + 1 + .5) / 3)
+
+
+def test_no_instrument_and_no_patch_have_no_share():
+    assert np.isnan(named_share(np.ones((2, 3)), set()))
+    assert np.isnan(named_share(np.ones((2, 3)), {1}, np.zeros(2, bool)))
+
+
+def swelling(gains):
+    """Noise whose level changes every tenth of a second."""
+    noise = np.random.default_rng(0).normal(size=(len(gains), RATE // 10))
+    return (noise * np.array(gains)[:, None]).ravel()
+
+
+def test_levels_that_rise_and_fall_together_correlate_whatever_the_sound():
+    gains = np.random.default_rng(1).uniform(0.01, 1, 40)
+    other = np.repeat(gains, RATE // 10) * np.sin(np.arange(4 * RATE) * 0.3)
+    assert envelope_correlation(swelling(gains), 0.2 * other, RATE) > 0.98
+    assert envelope_correlation(swelling(gains), swelling(1 / gains), RATE) < -0.9
+    assert abs(envelope_correlation(swelling(gains), swelling(np.random.default_rng(2).permutation(gains)),
+                                    RATE)) < 0.5
+
+
+def test_what_has_no_level_to_follow_has_no_correlation():
+    assert np.isnan(envelope_correlation(np.zeros(RATE), swelling([1, .1, 1]), RATE))
+    assert np.isnan(envelope_correlation(np.ones(100), np.ones(100), RATE))
+
+
+def test_below_the_floor_all_is_silence():
+    """What is 60 dB and what is 90 dB below the loudest count alike."""
+    one, other = swelling([1, 1e-3, 1, 1e-3]), swelling([1, 3e-5, 1, 3e-5])
+    assert envelope_correlation(one, other, RATE) > 0.9999
+
+
+def test_silent_patches_do_not_count():
+    assert loud_patches(swelling([1, 1e-4, .5, 0]), 4).tolist() == [True, False, True, False]
+
+
+def test_a_table_names_classes_by_instruments(tmp_path):
+    rows = ConversionTable(table(tmp_path / "c.csv", ("A Song", "clarinet+vibraphone", "strings + piano")))
+    row = rows.of("A Song")
+    assert row.source == ("clarinet", "vibraphone") and row.target == ("strings", "piano")
+    source, target = row.classes
+    assert len(source) == len(target) == 2 and not source & target
+    assert rows.of("another") is None
+
+
+@pytest.mark.parametrize(("row", "what"), [
+    (("a", "clarinet+piano", "flute"), "2 instruments become 1"),
+    (("a", "clarinett", "flute"), "did you mean clarinet"),
+    (("a", "", "flute"), "no such instrument"),
+])
+def test_a_bad_table_says_which_row(tmp_path, row, what):
+    with pytest.raises(UserError, match=what) as error:
+        ConversionTable(table(tmp_path / "c.csv", row))
+    assert "c.csv: a: " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rows_are_the_tasks_that_are_there(tmp_path):
+    (tmp_path / "mixture").mkdir()
+    table(tmp_path / "mixture" / "conversions.csv", ("a", "piano+violin", "harp+flute"))
+    rows = transfer_rows(plan=EvaluationPlan, pairs=str(tmp_path), model="m", player="p")
+    assert {title.split(":")[0] for title in rows} == {"single/mixed", "mixture"} and len(rows) == 10
+    assert rows["mixture: model"].parts is None and rows["mixture: model"].model == "m"
+    assert rows["single/mixed: heard and played"].model == "p"
+    assert rows["single/mixed: model"].parts == str(tmp_path / "mixture" / "parts")
+    with pytest.raises(UserError, match="prepare conversions"):
+        transfer_rows(plan=EvaluationPlan, pairs=str(tmp_path / "none"), model="m", player="p")
