@@ -22,6 +22,7 @@ FOLDERS = {
     "performance.gin": {"WITH": "generated", "WITHOUT": "generated", "REFERENCE": "reference",
                         "NOTES": "notes", "GROUPS": "groups", "T5": "model", "UNET": "model",
                         "UNET_WITHOUT": "model"},
+    "transfer.gin": {}, "transfer_strength.gin": {},  # PAIRS has several
     "style_transfer.gin": {"RESTYLED": "generated", "STYLE": "reference", "CONTENT": "reference"},
 }
 
@@ -44,7 +45,8 @@ def test_there_is_one_for_each_paper():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_builds_its_table(recipe):
     folders = FOLDERS[recipe]
-    table = table_of(recipe, [f"{name} = 'where/{name}'" for name in folders])
+    given = [] if folders else ["PAIRS = 'pairs'"]
+    table = table_of(recipe, [f"{name} = 'where/{name}'" for name in folders] + given)
     for name, field in folders.items():
         assert any(getattr(plan, field) == f"where/{name}" for plan in table.rows.values()), name
     assert gin_setup.unused_bindings() == []
@@ -56,9 +58,9 @@ def test_a_recipe_builds_its_table(recipe):
 def test_columns_are_figures_that_reports_have(recipe):
     known = {f"{key}:net" for key in figures.SET_LABELS} | set(figures.DISTANCES) | set(figures.NOTE_LABELS)
     known |= {"reconstruction_net", "realtime_factor", "group_fad:net", "file_fad:net"}
-    known |= {"matched_distance:net"}
+    known |= {"matched_distance:net"} | set(figures.TRANSFER_LABELS)
     known |= {f"{of}_top{k}:net" for of in ("group", "file", "mean", "matched") for k in (1, 3)}
-    table = table_of(recipe, [f"{name} = 'x'" for name in FOLDERS[recipe]])
+    table = table_of(recipe, [f"{name} = 'x'" for name in FOLDERS[recipe] or ("PAIRS",)])
     for column in table.columns:
         assert fnmatch.filter(known, column), column
 

@@ -52,7 +52,7 @@ SHOWN = 5  # problems on the terminal; the report has all
          conversions=option("Of a transfer: table of who plays in them, and who should (columns file, "
                             "source, target), as `prepare conversions` writes it.", metavar="CSV"),
          performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
-         splits=None, examples=None, method=None, parts=None)
+         splits=None, examples=None, method=None, parts=None, strength=None)
 def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
              gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
              check_ears: bool = False, soundfont: str | None = None, json: bool = False) -> None:

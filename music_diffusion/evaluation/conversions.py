@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,9 @@ from music_diffusion.notes.conversions import (
     TARGET,
 )
 
+# Tasks: the folder of their files, and whether instruments are changed one by one.
+TASKS = {"single": (SINGLE, False), "single/mixed": (MIXTURE, True), "mixture": (MIXTURE, False)}
+METHOD_OF = {"re-coloured": "recoloured", "heard and played": "played"}  # of rows that are called otherwise
 QUIET_DB = 50.0  # below the loudest patch, or window of an envelope, a sound counts as silent
 ENVELOPE_SECONDS = 0.05  # of a window
 # [S] samples → [n, classes]: how surely each is heard in each patch, the melodic ones first.
@@ -77,33 +80,37 @@ def loud_patches(samples: Float[np.ndarray, " S"], patches: int) -> np.ndarray:
     return level > level.max() - QUIET_DB + 1e-9
 
 
-def transfer_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, player: str
-                  ) -> dict[str, EvaluationPlan]:
-    """Returns a table's rows: the tasks of Comanducci et al. (2023), each with what a model has to beat.
+def transfer_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, player: str,
+                  tasks: Sequence[str] = tuple(TASKS)) -> dict[str, EvaluationPlan]:
+    """Returns the rows of a table: the tasks of the paper, each with what a model has to beat.
 
     Args:
       plan: makes a row's plan of its folders, its model and its method.
-      pairs: folder that `data.conversions` wrote; tasks that are not in it are left out.
+      pairs: folder that `data.conversions` wrote.
       model: changes recordings.
       player: model of notes.
-
-    Raises UserError: no such folder.
+      tasks: of TASKS.
     """
-    tasks = {"single": (SINGLE, False), "single/mixed": (MIXTURE, True), "mixture": (MIXTURE, False)}
-    rows = {}
-    for title, (task, apart) in tasks.items():
-        folder = pathlib.Path(pairs, task)
-        if not (folder / TABLE).is_file():
-            continue
-        for label, (method, by) in {
-                "nothing": ("nothing", None), "re-coloured": ("recoloured", None),
-                "heard and played": ("played", player), "noised": ("noised", model),
-                "model": ("model", model)}.items():
-            rows[f"{title}: {label}"] = plan(
-                reference=str(folder / TARGET), sources=str(folder / SOURCE),
-                conversions=str(folder / TABLE), notes=str(folder / NOTES),
-                parts=str(folder / PARTS) if apart else None, method=method, model=by)
-    if not rows:
-        raise UserError(f"{pairs}: has neither {SINGLE}/{TABLE} nor {MIXTURE}/{TABLE}; make them with "
-                        "`music-diffusion prepare conversions`")
-    return rows
+    methods = {"nothing": None, "re-coloured": None, "heard and played": player, "noised": model,
+               "model": model}
+    return {f"{task}: {label}": plan(method=METHOD_OF.get(label, label), model=by, **_folders(pairs, task))
+            for task in tasks for label, by in methods.items()}
+
+
+def strength_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, task: str = "mixture",
+                  strengths: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)) -> dict[str, EvaluationPlan]:
+    """Returns a table's rows: a model from ever more noise, after the recording as it is."""
+    rows = {"nothing": plan(method="nothing", **_folders(pairs, task))}
+    return rows | {f"strength {strength:g}": plan(model=model, strength=strength, **_folders(pairs, task))
+                   for strength in strengths}
+
+
+def _folders(pairs: str, task: str) -> dict[str, str | None]:
+    """Returns the fields of a plan that say where a task's files are. Raises UserError: no such task."""
+    if task not in TASKS:
+        raise UserError(f"task {task!r}: unknown; choose {', '.join(TASKS)}")
+    kind, apart = TASKS[task]
+    folder = pathlib.Path(pairs, kind)
+    return {"reference": str(folder / TARGET), "sources": str(folder / SOURCE),
+            "notes": str(folder / NOTES), "conversions": str(folder / TABLE),
+            "parts": str(folder / PARTS) if apart else None}

@@ -36,6 +36,7 @@ class EvaluationPlan:
     sources: str | None = None
     conversions: str | None = None  # CSV with columns file, source, target: who plays in them, and should
     method: str = "model"  # how they are changed, of METHODS
+    strength: float | None = None  # of the change, as of `transfer --strength`; None: the model's
     parts: str | None = None  # folder of their instruments, NAME.1.flac …, each changed alone, and mixed
     # How many performances are drawn to play each piece (Maman et al. 2024, section 4.1), with the
     # condition or without it; None: the model plays each piece once, as it is.

@@ -29,6 +29,7 @@ class Table:
     columns: tuple[str, ...]
     # Rows for what the reference reaches, as it is and through the inverter, where that is known.
     ceilings: bool = True
+    curve: tuple[str, str] | None = None  # keys of two figures, for a picture of the rows; None: without
     left_out: tuple[str, ...] = dataclasses.field(default=(), init=False)  # names of rows
 
     def __post_init__(self):
@@ -37,6 +38,9 @@ class Table:
         if self.left_out and not self.rows:
             raise UserError(f"the table {self.title!r} has nothing to fill it with: none of its rows "
                             f"({', '.join(self.left_out)}) is given a model or a folder")
+        if self.curve is not None and not set(self.curve) <= set(self.columns):
+            raise UserError(f"the curve of {self.title!r} is of columns that it does not have; it has "
+                            f"{', '.join(self.columns)}")
         if not self.rows or not self.columns:
             raise UserError(f"the table {self.title!r} has no rows or no columns; see "
                             "recipes/evaluation")
@@ -65,6 +69,15 @@ class FilledTable:
     rows: dict[str, tuple[float, ...]]
     minutes: dict[str, float]  # of generated audio, for each row
     warnings: tuple[str, ...]
+    curve: tuple[str, str] | None = None  # columns of a picture
+
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Returns the two values of each row on the curve; rows that lack one are left out."""
+        if self.curve is None:
+            return {}
+        x, y = (self.columns.index(column) for column in self.curve)
+        found = {name: (values[x], values[y]) for name, values in self.rows.items()}
+        return {name: pair for name, pair in found.items() if not any(map(math.isnan, pair))}
 
     def markdown(self) -> str:
         """Returns the table in Markdown, for people; an arrow shows which direction is better."""
@@ -132,7 +145,11 @@ def fill(table: Table, contents: Mapping[str, Content]) -> FilledTable:
     said += [f"{name}: {row[k]['label']}: {row[k]['note']}" for name, row in figures.items() for k in keys
              if k in row and row[k].get("note")]
     warnings = dict.fromkeys(said)
-    return FilledTable(title=table.title, rows=rows, minutes=minutes, warnings=tuple(warnings),
+    curve = None
+    if table.curve is not None:
+        x, y = (next(k for k in keys if fnmatch.fnmatchcase(k, pattern)) for pattern in table.curve)
+        curve = _label(labels[x]), _label(labels[y])
+    return FilledTable(title=table.title, rows=rows, minutes=minutes, warnings=tuple(warnings), curve=curve,
                        columns=tuple(_label(labels[k]) for k in keys))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,20 @@ def plot_pair(path: str | os.PathLike, sketches: Sequence[SpectrogramSketch], co
             sketch.draw(panel, codec)
             title(panel, text)
         panels[-1].set_xlabel("time (s)")
+
+
+def plot_points(path: str | os.PathLike, points: Mapping[str, tuple[float, float]], labels: tuple[str, str],
+                name: str) -> None:
+    """Writes a PNG of named points, joined in their order; `labels` are those of the axes."""
+    with new_figure(path, figsize=(8, 6)) as (_, axes):
+        x, y = ([place[i] for place in points.values()] for i in (0, 1))
+        axes.plot(x, y, "o-", color="tab:blue")
+        for text, place in points.items():
+            axes.annotate(text, place, xytext=(6, 6), textcoords="offset points", fontsize=9)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.margins(0.15)
+        axes.grid(alpha=0.3)
+        title(axes, name)
 
 
 def draw_roll(axes, notes: Notes) -> None:

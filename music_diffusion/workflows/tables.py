@@ -11,6 +11,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.evaluate import CACHE
 from music_diffusion.evaluation.report import HTML
 from music_diffusion.evaluation.table import FilledTable, Table, fill, row_folder
+from music_diffusion.synthesis.plot import plot_points
 from music_diffusion.workflows.evaluate import render_and_evaluate
 from music_diffusion.workflows.monitor import SILENT, Monitor
 
@@ -58,8 +59,10 @@ def fill_table(gin_file: str, bindings: Sequence[str], output: str, monitor: Mon
 
 
 def write_table(filled: FilledTable, folder: pathlib.Path) -> None:
-    """Writes table.md, table.csv and table.json."""
+    """Writes table.md, table.csv and table.json, and table.png where the table has a curve."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = json.dumps(filled.facts(), indent=1, allow_nan=False, ensure_ascii=False)
     for suffix, text in ((".md", filled.markdown()), (".csv", filled.csv()), (".json", facts + "\n")):
         (folder / TABLE_STEM).with_suffix(suffix).write_text(text, encoding="utf-8", newline="")
+    if filled.curve is not None:
+        plot_points((folder / TABLE_STEM).with_suffix(".png"), filled.points(), filled.curve, filled.title)

@@ -119,7 +119,7 @@ class _Lazy:
     def __init__(self, plan: EvaluationPlan, files: Mapping[str, str], rows: Mapping[str, Conversion]):
         self._plan, self._files, self._rows = plan, files, rows
         self._method: Method | None = None
-        self.identity = [plan.method, plan.inverter, plan.steps, plan.seed,
+        self.identity = [plan.method, plan.inverter, plan.steps, plan.seed, plan.strength,
                          [] if plan.model is None else model_digests(plan.model)]
         if plan.method == "recoloured":  # depends on all of them
             both = [*files.values(), *find_files(plan.reference, AUDIO, "audio")[0].values()]
@@ -133,14 +133,15 @@ class _Lazy:
         return self._method(path, row)
 
     def _settings(self) -> RenderSettings:
-        return RenderSettings(steps=self._plan.steps, seed=self._plan.seed)
+        return RenderSettings(steps=self._plan.steps, seed=self._plan.seed, strength=self._plan.strength)
 
     def _transferring(self) -> Method:
         return self._transfers(self._settings())
 
     def _noising(self) -> Method:
         """SDEdit (Meng et al. 2022): from the noised recording, by the notes alone."""
-        return self._transfers(self._settings().changed(strength=NOISED_STRENGTH), evidence_guidance=0.0)
+        strength = self._plan.strength or NOISED_STRENGTH
+        return self._transfers(self._settings().changed(strength=strength), evidence_guidance=0.0)
 
     def _transfers(self, settings: RenderSettings, **changes: Any) -> Method:
         synthesizer = load(self._plan.model or "", self._plan.inverter)
@@ -173,7 +174,7 @@ class _Lazy:
             size = round(len(samples) * MelCodec().sample_rate / transcriber.sample_rate)
             if not len(notes):
                 return np.zeros(size, np.float32)
-            made = synthesizer.synthesize(notes, self._settings(), normalized=False)
+            made = synthesizer.synthesize(notes, self._settings().changed(strength=None), normalized=False)
             made = made.resample(MelCodec().sample_rate).samples
             return np.pad(made, (0, max(0, size - len(made))))[:size]
 

@@ -161,7 +161,7 @@ HIDDEN = {  # filled in otherwise, or for recipes alone
     synthesize_command.synthesize: {"strength"},  # of what a recording becomes
     train_command.train: {"bindings"}, prepare.data_set: {"kind"},
     evaluate.evaluate: {"performances", "condition", "performances_of", "min_seconds", "draws", "level",
-                        "splits", "examples", "method", "parts"}}
+                        "splits", "examples", "method", "parts", "strength"}}
 
 
 @pytest.mark.parametrize("function", COMMANDS, ids=lambda f: f.__name__)

@@ -10,9 +10,10 @@ from music_diffusion.evaluation.conversions import (
     envelope_correlation,
     loud_patches,
     named_share,
+    strength_rows,
     transfer_rows,
 )
-from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.evaluation.plan import METHODS, EvaluationPlan
 from music_diffusion.notes.conversions import ConversionTable
 
 RATE = 16000
@@ -91,13 +92,19 @@ def test_a_bad_table_says_which_row(tmp_path, row, what):
     assert "c.csv: a: " in str(error.value) and "\n" not in str(error.value)
 
 
-def test_rows_are_the_tasks_that_are_there(tmp_path):
-    (tmp_path / "mixture").mkdir()
-    table(tmp_path / "mixture" / "conversions.csv", ("a", "piano+violin", "harp+flute"))
-    rows = transfer_rows(plan=EvaluationPlan, pairs=str(tmp_path), model="m", player="p")
-    assert {title.split(":")[0] for title in rows} == {"single/mixed", "mixture"} and len(rows) == 10
+def test_every_task_has_the_model_and_what_it_has_to_beat():
+    rows = transfer_rows(plan=EvaluationPlan, pairs="pairs", model="m", player="p")
+    assert len(rows) == 15 and len(set(rows.values())) == 15
+    assert {plan.method for plan in rows.values()} == set(METHODS)
     assert rows["mixture: model"].parts is None and rows["mixture: model"].model == "m"
     assert rows["single/mixed: heard and played"].model == "p"
-    assert rows["single/mixed: model"].parts == str(tmp_path / "mixture" / "parts")
-    with pytest.raises(UserError, match="prepare conversions"):
-        transfer_rows(plan=EvaluationPlan, pairs=str(tmp_path / "none"), model="m", player="p")
+    assert rows["single/mixed: model"].parts == "pairs/mixture/parts"
+    assert rows["single: nothing"].sources == "pairs/single/source"
+    with pytest.raises(UserError, match="single/mixed"):
+        transfer_rows(plan=EvaluationPlan, pairs="pairs", model="m", player="p", tasks=("mixed",))
+
+
+def test_strengths_end_with_nothing_kept():
+    rows = strength_rows(plan=EvaluationPlan, pairs="pairs", model="m")
+    assert [plan.strength for plan in rows.values()] == [None, .2, .4, .6, .8, 1.0]
+    assert rows["nothing"].method == "nothing" and rows["strength 1"].reference == "pairs/mixture/target"

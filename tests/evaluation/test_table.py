@@ -72,3 +72,18 @@ def test_tables_need_rows_columns_and_names_that_differ_as_folders():
         with pytest.raises(UserError):
             Table(title="T", rows=rows, columns=columns)
     assert row_folder("100 steps") == "100-steps" and row_folder("??") == "row"
+
+
+def test_a_curve_is_of_two_columns_and_of_the_rows_that_have_both():
+    table = Table(title="T", rows={"a": PLAN, "b": PLAN, "c": PLAN}, columns=("f1", "fad:*"),
+                  curve=("fad:*", "f1"))
+    filled = fill(table, {
+        "a": content(figure("f1", 0.5, better="higher"), figure("fad:x", 2.0)),
+        "b": content(figure("f1", 0.6, better="higher"), figure("fad:x", 1.0)),
+        "c": content(figure("f1", None, better="higher"), figure("fad:x", 3.0))})
+    assert filled.curve == ("FAD:X ↓", "F1 ↑")
+    assert filled.points() == {"a": (2.0, 0.5), "b": (1.0, 0.6)}
+    with pytest.raises(UserError, match="f1, fad"):
+        Table(title="T", rows={"a": PLAN}, columns=("f1", "fad:*"), curve=("f1", "kad:x"))
+    assert fill(Table(title="T", rows={"a": PLAN}, columns=("f1",)),
+                {"a": content(figure("f1", 0.5))}).points() == {}
