@@ -48,6 +48,7 @@ class TimbreTransferModel(GeneratorBase):
     config: UNet2DConfig = UNet2DConfig()
     codec: MelCodec = MelCodec()
     frames: int = 128  # of a slice
+    same_noise: bool = True  # of all slices of a piece, or fresh noise for each
     # Whether each slice lies in [-1, 1] by its own least and greatest value. The target's are not known
     # when it is made: it is brought back by those of the source.
     slices_scaled: bool = True
@@ -87,7 +88,8 @@ class TimbreTransferModel(GeneratorBase):
     @property
     def segment(self) -> SegmentLength:
         """Returns the slice; all slices of a piece begin with the same noise."""
-        return SegmentLength(frames=self.frames, multiple=self.config.multiple, same_noise=True)
+        return SegmentLength(frames=self.frames, multiple=self.config.multiple,
+                             same_noise=self.same_noise)
 
     @property
     def joinings(self) -> tuple[str, ...]:

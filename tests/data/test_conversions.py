@@ -63,7 +63,8 @@ def sines(monkeypatch):
 
 def write(scores, out, **more):
     return write_conversions(ConversionPlan(**{
-        "scores": str(scores), "soundfont": "font.sf2", "pieces": 2, "seconds": SECONDS, "sample_rate": RATE,
+        "scores": str(scores), "soundfont": "font.sf2", "pieces": 2, "seconds": SECONDS,
+        "sample_rate": RATE,
         "workers": 1, "conversions": ("clarinet=strings", "harp=violin,piano=flute")} | more), str(out))
 
 
@@ -118,7 +119,8 @@ def test_a_piece_depends_on_its_conversion_number_and_seed_alone(scores, tmp_pat
     ({"conversions": ("clarinet=",)}, "SOURCE=TARGET"),
     ({"conversions": ("clarinet=vilin",)}, "did you mean violin"),
     ({"conversions": ("piano=flute,piano=violin",)}, "named twice"),
-    ({"conversions": ("piano=flute,harp=flute",)}, "named twice"), ({"conversions": ()}, "clarinet=strings"),
+    ({"conversions": ("piano=flute,harp=flute",)}, "named twice"),
+    ({"conversions": ()}, "clarinet=strings"),
     ({"split": "validation"}, "no scores of split validation"), ({"pieces": 0}, "1 piece"),
     ({"conversions": ("piano=flute,harp=violin,organ=tuba",)}, "3 parts"),
 ])
