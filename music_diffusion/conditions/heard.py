@@ -5,6 +5,7 @@ Features, beside those of `conditions.note_frames` (see types.py for axes):
 ==================== ========= ==================================================
 evidence             T E       the recording's scaled mel [F], and how surely onsets and pitches are
                                heard in it, 0..1 [2 P]
+wanted               K         programs of the notes, the most frequent first; -1 for none
 reference            D         embedding of what it should sound like, all 0 for nothing
 ==================== ========= ==================================================
 
@@ -32,6 +33,7 @@ from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import warn_if_crowded
 from music_diffusion.notes.heard import CHANNELS, level
+from music_diffusion.notes.notes import Notes
 from music_diffusion.types import Batch, Params
 
 LEVEL = 2.0  # nat, of the spectrograms' frames
@@ -52,6 +54,7 @@ class HeardFrames(NoteFrames):
     """
 
     embedding: int = 128  # D
+    wanted: int = 0  # K; 0: without the feature
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -71,7 +74,16 @@ class HeardFrames(NoteFrames):
         record = dataclasses.replace(record, maps=louder(maps, by, codec))  # type: ignore[type-var]
         seen = evidence(excerpt.scaled(excerpt.part(source)), excerpt.padded(excerpt.part(heard), 0))
         notes = super().of_record(dataclasses.replace(excerpt, record=record))
-        return notes | {"evidence": seen, "reference": self._liked(excerpt)}
+        return notes | {"evidence": seen, "reference": self._liked(excerpt)} | self.programs(
+            excerpt.record.notes)
+
+    def programs(self, notes: Notes) -> Example:
+        """Returns the feature `wanted` of a piece's notes, where it is asked for."""
+        if not self.wanted:
+            return {}
+        found, times = np.unique(notes.program[~notes.is_drum], return_counts=True)
+        first = found[np.argsort(-times, kind="stable")][:self.wanted].astype(np.int32)
+        return {"wanted": np.pad(first, (0, self.wanted - len(first)), constant_values=-1)}
 
     def _liked(self, excerpt: Excerpt) -> Float[np.ndarray, " D"]:
         """Returns the mean embedding of the record beside the excerpt, where it is not all of it."""
@@ -113,7 +125,7 @@ class HeardPiece(NoteFramePiece):
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:
         """Returns the features of G windows, silent beyond the recording's end."""
         codec, mel, heard = self.source.codec, self.source.mel, self.source.heard
-        if mel is None or heard is None:
+        if mel is None or heard is None or self.source.notes is None:
             raise ValueError("the source was not heard")
 
         def cut(values: np.ndarray, first: int, fill: float) -> np.ndarray:
@@ -125,8 +137,9 @@ class HeardPiece(NoteFramePiece):
         liked = self.source.reference
         if liked is None:
             liked = np.zeros(self.conditions.embedding)
-        return dict(super().windows(firsts, size, before)) | {
-            "evidence": np.stack(seen), "reference": np.stack([liked.astype(np.float32)] * len(firsts))}
+        own = {"reference": liked.astype(np.float32)} | self.conditions.programs(self.source.notes)
+        return dict(super().windows(firsts, size, before)) | {"evidence": np.stack(seen)} | {
+            name: np.stack([value] * len(firsts)) for name, value in own.items()}
 
 
 def evidence(scaled: Float[np.ndarray, "T F"], heard: np.ndarray) -> Float[np.ndarray, "T E"]:

@@ -17,6 +17,8 @@ base_maps            B T 2 F   those without performance, where `maps` were made
 performance          B         with `config.performances`: see `models.performance`
 tails                B T K F   with `config.tails`: of the first map, scaled (`audio.tails`)
 evidence             B T E     with `config.evidence`: see `conditions.heard`
+wanted               B K       with `config.wanted`: programs of the instruments that should play, -1
+                               for none
 reference            B D       with `config.reference`: embedding of what it should sound like,
                                all 0 for none; dropped together with the performance
 ==================== ========= ==================================================
@@ -157,9 +159,12 @@ class FrameDiffusionModel(DiffusionBase):
     def conditions(self) -> NoteFrames:
         """Returns conditions on frames, as the network takes them."""
         dropped = self.config.timbre.performances is not None and self.performance_guidance != 1.0
-        kind = HeardFrames if self.config.evidence else NoteFrames
-        return kind(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
-                    base_maps=dropped)
+        plain = NoteFrames(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
+                           base_maps=dropped)
+        if not self.config.evidence:
+            return plain
+        fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
+        return HeardFrames(**fields, wanted=self.config.wanted)
 
     def one_more_performance(self) -> FrameDiffusionModel:
         """Returns the model with a larger table, also of its notes; see `models.base.Model`."""
@@ -192,7 +197,8 @@ class FrameDiffusionModel(DiffusionBase):
                                          self.config.performances),
                      self._tails({"tails": jnp.zeros((1, t, len(self.config.tails), self.codec.mels))}),
                      self._evidence({"evidence": jnp.zeros((1, t, self.config.evidence))}),
-                     self._reference({"reference": jnp.zeros((1, self.config.reference))}))
+                     self._reference({"reference": jnp.zeros((1, self.config.reference))}),
+                     self._wanted({"wanted": jnp.zeros((1, self.config.wanted), jnp.int32)}))
         variables = dict(jax.jit(self.network.init)(rng, *arguments))
         if self.timbre_weights is not None:
             stored = load_safetensors(self.timbre_weights)
@@ -247,6 +253,7 @@ class FrameDiffusionModel(DiffusionBase):
             {"params": params}, self.note_maps(params, batch, performance, keep_performance),
             jnp.asarray(batch["roll"], jnp.float32), keep, performance, self._tails(batch),
             self._evidence(batch, keep_evidence), self._reference(batch, keep_performance),
+            self._wanted(batch),
             method="condition")
 
     def _tails(self, batch: Batch) -> Array | None:
@@ -271,6 +278,13 @@ class FrameDiffusionModel(DiffusionBase):
         require_features(batch, ("reference",))
         reference = jnp.asarray(batch["reference"], jnp.float32)
         return reference if keep is None else reference * keep[:, None]
+
+    def _wanted(self, batch: Batch) -> Array | None:
+        """Returns the programs that the recording is drawn on, if the network wants them."""
+        if not self.config.wanted:
+            return None
+        require_features(batch, ("wanted",))
+        return jnp.asarray(batch["wanted"], jnp.int32)
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:

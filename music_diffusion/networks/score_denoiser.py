@@ -15,7 +15,8 @@ v, around a mean):
 
 Without its condition the map is the mean of all data and s their deviation.
 
-A recording of the same music, if the network has one, is further `evidence` beside the notes. With
+A recording of the same music, if the network has one, is further `evidence` beside the notes, as it is and
+drawn on the instruments that are `wanted`. With
 performances (`networks.performance`), or the embedding of a `reference` recording, the map is drawn with
 the performance's own notes if the timbre network has performances too, FiLM with the mel bins as features
 gives it a performance's tone, gains on tails of its energy (`audio.tails`) a performance's room, and FiLM
@@ -29,7 +30,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.schedules import alpha_sigma, per_example
@@ -53,6 +54,7 @@ class ScoreDenoiserConfig:
     performances: PerformanceConfig | None = None  # None: one sound
     tails: tuple[float, ...] = ()  # decay times of rooms, seconds until 60 dB are lost; see `audio.tails`
     evidence: int = 0  # further features of a frame, beside the notes: of a recording of the music
+    wanted: int = 0  # K, programs at most that evidence as of `conditions.heard` is drawn on
     reference: int = 0  # D, of the embedding of a recording that it should sound like
     reference_features: int = 64  # of what FiLM sees of it
     residual_std: float = 0.08  # s: deviation of the data from the map
@@ -67,6 +69,8 @@ class ScoreDenoiserConfig:
         own = self.timbre.performances
         if own is not None and (self.performances is None or own.count != self.performances.count):
             raise ValueError(f"{self.timbre.performances=} must be as many as {self.performances=}")
+        if self.wanted and self.evidence < self.codec.mels + 2 * PITCHES:
+            raise ValueError(f"{self.evidence=} has no activations to draw {self.wanted=} programs by")
         if self.evidence < 0 or self.reference < 0 or self.reference_features < 1:
             raise ValueError(f"{self.evidence=} and {self.reference=} must be at least 0, "
                              f"{self.reference_features=} 1")
@@ -77,6 +81,11 @@ class ScoreDenoiserConfig:
     def codec(self) -> MelCodec:
         return self.timbre.codec
 
+
+# Of notes that a recording is drawn with, as they sound on: velocity, seconds since onset and note-off.
+VELOCITY, AGE, RELEASE = 80.0, 0.2, -0.5
+FAINT = 0.01  # energy of activations, of a frame in which hardly anything is heard
+PITCHES, LOWEST_PITCH = 88, 21
 
 QUIET = -5.0  # nat, gain of a tail before it is learned
 GAIN_SCALE = 8.0  # nat; the gains of a room are far from QUIET, and a step of training is small
@@ -146,11 +155,39 @@ class ScoreDenoiser(nn.Module):
         codec = self.config.codec
         return jnp.stack([codec.scale(power_sum(mel, w, codec.clip_min)) for w in (used, new)], -2)
 
+    def heard_map(self, evidence: Float[Array, "B T E"], wanted: Int[Array, "B K"]
+                  ) -> Float[Array, "B T F"]:
+        """Draws what sounds in a recording as the wanted instruments would play it, scaled.
+
+        Every pitch is as strong as it is heard, whether or not it became a note, and each frame as loud as
+        the recording's; who plays which pitch is left open.
+
+        Args:
+          evidence: scaled mel, and activations of onsets and of sounding pitches (`conditions.heard`).
+          wanted: programs; -1 for none.
+        """
+        codec, (batch, count) = self.config.codec, wanted.shape
+        shape = (batch, count, PITCHES)
+        program = jnp.broadcast_to(jnp.maximum(wanted, 0)[..., None], shape)
+        pitch = jnp.broadcast_to(jnp.arange(LOWEST_PITCH, LOWEST_PITCH + PITCHES), shape)
+        performance = None
+        if self.config.timbre.performances is not None:
+            performance = jnp.zeros((batch, self.config.timbre.performances.count))
+        mel = self.timbre(program, pitch, *(jnp.full(shape, x) for x in (VELOCITY, AGE, RELEASE)), performance)
+        used = (wanted >= 0).astype(jnp.float32)[..., None, None]
+        colour = jnp.sum(used * jnp.exp(2 * jax.lax.stop_gradient(mel)), axis=1)  # B P F
+        colour = colour / (jnp.sum(colour, axis=-1, keepdims=True) + 1e-12)
+        sure = jnp.square(evidence[..., codec.mels + PITCHES:codec.mels + 2 * PITCHES])
+        loud = jnp.sum(jnp.exp(2 * codec.unscale(evidence[..., :codec.mels])), axis=-1, keepdims=True)
+        energy = sure @ colour * loud / (jnp.sum(sure, axis=-1, keepdims=True) + FAINT)
+        return codec.scale(0.5 * jnp.log(jnp.maximum(energy, codec.clip_min**2)))
+
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
                   keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None,
                   tails: Float[Array, "B T K F"] | None = None,
                   evidence: Float[Array, "B T E"] | None = None,
-                  reference: Float[Array, "B D"] | None = None) -> dict[str, jax.Array]:
+                  reference: Float[Array, "B D"] | None = None,
+                  wanted: Int[Array, "B K"] | None = None) -> dict[str, jax.Array]:
         """Returns what `denoise` needs of its conditions.
 
         Args:
@@ -160,9 +197,10 @@ class ScoreDenoiser(nn.Module):
           tails: of the first map, scaled; with `config.tails` only.
           evidence: of the frames, all 0 where it is dropped; with `config.evidence` only.
           reference: embeddings, all 0 where there is none; with `config.reference` only.
+          wanted: programs, -1 for none; with `config.wanted` only.
         """
         c = self.config
-        for name, value in (("evidence", evidence), ("reference", reference)):
+        for name, value in (("evidence", evidence), ("reference", reference), ("wanted", wanted)):
             size = 0 if value is None else value.shape[-1]
             if size != getattr(c, name):
                 raise UserError(f"ScoreDenoiserConfig.{name} = {getattr(c, name)}: it was given {size}")
@@ -190,7 +228,8 @@ class ScoreDenoiser(nn.Module):
         features = jnp.concatenate([
             note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
             jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1)),
-            *([] if evidence is None else [evidence])], -1)
+            *([] if evidence is None else [evidence]),
+            *([] if wanted is None else [self.heard_map(evidence, wanted)])], -1)
         return {"map": note_map, "features": features, "keep": keep, **given}
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
@@ -206,9 +245,9 @@ class ScoreDenoiser(nn.Module):
         return alpha * sigma * (1 - s**2) / n * u - sigma * cond["map"] - s / n * f
 
     def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None, evidence=None,
-                 reference=None):
+                 reference=None, wanted=None):
         """All at once; creates every parameter."""
         own = performance if self.config.timbre.performances is not None else None
         cond = self.condition(self.note_maps(slots, own), roll, keep, performance, tails, evidence,
-                              reference)
+                              reference, wanted)
         return self.denoise(z, logsnr, time, cond)

@@ -19,7 +19,7 @@ from music_diffusion.models.base import Tagging
 from music_diffusion.models.transcriber import Transcriber
 from music_diffusion.notes.casting import InstrumentCasting, parse_casting
 from music_diffusion.notes.decoding import NoteDecoder
-from music_diffusion.notes.heard import HeardFrames, level, only_classes
+from music_diffusion.notes.heard import HeardFrames, level, listening, only_classes
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES, program_range
 from music_diffusion.paths import shown
@@ -60,7 +60,8 @@ class Hearing:
 
         Returns the notes as they are to be played, and [frames, 2 P] uint8 (`notes.heard.HeardFrames`).
         """
-        decoder = NoteDecoder(self.transcriber.model.decode, self.transcriber.model.spectrum.frame_seconds)
+        decoder = NoteDecoder(listening(self.transcriber.model.decode),
+                              self.transcriber.model.spectrum.frame_seconds)
         stream, notes, left = HeardFrames(codec.hop / codec.sample_rate), [], frames
         with open(path, "wb") as file:
             for part in self.transcriber.activations(blocks):

@@ -16,6 +16,7 @@ from music_diffusion.models.transcriber import Transcriber
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.activations import Activations
 from music_diffusion.notes.decoding import decode_notes
+from music_diffusion.notes.heard import listening
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.hub import (
     DEFAULT_TAGGER,
@@ -51,7 +52,7 @@ class Ears:
 
     def notes(self, activations: Activations) -> Notes:
         """Returns the notes that activations stand for."""
-        return decode_notes(activations, _transcriber(self.transcriber).model.decode)
+        return decode_notes(activations, listening(_transcriber(self.transcriber).model.decode))
 
     def likes(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n D"]:
         """Returns embeddings of the sound, one a patch of the tagger."""
