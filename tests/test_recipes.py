@@ -145,7 +145,7 @@ PARAMETERS = {
     # FiLM as of one performance, whose row of the table the two layers that see a reference stand for.
     "transfer.gin": note_timbre() + unet_layout(
         widths=(320, 320, 320), heads=5, performances=1, features=64,
-        roll=3 * 128 + 2 * 35 + 128 + 2 * 88) - 64 + 128 * 128 + 128 * 64,
+        roll=3 * 128 + 2 * 35 + 2 * 128 + 2 * 88) - 64 + 128 * 128 + 128 * 64,
     # As tests/networks/test_unet2d.py counts the layers.
     **{f"difftransfer_{name}.gin": 21_565_441 for name in CONVERSIONS},
 }

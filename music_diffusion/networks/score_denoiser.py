@@ -173,7 +173,8 @@ class ScoreDenoiser(nn.Module):
         performance = None
         if self.config.timbre.performances is not None:
             performance = jnp.zeros((batch, self.config.timbre.performances.count))
-        mel = self.timbre(program, pitch, *(jnp.full(shape, x) for x in (VELOCITY, AGE, RELEASE)), performance)
+        state = (jnp.full(shape, x) for x in (VELOCITY, AGE, RELEASE))
+        mel = self.timbre(program, pitch, *state, performance)
         used = (wanted >= 0).astype(jnp.float32)[..., None, None]
         colour = jnp.sum(used * jnp.exp(2 * jax.lax.stop_gradient(mel)), axis=1)  # B P F
         colour = colour / (jnp.sum(colour, axis=-1, keepdims=True) + 1e-12)

@@ -27,7 +27,7 @@ from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec(mels=16)
 TIMBRE = NoteTimbreConfig(width=8, layers=1, codec=CODEC)
-CONDITIONS = HeardFrames(slots=0, timbre=TIMBRE, embedding=4)
+CONDITIONS = HeardFrames(slots=0, timbre=TIMBRE, embedding=4, wanted=3)
 T, D = 120, 4
 
 
@@ -104,6 +104,18 @@ def test_the_reference_is_what_lies_beside_the_excerpt(record):
     assert CONDITIONS.of_record(excerpt(record, 0, T))["reference"].tolist() == [2.5] * D
     none = dataclasses.replace(record, likes=None)
     assert not CONDITIONS.of_record(excerpt(none, 0, T))["reference"].any()
+
+
+@pytest.mark.parametrize("programs, drums, want", [
+    ([11] * 4, [False] * 4, [11, -1, -1]), ([5, 9, 9, 5], [False] * 4, [5, 9, -1]),
+    ([5, 9, 9, 40], [False] * 4, [9, 5, 40]), ([5, 9, 9, 40], [False, True, True, False], [5, 40, -1]),
+    ([5, 9, 12, 40], [False] * 4, [5, 9, 12])])
+def test_wanted_are_those_who_play_the_most_frequent_first(record, notes, programs, drums, want):
+    notes = dataclasses.replace(notes, program=np.array(programs), is_drum=np.array(drums))
+    made = CONDITIONS.of_record(excerpt(dataclasses.replace(record, notes=notes), 10, 64))
+    assert made["wanted"].tolist() == want and made["wanted"].dtype == np.int32
+    without = dataclasses.replace(CONDITIONS, wanted=0).of_record(excerpt(record, 10, 64))
+    assert "wanted" not in without
 
 
 @pytest.mark.parametrize("missing", ["heard", "source", "maps"])

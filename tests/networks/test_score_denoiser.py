@@ -13,8 +13,14 @@ from reference.diffusion_oracle import alpha_sigma, gaussian_x0
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.score_denoiser import (
+    AGE,
+    FAINT,
+    LOWEST_PITCH,
     ONSET_SECONDS,
+    PITCHES,
+    RELEASE,
     SLOT_FIELDS,
+    VELOCITY,
     ScoreDenoiser,
     ScoreDenoiserConfig,
 )
@@ -200,3 +206,77 @@ def test_configurations_that_cannot_be_are_refused():
         dataclasses.replace(CONFIG, unet=dataclasses.replace(CONFIG.unet, output=F + 1))
     with pytest.raises(ValueError, match="residual_std"):
         dataclasses.replace(CONFIG, residual_std=0.0)
+
+
+HEARING = ScoreDenoiser(dataclasses.replace(CONFIG, evidence=F + 2 * PITCHES, wanted=3))
+
+
+LOUD = F * np.exp(2 * float(CONFIG.codec.unscale(0.2)))  # of a frame at 0.2
+
+
+def heard(energy):
+    """What the codec can hold of it."""
+    return np.maximum(energy, CONFIG.codec.clip_min ** 2)
+
+
+def evidence(level, **heard):
+    """One frame of a recording: scaled mel of a level, and how surely pitches are heard: p60=0.5."""
+    frame = np.zeros((1, 1, F + 2 * PITCHES), np.float32)
+    frame[..., :F] = level
+    for name, sure in heard.items():
+        frame[0, 0, F + PITCHES + int(name[1:]) - LOWEST_PITCH] = sure
+    return jnp.asarray(frame)
+
+
+@pytest.fixture(scope="module")
+def draw(variables):
+    """Energies of a frame as drawn, [F], and of a note."""
+    timbre = {"params": {"timbre": variables["params"]["timbre"]}}
+
+    def draw(frame, *wanted):
+        programs = jnp.asarray([[*wanted, *[-1] * (3 - len(wanted))]])
+        scaled = HEARING.apply(timbre, frame, programs, method="heard_map")
+        return np.exp(2 * np.asarray(CONFIG.codec.unscale(scaled), np.float64))[0, 0]
+
+    def note(program, pitch):
+        state = [jnp.asarray([float(x)]) for x in (VELOCITY, AGE, RELEASE)]
+        ids = jnp.asarray([[program], [pitch]])
+        mel = NoteTimbre(CONFIG.timbre).apply({"params": variables["params"]["timbre"]}, *ids, *state)
+        return np.exp(2 * np.asarray(mel, np.float64))[0]
+    return draw, note
+
+
+def test_what_is_heard_is_drawn_on_the_wanted_instrument_as_loud_as_the_recording(draw):
+    draw, note = draw
+    got, want = draw(evidence(0.2, p60=1.0), 40), note(40, 60)
+    np.testing.assert_allclose(got, heard(LOUD / (1 + FAINT) * want / want.sum()), rtol=1e-3)
+
+
+def test_pitches_share_the_energy_by_how_surely_they_are_heard(draw):
+    draw, note = draw
+    got = draw(evidence(0.2, p60=0.8, p67=0.4), 40)
+    one, other = (note(40, pitch) / note(40, pitch).sum() for pitch in (60, 67))
+    np.testing.assert_allclose(got, heard(LOUD * (0.64 * one + 0.16 * other) / (0.8 + FAINT)), rtol=1e-3)
+
+
+def test_instruments_that_are_wanted_together_are_drawn_together(draw):
+    draw, note = draw
+    got = draw(evidence(0.2, p60=1.0), 40, 73)
+    want = note(40, 60) + note(73, 60)
+    np.testing.assert_allclose(got, heard(LOUD / (1 + FAINT) * want / want.sum()), rtol=1e-3)
+    np.testing.assert_allclose(draw(evidence(0.2, p60=1.0), 73, 40), got, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frame, wanted", [(evidence(0.3), (40,)), (evidence(0.3, p60=1.0), ())])
+def test_where_nothing_is_heard_or_wanted_it_is_silent(draw, frame, wanted):
+    np.testing.assert_allclose(draw[0](frame, *wanted), CONFIG.codec.clip_min ** 2, rtol=1e-3)
+
+
+def test_a_faint_pitch_is_fainter_than_the_recording(draw):
+    quiet, sure = (draw[0](evidence(0.2, p60=x), 40).sum() for x in (0.05, 1.0))
+    assert quiet / sure == pytest.approx(0.0025 / (0.0025 + FAINT) * (1 + FAINT), rel=1e-3)
+
+
+def test_programs_without_activations_are_refused():
+    with pytest.raises(ValueError, match="no activations"):
+        dataclasses.replace(CONFIG, evidence=F, wanted=3)
