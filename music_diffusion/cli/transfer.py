@@ -9,7 +9,7 @@ from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.workflows.requests import TransferRequest
 
 
-@command("music-diffusion transfer clarinet.wav -o strings.wav --model runs/clarinet_to_strings",
+@command("music-diffusion transfer clarinet.wav -o strings.wav --to strings",
          source=argument("Any audio: WAV, FLAC, MP3, OGG, Opus or AIFF; or a folder of it.", "IN.wav"),
          output=option("Where to write: .wav, .flac or .mp3; of a folder give --out-dir.", "--output", "-o",
                        metavar="OUT.wav"),
@@ -21,7 +21,8 @@ from music_diffusion.workflows.requests import TransferRequest
                    metavar="TEXT"),
          source_instruments=option("Who is heard, where you know it: violin,piano.", "--from",
                                    metavar="TEXT"),
-         like=option("A recording that it should sound like, of a second or more.", metavar="REF.wav"),
+         like=option("A recording that it should sound like, of a second or more; with --to also a "
+                     "performance, see `models show performances --performances`.", metavar="REF.wav"),
          mono=option("Mix the channels to one first; otherwise each is changed by itself."))
 def transfer(request: TransferRequest, settings: RenderSettings, json: bool = False) -> None:
     """Turn a recording into the same music in another timbre."""

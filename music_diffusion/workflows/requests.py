@@ -288,7 +288,7 @@ class TransferRequest(Request):
     """See `workflows.transfer.transfer`."""
 
     source: str  # any audio, or a folder of it
-    model: str  # name or folder of a model that changes recordings
+    model: str = "transfer"  # name or folder of a model that changes recordings
     output: str | None = None  # .wav, .flac or .mp3; of a folder's files None
     out_dir: str | None = None  # folder of what is made of a folder's files
     plot: str | None = None  # .png of both spectrograms
@@ -296,7 +296,7 @@ class TransferRequest(Request):
     mono: bool = False  # mix the channels to one first
     to: str | None = None  # who plays, see `notes.casting`; None: who is heard in `like`
     source_instruments: str | None = None  # who is heard, see `notes.casting`; None: anyone
-    like: str | None = None  # recording that it should sound like
+    like: str | None = None  # recording, or performance, that it should sound like
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,9 @@ def transfer_sources(plan: EvaluationPlan, folder: str, progress: Progress
     if plan.sources is None or plan.conversions is None:
         raise ValueError("the plan has no sources or no conversions")
     files, problems = find_files(plan.sources, AUDIO, "audio")
-    parts = {} if plan.parts is None else find_files(plan.parts, AUDIO, "audio")[0]
+    # Of a mixture's instruments no targets are known, by which each could be coloured alone.
+    apart = plan.parts is not None and plan.method != "recoloured"
+    parts = find_files(plan.parts or "", AUDIO, "audio")[0] if apart else {}
     table = ConversionTable(plan.conversions)
     rows = {name: row for name in files if (row := table.of(name)) is not None}
     problems += [Problem(kind="no_group", file=path, what=f"is in no row of {plan.conversions}",
@@ -71,7 +73,7 @@ def transfer_sources(plan: EvaluationPlan, folder: str, progress: Progress
     for i, (name, row) in enumerate(rows.items()):
         bar, target = part_of(progress, i, len(rows)), out / f"{name}.flac"
         try:
-            pieces = [(files[name], row)] if plan.parts is None else _pieces(name, row, parts)
+            pieces = _pieces(name, row, parts) if apart else [(files[name], row)]
             key = digest(method.identity, [(file_digest(path), part.source, part.target)
                                            for path, part in pieces])
             if not target.is_file() or log.get(name, {}).get("key") != key:

@@ -11,6 +11,7 @@ from reference.toy_generator import ToyGenerator
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.audio.io import read_audio
+from music_diffusion.audio.waveform import Waveform
 from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.conditions.spectrograms import SourceSpectrogram
@@ -99,6 +100,20 @@ def test_channels_stay_apart_and_equal_ones_are_made_once(write, out, monkeypatc
     assert len(asked) == 1
     transfer_file(synthesizer(), write(both), out, mono=True)
     assert read_audio(out).channels == 1
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_in_memory_it_is_the_same(write, out, channels):
+    samples = np.stack([tone(1.0, 300), tone(1.0, 1500)], axis=1)[:, :channels]
+    transfer_file(synthesizer(), write(samples), out, settings=RenderSettings(seed=3), subtype="FLOAT")
+    want = read_audio(out).samples
+    for given in (write(samples), Waveform(samples, RATE)):
+        made = synthesizer().transfer(given, seed=3)
+        assert made.sample_rate == RATE
+        np.testing.assert_array_equal(made.samples, want)
+    assert synthesizer().transfer(Waveform(samples, RATE), mono=True).channels == 1
+    with pytest.raises(UserError, match="one timbre alone; leave --to out"):
+        synthesizer().transfer(Waveform(samples, RATE), "piano")
 
 
 @pytest.mark.parametrize("rate", [8000, 11025])

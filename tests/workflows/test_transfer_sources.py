@@ -74,6 +74,8 @@ def test_recolouring_adds_what_the_other_recordings_gain(pairs):
         given = read_audio(pairs / "source" / f"{name}.wav").samples
         difference = codec.encode(coloured[name]).mean() - codec.encode(given).mean()
         assert difference == pytest.approx(np.log(gain), abs=0.15), name
+    whole, _ = made(pairs, method="recoloured", parts=str(pairs / "parts"))
+    np.testing.assert_array_equal(whole["a"], coloured["a"])
 
 
 def test_the_only_recording_of_its_kind_has_no_colour_to_learn(pairs):
