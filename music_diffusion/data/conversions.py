@@ -45,7 +45,7 @@ from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import program_range
 from music_diffusion.types import StepProgress
 
-# The six of Comanducci et al. (2023), section 4.3, as `--to` would be told.
+# The six of Comanducci et al. (2023), section 4.3.
 PAPER = ("vibraphone=piano", "piano=vibraphone", "clarinet=strings", "strings=clarinet",
          "clarinet=strings,vibraphone=piano", "strings=clarinet,piano=vibraphone")
 ENOUGH_NOTES = 10  # of every part of an excerpt

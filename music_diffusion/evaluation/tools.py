@@ -58,7 +58,7 @@ class Resynthesis:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Naming:
-    """What names instruments."""
+    """A network that names instruments."""
 
     name: str
     sample_rate: int  # Hz

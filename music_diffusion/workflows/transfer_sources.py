@@ -166,7 +166,7 @@ class _Lazy:
         return transfer
 
     def _playing(self) -> Method:
-        """What is heard, played by a model of notes."""
+        """Returns the method that lets a model of notes play what is heard."""
         synthesizer, transcriber = load(self._plan.model or "", self._plan.inverter), load_transcriber()
 
         def play(path: str, row: Conversion) -> Float[np.ndarray, " S"]:
