@@ -230,7 +230,7 @@ class ScoreDenoiser(nn.Module):
             note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
             jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1)),
             *([] if evidence is None else [evidence]),
-            *([] if wanted is None else [self.heard_map(evidence, wanted)])], -1)
+            *([] if wanted is None or evidence is None else [self.heard_map(evidence, wanted)])], -1)
         return {"map": note_map, "features": features, "keep": keep, **given}
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
