@@ -26,8 +26,6 @@ TASKS = {"single": (SINGLE, False), "single/mixed": (MIXTURE, True), "mixture": 
 METHOD_OF = {"re-coloured": "recoloured", "heard and played": "played"}  # of rows that are called otherwise
 QUIET_DB = 50.0  # below the loudest patch, or window of an envelope, a sound counts as silent
 ENVELOPE_SECONDS = 0.05  # of a window
-# [S] samples → [n, classes]: how surely each is heard in each patch, the melodic ones first.
-Presence = Callable[[np.ndarray], np.ndarray]
 
 
 def named_share(presence: Float[np.ndarray, "n C"], wanted: Collection[int], loud: np.ndarray | None = None
@@ -52,7 +50,7 @@ def named_share(presence: Float[np.ndarray, "n C"], wanted: Collection[int], lou
 def envelope_correlation(a: Float[np.ndarray, " S"], b: Float[np.ndarray, " S"], sample_rate: int) -> float:
     """Returns Pearson's correlation of two sounds' levels in dB, as far as both go.
 
-    Levels are those of windows of ENVELOPE_SECONDS, at least QUIET_DB below each one's loudest. NaN where
+    Levels are those of windows of ENVELOPE_SECONDS, at most QUIET_DB below each one's loudest. NaN where
     either does not change.
     """
     size = round(ENVELOPE_SECONDS * sample_rate)

@@ -67,8 +67,7 @@ def evaluate(plan: EvaluationPlan, output: str, *, loader: ToolLoader, run_tasks
     tools = tools_of(loader)
     work = Work(cache=cache or str(folder / CACHE), loader=loader,
                 prints=tuple(fingerprints(tools).items()),
-                max_seconds=60 * plan.max_minutes, min_seconds=plan.min_seconds,
-                conversions=plan.conversions)
+                max_seconds=60 * plan.max_minutes, min_seconds=plan.min_seconds)
     folder.mkdir(parents=True, exist_ok=True)
     tasks = list(zip(pairing.items, unrelated_notes(pairing.items), strict=True))
     results: list[FileResult] = run_tasks(

@@ -16,6 +16,7 @@ from collections.abc import Container
 
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.paths import name_key, restored
 from music_diffusion.tables import read_table
 
@@ -63,6 +64,7 @@ class ItemFiles:
     notes: str | None = None
     group: str | None = None
     source: str | None = None  # of a transfer
+    conversion: Conversion | None = None  # who plays in it, and who should
 
     @property
     def paired(self) -> bool:
@@ -212,6 +214,9 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
         sources, more = find_files(plan.sources, AUDIO, "audio")
         problems += more
         items = [dataclasses.replace(item, source=sources.get(item.name)) for item in items]
+    if plan.conversions is not None:
+        table = ConversionTable(plan.conversions)
+        items = [dataclasses.replace(item, conversion=table.of(item.name)) for item in items]
     return Pairing(items=sorted(items, key=lambda item: item.name), problems=problems)
 
 

@@ -41,7 +41,7 @@ from music_diffusion.evaluation.tools import (
     tools_of,
 )
 from music_diffusion.evaluation.transcription import NoteCounts, NoteScores, note_scores
-from music_diffusion.notes.conversions import Conversion, ConversionTable
+from music_diffusion.notes.conversions import Conversion
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import DRUM_CLASS, SLAKH_CLASS_OF_PROGRAM, SLAKH_CLASSES
@@ -62,7 +62,6 @@ class Work:
     prints: tuple[tuple[str, str], ...]  # of `fingerprints`
     max_seconds: float
     min_seconds: float
-    conversions: str | None = None  # table of a transfer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,8 +142,7 @@ class Scorer:
 
     def _conversion(self, item: ItemFiles, sounds: dict[str, LazySound]) -> dict[str, float]:
         """Returns who is heard on each side, and how the generated one's level follows the source's."""
-        table, tool = self._work.conversions, self._tools.naming
-        row = None if table is None else ConversionTable(table).of(item.name)
+        row, tool = item.conversion, self._tools.naming
         if row is None or tool is None:
             return {}
         scores: dict[str, float] = {}
@@ -156,7 +154,7 @@ class Scorer:
             source = read_start(item.source, self._work.max_seconds)[0]
             rate = source.sample_rate
             scores["envelope_correlation"] = envelope_correlation(
-                sounds[GENERATED].at(rate), np.asarray(source.mono().samples), rate)
+                sounds[GENERATED].at(rate), source.samples, rate)
         return scores
 
     def _open(self, item: ItemFiles) -> tuple[dict[str, AudioFacts], dict[str, LazySound], list[Problem]]:

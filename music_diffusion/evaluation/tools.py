@@ -62,7 +62,8 @@ class Naming:
 
     name: str
     sample_rate: int  # Hz
-    presence: Callable[[np.ndarray], np.ndarray]  # [S] → [n, C], see `evaluation.conversions.Presence`
+    # [S] samples → [n, C]: how surely each class is heard in each patch, the melodic ones first.
+    presence: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ reference            B D       with `config.reference`: embedding of what it sho
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -159,12 +160,10 @@ class FrameDiffusionModel(DiffusionBase):
     def conditions(self) -> NoteFrames:
         """Returns conditions on frames, as the network takes them."""
         dropped = self.config.timbre.performances is not None and self.performance_guidance != 1.0
-        plain = NoteFrames(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
-                           base_maps=dropped)
-        if not self.config.evidence:
-            return plain
-        fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
-        return HeardFrames(**fields, wanted=self.config.wanted)
+        hears = functools.partial(HeardFrames, wanted=self.config.wanted)
+        make = hears if self.config.evidence else NoteFrames
+        return make(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
+                    base_maps=dropped)
 
     def one_more_performance(self) -> FrameDiffusionModel:
         """Returns the model with a larger table, also of its notes; see `models.base.Model`."""

@@ -87,7 +87,7 @@ class TimbreTransferModel(GeneratorBase):
 
     @property
     def segment(self) -> SegmentLength:
-        """Returns the slice; all slices of a piece begin with the same noise."""
+        """Returns the slice, and whether all slices of a piece begin with the same noise."""
         return SegmentLength(frames=self.frames, multiple=self.config.multiple,
                              same_noise=self.same_noise)
 
