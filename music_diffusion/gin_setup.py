@@ -67,7 +67,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.data.pipeline": (
         "RecordSource", "MixtureSource", "NoteRowSource", "PerformedNoteSource"),
     "music_diffusion.diffusion.sampling": ("UniformTime", "UniformLogSNR", "KarrasLogSNR"),
-    "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M"),
+    "music_diffusion.diffusion.solvers": ("DDPM", "DDIM", "DPMSolverPP2M", "Heun", "UniPC"),
     "music_diffusion.diffusion.schedules": (
         "CosineSchedule", "LinearLogSNRSchedule", "LinearBetaSchedule", "signal_rates"),
     "music_diffusion.diffusion.parameterizations": ("Epsilon", "X0", "V"),

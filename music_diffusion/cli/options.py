@@ -53,9 +53,10 @@ def option(help: str, *flags: str, metavar: str | None = None, panel: str | None
 
 def named_solver(name: str) -> Any:
     """Returns the solver of a name. Raises UserError for an unknown one."""
-    from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
+    from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M, Heun, UniPC
 
-    solvers = {"ddim": DDIM(eta=0.0), "ddpm": DDPM(log_variance=0.0), "dpm++2m": DPMSolverPP2M()}
+    solvers = {"ddim": DDIM(eta=0.0), "ddpm": DDPM(log_variance=0.0), "dpm++2m": DPMSolverPP2M(),
+               "heun": Heun(), "unipc": UniPC()}
     if name not in solvers:
         raise UserError(f"--solver {name}: unknown; choose {', '.join(solvers)}")
     return solvers[name]
@@ -74,7 +75,7 @@ SHARED = {
     # `RenderSettings`.
     "steps": Text(help="Sampling steps.", limits=(1, math.inf)),
     "guidance": option("Guidance weight, 1 for none; the model's own if left out."),
-    "solver": Text(help="ddim, ddpm or dpm++2m.", type=str | None, convert=named_solver),
+    "solver": Text(help="ddim, ddpm, dpm++2m, heun or unipc.", type=str | None, convert=named_solver),
     "seed": option("Another seed is another take."),
     "performance": option(
         "Of a model with performances (see `models show NAME --performances`): NAME, a mixture "

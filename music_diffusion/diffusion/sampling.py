@@ -164,7 +164,7 @@ def sample(
         logsnr_t, logsnr_s = logsnrs[i], logsnrs[i - 1]
         x0, eps = predict(z, logsnr_t)
         rng_i = jax.random.fold_in(rng, i)
-        state, z = solver.step(state, z, x0, eps, logsnr_t, logsnr_s, rng_i)
+        state, z = solver.step(state, z, x0, eps, logsnr_t, logsnr_s, rng_i, predict)
         if progress is not None:
             _report(progress, num_steps + 1 - i, num_steps, x0)
         return (state, z, x0), None

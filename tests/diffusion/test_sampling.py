@@ -14,12 +14,13 @@ from music_diffusion.diffusion.sampling import (
     sample,
 )
 from music_diffusion.diffusion.schedules import CosineSchedule, alpha_sigma, per_example
-from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
+from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M, Heun, UniPC
 from music_diffusion.errors import UserError
 
 PARAMETERIZATIONS = [Epsilon(), X0(), V()]
 SOLVERS = [DDPM(log_variance=0.0), DDPM(log_variance=0.3), DDPM(log_variance=1.0),
-           DDIM(), DDIM(eta=0.5), DPMSolverPP2M()]
+           DDIM(), DDIM(eta=0.5), DPMSolverPP2M(), Heun(), UniPC(points=1), UniPC(points=2),
+           UniPC(points=3)]
 MEAN, STD = 0.3, 0.5
 
 
@@ -45,7 +46,8 @@ def _noise(shape, seed=0):
     (Epsilon(), 6, 1e-5), (X0(), 6, 1e-5), (V(), 6, 1e-5), (X0(), 1, 1e-6), (V(), 1, 1e-6),
     (Epsilon(), 1, 1e-2),  # one step turns ε into x0 at a log-SNR of −20: 5e-3 of rounding
 ], ids=str)
-@pytest.mark.parametrize("solver", [DDPM(), DDIM(), DDIM(eta=0.5), DPMSolverPP2M()], ids=repr)
+@pytest.mark.parametrize("solver", [DDPM(), DDIM(), DDIM(eta=0.5), DPMSolverPP2M(), Heun(),
+                                    UniPC(points=3)], ids=repr)
 def test_data_in_one_point_is_sampled_exactly(solver, parameterization, num_steps, tolerance):
     point = jnp.float32(np.random.default_rng(1).uniform(-0.9, 0.9, (2, 3, 4)))
     result = _sample(
@@ -78,6 +80,10 @@ def test_compiled_scan_is_the_plain_loop(solver, clip):
         truth = oracle.ddpm_sample(x0_of, np.asarray(z), logsnrs, noises, solver.log_variance)
     elif isinstance(solver, DDIM):
         truth = oracle.ddim_sample(x0_of, np.asarray(z), logsnrs, noises, solver.eta)
+    elif isinstance(solver, Heun):
+        truth = oracle.heun_sample(x0_of, np.asarray(z), logsnrs)
+    elif isinstance(solver, UniPC):
+        truth = oracle.unipc_sample(x0_of, np.asarray(z), logsnrs, solver.points)
     else:
         truth = oracle.dpmpp_2m_sample(x0_of, np.asarray(z), logsnrs)
     np.testing.assert_allclose(result, truth, atol=1e-7)
@@ -87,6 +93,8 @@ def test_compiled_scan_is_the_plain_loop(solver, clip):
 @pytest.mark.parametrize("solver, num_steps, tolerance", [
     (DDIM(), 1000, 5e-3),  # measured 3.5e-3, halved by twice the steps
     (DPMSolverPP2M(), 100, 2e-3),  # measured 1.0e-3, a quarter with twice the steps
+    (Heun(), 200, 1e-3),  # measured 5e-4
+    (UniPC(points=3), 30, 2e-3),
 ], ids=str)
 def test_exact_denoiser_follows_the_flow_to_the_data(
         solver, num_steps, tolerance, parameterization):

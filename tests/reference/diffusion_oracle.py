@@ -97,3 +97,46 @@ def dpmpp_2m_sample(x0_of, z, logsnrs):
         z = sigma_s / sigma_t * z - alpha_s * (np.exp(-h) - 1.0) * d
         previous = x0
     return x0
+
+
+def heun_sample(x0_of, z, logsnrs):
+    """Karras et al. 2022, algorithm 1 without churn, in their variables y = z / α and σ / α."""
+    def eps_of(y, logsnr):
+        alpha, sigma = alpha_sigma(logsnr)
+        return (alpha * y - alpha * x0_of(alpha * y, logsnr)) / sigma
+
+    y = z / alpha_sigma(logsnrs[-1])[0]
+    for i in range(len(logsnrs) - 1, 0, -1):
+        x0 = x0_of(alpha_sigma(logsnrs[i])[0] * y, logsnrs[i])
+        noise, less = (np.exp(-0.5 * logsnrs[k]) for k in (i, i - 1))
+        slope = eps_of(y, logsnrs[i])
+        guess = y + (less - noise) * slope
+        y = y + (less - noise) * 0.5 * (slope + eps_of(guess, logsnrs[i - 1]))
+    return x0
+
+
+def unipc_sample(x0_of, z, logsnrs, points):
+    """Zhao et al. 2023, algorithms 1 and 2: polynomials by least squares, integrals by quadrature."""
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+
+    def step(z, start, end, known):
+        known = known[-points - 1:] if end == known[-1][0] else known[-points:]
+        times, values = (np.array(x) for x in zip(*known, strict=True))
+        at = start + 0.5 * (end - start) * (nodes + 1)
+        # Lagrange's polynomials at the nodes of the quadrature.
+        basis = [np.prod([(at - b) / (a - b) for b in times if b != a], axis=0) * np.ones_like(at)
+                 for a in times]
+        shares = [0.5 * (end - start) * np.sum(weights * np.exp(at) * x) for x in basis]
+        integral = sum(share * value for share, value in zip(shares, values, strict=True))
+        return alpha_sigma(2 * end)[1] * (z / alpha_sigma(2 * start)[1] + integral)
+
+    known, before = [], None
+    for i in range(len(logsnrs) - 1, 0, -1):
+        here = 0.5 * logsnrs[i]
+        x0 = x0_of(z, logsnrs[i])
+        known.append((here, x0))
+        if before is not None:
+            z = step(*before, here, known)
+        before = z, here
+        z = step(z, here, 0.5 * logsnrs[i - 1], known)
+    return x0
