@@ -31,6 +31,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.transformer": ("T5Config",),
     "music_diffusion.networks.unet1d": ("UNet1DConfig",),
     "music_diffusion.networks.unet2d": ("UNet2DConfig",),
+    "music_diffusion.networks.unconditional": ("UnconditionalConfig",),
     "music_diffusion.networks.note_timbre": ("NoteTimbreConfig",),
     "music_diffusion.networks.performance": ("PerformanceConfig",),
     "music_diffusion.networks.score_denoiser": ("ScoreDenoiserConfig",),
@@ -49,6 +50,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.conditions.heard": ("HeardFrames",),
     "music_diffusion.conditions.note_tokens": ("NoteTokens",),
     "music_diffusion.conditions.performance_numbers": ("PerformanceNumbers",),
+    "music_diffusion.conditions.regions": ("ClassAndRegion",),
     "music_diffusion.conditions.spectrograms": ("Nothing", "SourceSpectrogram", "StyleSpectrogram"),
     "music_diffusion.models.transcriber": ("TranscriberModel",),
     "music_diffusion.models.tagger": ("TaggerModel",),
@@ -60,6 +62,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.models.spectrogram_diffusion": ("SpectrogramDiffusionModel",),
     "music_diffusion.models.frame_diffusion": ("FrameDiffusionModel", "NoteTimbreModel"),
     "music_diffusion.models.timbre_transfer": ("TimbreTransferModel",),
+    "music_diffusion.models.unconditional": ("UnconditionalModel",),
     "music_diffusion.data.synthetic": ("SyntheticSource",),
     "music_diffusion.data.audio_source": ("AudioSource",),
     "music_diffusion.data.recording_source": (

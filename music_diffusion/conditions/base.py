@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, Self, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.waveform import Waveform
@@ -156,6 +156,8 @@ class Source:
     performance: Float[np.ndarray, " R"] | None = None  # weights of the rows of a model's table
     heard: np.ndarray | None = None  # [T, 2 P] uint8 of the recording; see `notes.heard`
     reference: Float[np.ndarray, " D"] | None = None  # embedding of what it should sound like
+    classes: Float[np.ndarray, " K"] | None = None  # weights of the classes of a model that has such
+    region: Bool[np.ndarray, "T F"] | None = None  # cells of `mel` that stay; None: all are made anew
     name: str = ""  # path of the file, if it was one
     ignored: Mapping[str, int] = dataclasses.field(default_factory=dict)  # see `notes.midi.MidiFile`
     warnings: tuple[str, ...] = ()  # what is wrong with the file

@@ -110,9 +110,10 @@ def sample(
     times: TimeGrid = UniformTime(),
     clip_x0: tuple[float, float] | None = (-1.0, 1.0),
     x0_hook: Callable[[Array], Array] | None = None,
+    passes: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Array, "B ..."]:
-    """Draws B samples with ``num_steps`` evaluations of the network.
+    """Draws B samples with ``num_steps`` steps of a solver.
 
     One ``lax.scan``: the network is traced and compiled once. The function is
     pure and may be jitted with everything but the arrays bound.
@@ -131,6 +132,10 @@ def sample(
       x0_hook: applied to every predicted x0 [B, ...] after clipping, the last one
         included, e.g. to cross-fade neighbouring segments along their overlap (Maman et al.
         2024, section 3.3). Must keep shape and dtype.
+      passes: how often each step is done: after all but the last time its result is noised again,
+        back to where the step began. More than 1 where ``x0_hook`` puts in what is known
+        (Lugmayr et al. 2022, "RePaint", https://arxiv.org/abs/2201.09865, algorithm 1): the rest
+        comes to agree with it.
       progress: host function (steps done, N), called in order after each step;
         ``jax.effects_barrier()`` waits for the last call. Needs one device.
 
@@ -138,10 +143,10 @@ def sample(
       x0 [B, ...] as predicted in the last step, clipped and hooked; at least float32.
 
     Raises:
-      UserError: ``num_steps`` below 1.
+      UserError: ``num_steps`` or ``passes`` below 1.
     """
-    if num_steps < 1:
-        raise UserError(f"{num_steps=} must be at least 1")
+    if num_steps < 1 or passes < 1:
+        raise UserError(f"{num_steps=} and {passes=} must be at least 1")
     dtype = jnp.promote_types(z_T.dtype, jnp.float32)
     z_T = z_T.astype(dtype)
     logsnrs = times.logsnrs(schedule, num_steps, dtype)
@@ -162,9 +167,20 @@ def sample(
     def body(carry, i):
         state, z, _ = carry
         logsnr_t, logsnr_s = logsnrs[i], logsnrs[i - 1]
-        x0, eps = predict(z, logsnr_t)
         rng_i = jax.random.fold_in(rng, i)
-        state, z = solver.step(state, z, x0, eps, logsnr_t, logsnr_s, rng_i, predict)
+
+        def step(z, rng):
+            x0, eps = predict(z, logsnr_t)
+            return x0, solver.step(state, z, x0, eps, logsnr_t, logsnr_s, rng, predict)
+
+        def back_and_forth(k, z):
+            rng_step, rng_noise = jax.random.split(jax.random.fold_in(rng_i, k))
+            _, (_, z_s) = step(z, rng_step)
+            return _noised_again(z_s, logsnr_s, logsnr_t, rng_noise)
+
+        if passes > 1:
+            z = jax.lax.fori_loop(1, passes, back_and_forth, z)
+        x0, (state, z) = step(z, rng_i)
         if progress is not None:
             _report(progress, num_steps + 1 - i, num_steps, x0)
         return (state, z, x0), None
@@ -172,6 +188,14 @@ def sample(
     carry = (solver.init(z_T), z_T, jnp.zeros_like(z_T))
     (_, _, x0), _ = jax.lax.scan(body, carry, jnp.arange(num_steps, 0, -1))
     return x0
+
+
+def _noised_again(z_s: Array, logsnr_s: Array, logsnr_t: Array, rng: PRNGKeyArray) -> Array:
+    """Draws z_t from z_s, t the noisier: q(z_t | z_s) of the forward process."""
+    alpha_s, _ = alpha_sigma(logsnr_s)
+    alpha_t, sigma_t = alpha_sigma(logsnr_t)
+    added = sigma_t * jnp.sqrt(-jnp.expm1(logsnr_t - logsnr_s))  # equation 1 of `solvers`
+    return alpha_t / alpha_s * z_s + added * jax.random.normal(rng, z_s.shape, z_s.dtype)
 
 
 def _report(

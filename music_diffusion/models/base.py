@@ -140,6 +140,9 @@ class SegmentLength:
     frames: int = 256  # where nothing else is asked for
     multiple: int | None = None  # other lengths are multiples of this; None: there are no others
     same_noise: bool = False  # segments that are joined by SEPARATE all begin with the same noise
+    # Frames of the segment before with which one that is joined by CONTEXT begins; 0: the one before is
+    # heard whole, and goes before.
+    context: int = 0
 
 
 # How a generator's segments become a piece: denoised together along overlaps, each with the one
@@ -243,6 +246,7 @@ class Sampling:
     performance_guidance: float | None = None  # … of the performance
     # In 0..1, above 0: the share of the noise times that what is given goes through; 1: only noise is left.
     strength: float | None = None
+    passes: int | None = None  # how often each step is done where a part is given; see `models.regions`
 
 
 @runtime_checkable
@@ -314,7 +318,7 @@ class DiffusionBase(GeneratorBase):
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
-        super().sampled_by(Sampling(strength=sampling.strength))
+        super().sampled_by(Sampling(strength=sampling.strength, passes=sampling.passes))
         changes = {"num_steps": sampling.steps, "solver": sampling.solver,
                    "guidance_weight": sampling.guidance,
                    "performance_guidance": sampling.performance_guidance}

@@ -41,8 +41,9 @@ from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, V
+from music_diffusion.diffusion.preconditioning import unit_scale
 from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, noised, sample
-from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_sigma
+from music_diffusion.diffusion.schedules import CosineSchedule, Schedule
 from music_diffusion.diffusion.solvers import DDIM, Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import (
@@ -315,16 +316,13 @@ class FrameDiffusionModel(DiffusionBase):
         c = self.config
         s = keep * c.residual_std + (1 - keep) * c.data_std
 
-        def unit_scale(logsnr):  # n / s of `networks.score_denoiser`
-            alpha, sigma = alpha_sigma(logsnr)
-            return jnp.sqrt(alpha**2 * s**2 + sigma**2) / s
-
         def denoise(z, logsnr):
             return self._denoise(params, z, logsnr, cond)
 
         loss, metrics = diffusion_loss(
             denoise, targets, rng, schedule=self.schedule, parameterization=V(),
-            distance=self.distance, times=self.training_times, output_scale=unit_scale)
+            distance=self.distance, times=self.training_times,
+            output_scale=lambda logsnr: unit_scale(logsnr, s))
         error = jnp.abs(cond["map"] - targets) * keep[:, None, None]
         nat = 0.5 * (self.codec.log_max - self.codec.log_min)
         return loss, {**metrics, "map_l1": nat * jnp.mean(error) / jnp.maximum(keep.mean(), 1e-6)}

@@ -1,18 +1,7 @@
 """The frame-wise denoiser: a note map on the mel axis, and a U-Net around what it misses.
 
-The map says which frame the score should sound like; the U-Net denoises the
-difference. With r = x0 − map, of standard deviation s, and a unit-variance
-view u of the noisy difference
-
-    u = (z − α map) / n,    n² = α² s² + σ²                                (1)
-
-the best linear guess of v = α ε − σ x0 from u is known, and the network F
-learns the rest, at unit variance at every noise level (the preconditioning of
-Karras et al. 2022, https://arxiv.org/abs/2206.00364, for variance-preserving
-v, around a mean):
-
-    v = α σ (1 − s²) / n · u − σ map − (s / n) F                           (2)
-
+The map says which frame the score should sound like; the U-Net denoises the difference
+(`diffusion.preconditioning`: m is the map, s the deviation of the data from it).
 Without its condition the map is the mean of all data and s their deviation.
 
 A recording of the same music, if the network has one, is further `evidence` beside the notes, as it is and
@@ -33,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.diffusion.schedules import alpha_sigma, per_example
+from music_diffusion.diffusion.preconditioning import v_around
 from music_diffusion.errors import UserError
 from music_diffusion.networks.film import FiLMLayer
 from music_diffusion.networks.layers import Dense
@@ -47,7 +36,7 @@ ONSET_SECONDS = 0.06  # a note is new for three frames
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreDenoiserConfig:
-    """Sizes and the scales of equation 2, in the model's units (data in [-1, 1])."""
+    """Sizes and the scales of the preconditioning, in the model's units (data in [-1, 1])."""
 
     timbre: NoteTimbreConfig = NoteTimbreConfig()
     unet: UNet1DConfig = UNet1DConfig()
@@ -235,15 +224,12 @@ class ScoreDenoiser(nn.Module):
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
                 time: Float[Array, " B"], cond: dict[str, jax.Array]) -> Float[Array, "B T F"]:
-        """v by equation 2; `time` is the schedule's time of `logsnr`."""
+        """Returns v; `time` is the schedule's time of `logsnr`."""
         c = self.config
         keep = cond["keep"][:, None, None]
         s = keep * c.residual_std + (1 - keep) * c.data_std
-        alpha, sigma = alpha_sigma(per_example(logsnr, 3))
-        n = jnp.sqrt(alpha**2 * s**2 + sigma**2)
-        u = (z - alpha * cond["map"]) / n
-        f = self.unet(u, time, cond["features"], cond.get("performance"))
-        return alpha * sigma * (1 - s**2) / n * u - sigma * cond["map"] - s / n * f
+        return v_around(lambda u: self.unet(u, time, cond["features"], cond.get("performance")),
+                        z, logsnr, cond["map"], s)
 
     def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None, evidence=None,
                  reference=None, wanted=None):

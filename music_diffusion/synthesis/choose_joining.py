@@ -32,7 +32,12 @@ def choose_joining(model: Generator, settings: RenderSettings = RenderSettings()
             raise UserError(f"--overlap {settings.overlap:g}: segments are joined by {name}; give "
                             "--joining overlap too")
         size = _frames(settings.segment, rate, multiple or 1, frames)
-        return ChainJoining(frames=size, context=name != SEPARATE, same_noise=model.segment.same_noise)
+        shared = model.segment.context if name == CONTEXT else 0
+        if size <= shared:
+            raise UserError(f"--segment {settings.segment:g}: must be longer than the {shared / rate:g} s of "
+                            "context")
+        return ChainJoining(frames=size, context=name != SEPARATE, shared=shared,
+                            same_noise=model.segment.same_noise)
     frames = _frames(settings.segment, rate, math.lcm(NOISE_BLOCK, multiple or 1), frames)
     overlap = _frames(settings.overlap, rate, NOISE_BLOCK, Windows.overlap)
     if overlap > frames // 2:

@@ -25,6 +25,7 @@ class ChainJoining:
 
     frames: int = 256  # of a segment
     context: bool = True  # whether each segment is given the one before
+    shared: int = 0  # frames at a segment's beginning that are those of the one before
     same_noise: bool = False  # whether all segments begin with the same noise
 
     @property
@@ -40,19 +41,21 @@ class ChainJoining:
                progress: Progress | None = None) -> Iterator[np.ndarray]:
         """Yields frames [t, C] of the model's space; see `joining.Joining`."""
         frames = space_frames(piece, model.space)
-        segments = -(-frames // self.frames)
+        stride = self.frames - self.shared
+        segments = max(1, -(-(frames - self.shared) // stride))
         key, before = jax.random.key(seed), None
         for i in range(segments):
             batch = self._batch(model, piece, i, before)
             own = jax.random.fold_in(key, 0 if self.same_noise else i)
             x0 = np.asarray(_SAMPLE(model, self.frames, params, batch, own))
             before = x0 if self.context else None
-            yield x0[0, :frames - i * self.frames]
+            yield x0[0, self.shared if i else 0:frames - i * stride]
             if progress is not None:
                 progress((i + 1) / segments)
 
     def _batch(self, model: Generator, piece: Piece, segment: int, before: np.ndarray | None):
-        return dict(conditions_of(piece, model.space, [segment * self.frames], self.frames, before))
+        return dict(conditions_of(piece, model.space, [segment * (self.frames - self.shared)], self.frames,
+                                  before))
 
 
 def _sample(model: Generator, frames: int, params: Params, batch, key) -> jax.Array:

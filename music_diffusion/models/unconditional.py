@@ -1,0 +1,255 @@
+"""Generation from noise: nothing, a class, or a part of a recording → spectrogram.
+
+Pouya Mehr et al. ("Diffusion model for music synthesis") train a 2-D U-Net that predicts the noise of
+spectrograms of 5.12 and 10.24 s, sampled by deterministic DDIM. What ships here is a U-Net over frames
+that predicts v, around the mean of all music, and sees what is known of the spectrogram.
+
+Features of a batch: `targets` [B, T, F], scaled mel in [-1, 1] (not needed to predict); with classes
+`class`, numbers [B] or weights [B, K]; and, to predict, `given` and `region` [B, T, F] (`conditions.regions`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.regions import CLASS, GIVEN, REGION, ClassAndRegion
+from music_diffusion.diffusion.guidance import Guidance
+from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
+from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon, V
+from music_diffusion.diffusion.preconditioning import unit_scale, v_around
+from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, noised, sample
+from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_sigma
+from music_diffusion.diffusion.solvers import DDIM, Solver
+from music_diffusion.errors import UserError
+from music_diffusion.models.base import (
+    CONTEXT,
+    OVERLAP,
+    DiffusionBase,
+    Metrics,
+    Sampling,
+    SegmentLength,
+    Variables,
+    require_features,
+)
+from music_diffusion.models.regions import draw_regions, keeping
+from music_diffusion.models.spaces import MelSpace
+from music_diffusion.networks.layers import TRACKED, follow
+from music_diffusion.networks.unconditional import UnconditionalConfig, UnconditionalDenoiser
+from music_diffusion.types import Batch, Params, StepProgress
+
+Condition = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnconditionalModel(DiffusionBase):
+    """The zoo member; implements `models.base.Generator`."""
+
+    config: UnconditionalConfig = UnconditionalConfig()
+    codec: MelCodec = MelCodec()
+    frames: int = 512  # of a segment
+    context: int = 0  # frames of a segment that the one before gives it; 0: segments overlap instead
+    classes: tuple[str, ...] = ()  # names, as many as the network has
+    schedule: Schedule = CosineSchedule()
+    distance: Callable[[Array, Array], Array] = squared  # elementwise
+    training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
+    # Mean and deviation of the data, around which the network predicts v (`diffusion.preconditioning`). A
+    # deviation of 0: it predicts the noise, as it is.
+    data_mean: float = -0.45
+    data_std: float = 0.45
+    class_dropout: float = 0.1  # share of training examples without their class; in [0, 1]
+    region_dropout: float = 0.3  # … of which nothing is known
+    solver: Solver = DDIM(eta=0.0)
+    times: TimeGrid = UniformTime()
+    num_steps: int = 50  # sampling steps, from 1
+    guidance_weight: float = 1.0  # 1: as learned; above: follows the class more closely
+    performance_guidance: float = 1.0  # there are no performances
+    strength: float = 1.0  # time in 0..1, above 0, at which sampling begins; below 1 with a noised recording
+    passes: int = 1  # how often each step is done where a part is given; see `models.regions`
+
+    def __post_init__(self):
+        if self.frames < 1 or self.frames % self.config.multiple:
+            raise UserError(f"UnconditionalModel.frames = {self.frames} must be a multiple of "
+                            f"{self.config.multiple}, which the network halves")
+        if len(self.classes) != self.config.classes:
+            raise UserError(f"UnconditionalModel.classes = {self.classes}: the network has "
+                            f"{self.config.classes}; give as many names")
+        if not 0 <= self.context < self.frames or self.context and not self.config.regions:
+            raise UserError(f"UnconditionalModel.context = {self.context} must be at least 0, below "
+                            f"{self.frames}, and 0 of a network without regions")
+        for name in ("class_dropout", "region_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
+        if self.num_steps < 1 or self.passes < 1:
+            raise UserError(f"{self.num_steps=} and {self.passes=} must be at least 1")
+        if not 0 < self.strength <= 1:
+            raise UserError(f"{self.strength=} must be above 0 and at most 1")
+        if not self.data_std >= 0:
+            raise UserError(f"{self.data_std=} must be at least 0")
+
+    @property
+    def network(self) -> UnconditionalDenoiser:
+        """Returns the Linen module."""
+        return UnconditionalDenoiser(self.config)
+
+    @property
+    def conditions(self) -> ClassAndRegion:
+        """Returns the class, and what is known."""
+        return ClassAndRegion(classes=self.classes, context=self.context)
+
+    @property
+    def space(self) -> MelSpace:
+        """Returns the space, scaled mel."""
+        return MelSpace(codec=self.codec)
+
+    @property
+    def segment(self) -> SegmentLength:
+        """Returns the segment, and how much of the one before is its context."""
+        return SegmentLength(frames=self.frames, multiple=self.config.multiple, context=self.context)
+
+    @property
+    def joinings(self) -> tuple[str, ...]:
+        """Returns segments that go on from the one before, where they see it; and overlaps."""
+        return (CONTEXT, OVERLAP) if self.context else (OVERLAP,)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Returns how it samples."""
+        own = super().sampling
+        return dataclasses.replace(own, strength=self.strength, passes=self.passes,
+                                   guidance=own.guidance if self.classes else None)
+
+    def sampled_by(self, sampling: Sampling) -> UnconditionalModel:
+        """Returns the model that samples so; see `models.base.Generator.sampled_by`."""
+        if sampling.guidance is not None and not self.classes:
+            raise UserError(f"--guidance {sampling.guidance:g}: this model has no classes to follow; "
+                            "leave it out")
+        model = super().sampled_by(dataclasses.replace(sampling, strength=None, passes=None))
+        own = {"strength": sampling.strength, "passes": sampling.passes}
+        return dataclasses.replace(model, **{k: v for k, v in own.items() if v is not None})
+
+    def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
+        """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
+        del shapes  # parameters depend on the configuration alone
+        picture = jnp.zeros((1, self.config.multiple, self.codec.mels))
+        variables = jax.jit(self.network.init)(
+            rng, picture, jnp.zeros((1,)), jnp.zeros((1,)), jnp.zeros((1, len(self.classes))),
+            picture, picture)
+        return {name: variables[name] for name in ("params", "params_axes")}
+
+    def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the training loss, with dropout of the class and of what is known.
+
+        What is known of an example counts for nothing. Running statistics follow the batch's.
+        """
+        require_features(batch, ("targets",))
+        rng_loss, rng_class, rng_region = jax.random.split(rng, 3)
+        size = jnp.shape(batch["targets"])[0]
+        keep = jax.random.bernoulli(rng_class, 1.0 - self.class_dropout, (size,)).astype(jnp.float32)
+        sown: list[Any] = []
+        loss, metrics = self._loss(params, batch, rng_loss, rng_region, keep, sown)
+        return loss + follow(sown), metrics
+
+    def eval_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
+                ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the same loss with every class, and regions as in training."""
+        require_features(batch, ("targets",))
+        rng_loss, rng_region = jax.random.split(rng)
+        keep = jnp.ones(jnp.shape(batch["targets"])[:1])
+        return self._loss(params, batch, rng_loss, rng_region, keep, None)
+
+    def _loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, rng_region: PRNGKeyArray,
+              keep: Float[Array, " B"], sown: list[Any] | None) -> tuple[Float[Array, ""], Metrics]:
+        """Computes the loss; with `sown` in training, whose states of the network it takes."""
+        targets = jnp.asarray(batch["targets"], jnp.float32)
+        cond = {"classes": self._classes(batch, len(targets)) * keep[:, None]}
+        mask = None
+        if self.config.regions:
+            region = draw_regions(rng_region, targets.shape, self.region_dropout)
+            cond |= {"known": targets, "region": region}
+            mask = 1 - region
+
+        def denoise(z: Array, logsnr: Array) -> Array:
+            if sown is None:
+                return self._denoise(params, z, logsnr, cond)
+            states: list[Any] = []
+            output = self._denoise(params, z, logsnr, cond, states)
+            sown.extend(states)
+            return output
+
+        scale = (lambda logsnr: unit_scale(logsnr, self.data_std)) if self.data_std else None
+        return diffusion_loss(denoise, targets, rng, schedule=self.schedule,
+                              parameterization=self._parameterization, distance=self.distance, mask=mask,
+                              times=self.training_times, output_scale=scale)
+
+    @property
+    def _parameterization(self) -> Epsilon | V:
+        return V() if self.data_std else Epsilon()
+
+    def _classes(self, batch: Batch, size: int) -> Float[Array, "B K"]:
+        """Returns weights of the classes of a batch."""
+        if not self.classes:
+            return jnp.zeros((size, 0))
+        require_features(batch, (CLASS,))
+        given = jnp.asarray(batch[CLASS])
+        return jax.nn.one_hot(given, len(self.classes)) if given.ndim == 1 else given.astype(jnp.float32)
+
+    def _denoise(self, params: Params, z: Array, logsnr: Array, cond: Condition,
+                 states: list[Any] | None = None) -> Array:
+        """Returns v, or the noise; `states` takes what the network sows in training."""
+        _, sigma = alpha_sigma(logsnr)
+        time, variance = self.schedule.inverse(logsnr), jnp.square(sigma)
+
+        def network(u: Array) -> Array:
+            arguments = ({"params": params}, u, time, variance, cond["classes"], cond.get("known"),
+                         cond.get("region"))
+            if states is None:
+                return self.network.apply(*arguments)
+            output, state = self.network.apply(*arguments, train=True, mutable=[TRACKED])
+            states.append(state)
+            return output
+
+        if not self.data_std:
+            return network(z)
+        return v_around(network, z, logsnr, self.data_mean, self.data_std)
+
+    def denoiser(self, params: Params, batch: Batch, shape: tuple[int, int, int]) -> DenoiseFn:
+        """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""
+        cond = {"classes": self._classes(batch, shape[0])}
+        if self.config.regions:
+            nothing = jnp.zeros(shape)
+            cond |= {"known": jnp.asarray(batch.get(GIVEN, nothing)),
+                     "region": jnp.asarray(batch.get(REGION, nothing))}
+        without = cond | {"classes": jnp.zeros_like(cond["classes"])}
+        return Guidance(weights=(self.guidance_weight,))(
+            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (cond, without))
+
+    def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
+               *, x0_hook: Callable[[Array], Array] | None = None,
+               progress: StepProgress | None = None) -> Float[Array, "B T F"]:
+        """Samples scaled mel from given unit noise; what the batch's region has stays as it is given."""
+        start, times = z_T, self.times
+        if self.strength < 1:
+            require_features(batch, (GIVEN,))
+            start = noised(jnp.asarray(batch[GIVEN]), z_T, self.schedule, self.strength)
+            times = UniformTime(start=self.strength)
+        return sample(self.denoiser(params, batch, z_T.shape), start, rng, schedule=self.schedule,
+                      parameterization=self._parameterization, solver=self.solver,
+                      num_steps=self.num_steps, times=times, x0_hook=keeping(batch, x0_hook),
+                      passes=self.passes, progress=progress)
+
+    def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
+                      progress: StepProgress | None = None) -> Float[Array, "B T F"]:
+        """Samples scaled mel in [-1, 1], one segment for each example of `class` or `region`."""
+        rng_start, rng_solver = jax.random.split(rng)
+        arrays = [jnp.shape(value) for value in batch.values()]
+        shape = (arrays[0][0] if arrays else 1, self.frames, self.codec.mels)
+        return self.sample(params, batch, jax.random.normal(rng_start, shape), rng_solver,
+                           progress=progress)
