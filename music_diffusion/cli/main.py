@@ -17,6 +17,7 @@ from music_diffusion.cli.adapt import adapt
 from music_diffusion.cli.benchmark import benchmark
 from music_diffusion.cli.dump import dump
 from music_diffusion.cli.evaluate import evaluate
+from music_diffusion.cli.generate import generate
 from music_diffusion.cli.options import Command
 from music_diffusion.cli.reconstruct import reconstruct
 from music_diffusion.cli.render import render
@@ -57,7 +58,7 @@ def make_app() -> typer.Typer:
     """Returns the program with all its commands."""
     app = typer.Typer(no_args_is_help=True, **TYPER)
     app.callback()(options)
-    for function in (synthesize, transfer, reconstruct, transcribe, adapt):
+    for function in (synthesize, transfer, generate, reconstruct, transcribe, adapt):
         _add(app, function.__name__, function)
     _add(app, "train", train, context_settings=PASSED_ON)
     for function in (evaluate, benchmark):

@@ -83,6 +83,8 @@ SHARED = {
     "performance_guidance": option("Guidance weight of the performance; 1 is none."),
     "strength": option("How far from the recording, above 0 and up to 1; below 1 more of its own sound "
                        "stays."),
+    "passes": Text(help="How often each step is done where a part is given; more agree better, and take as "
+                        "many times longer.", limits=(1, math.inf)),
     "joining": option("How segments become a piece: overlap, or context where a model reads it."),
     "overlap": option("Seconds that overlapping segments share, rounded to what the model can do.",
                       metavar="SECONDS"),

@@ -11,7 +11,7 @@ from music_diffusion.synthesis.settings import RenderSettings
 @command("music-diffusion synthesize song.mid -o song.wav --plot song.png",
          midi=argument("A MIDI file (also .kar, .rmi, gzipped).", "IN.mid"),
          plot=option("Picture: piano roll over spectrogram.", metavar="OUT.png"),
-         normalize=option("To -14 LUFS, peak at most -1 dBTP."), strength=None)
+         normalize=option("To -14 LUFS, peak at most -1 dBTP."), strength=None, passes=None)
 def synthesize(midi: str, output: str, settings: RenderSettings, model: str = "default",
                inverter: str | None = None, plot: str | None = None, normalize: bool = True,
                json: bool = False) -> None:

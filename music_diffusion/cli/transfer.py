@@ -23,7 +23,7 @@ from music_diffusion.workflows.requests import TransferRequest
                                    metavar="TEXT"),
          like=option("A recording that it should sound like, of a second or more; with --to also a "
                      "performance, see `models show performances --performances`.", metavar="REF.wav"),
-         mono=option("Mix the channels to one first; otherwise each is changed by itself."))
+         mono=option("Mix the channels to one first; otherwise each is changed by itself."), passes=None)
 def transfer(request: TransferRequest, settings: RenderSettings, json: bool = False) -> None:
     """Turn a recording into the same music in another timbre."""
     from music_diffusion.workflows import transfer as work

@@ -127,6 +127,14 @@ def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSke
         spectrum.set_xlabel("time (s)")
 
 
+def plot_spectrogram(path: str | os.PathLike, sketch: SpectrogramSketch, codec: MelCodec, name: str) -> None:
+    """Writes a PNG of a spectrogram; it appears only when it is complete."""
+    with new_figure(path, figsize=(12, 4)) as (_, axes):
+        sketch.draw(axes, codec)
+        title(axes, name)
+        axes.set_xlabel("time (s)")
+
+
 def plot_pair(path: str | os.PathLike, sketches: Sequence[SpectrogramSketch], codec: MelCodec,
               titles: Sequence[str]) -> None:
     """Writes a PNG of two spectrograms, one over the other; it appears only when it is complete."""

@@ -25,6 +25,7 @@ class RenderSettings:
     performance: str | None = None  # who plays what: see `synthesis.performance`
     performance_guidance: float | None = None  # weight of the performance's guidance; 1 is none
     strength: float | None = None  # of a change, above 0; 1: nothing of the sound itself is kept
+    passes: int | None = None  # how often each step is done where a part is given, from 1
     joining: str | None = None  # of segments: one of JOININGS
     overlap: float | None = None  # seconds that neighbouring segments share
     segment: float | None = None  # seconds of a segment, where the model leaves them open

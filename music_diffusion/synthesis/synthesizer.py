@@ -72,7 +72,8 @@ class Synthesizer:
                                     "knows no performances; leave it out")
         return self.model.sampled_by(Sampling(
             steps=settings.steps, solver=settings.solver, guidance=settings.guidance,
-            performance_guidance=settings.performance_guidance, strength=settings.strength))
+            performance_guidance=settings.performance_guidance, strength=settings.strength,
+            passes=settings.passes))
 
     def joining_of(self, settings: RenderSettings = RenderSettings()) -> Joining:
         """Returns how long pieces are made. Raises UserError where the model cannot do what is asked."""

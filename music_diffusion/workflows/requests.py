@@ -300,6 +300,27 @@ class TransferRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateRequest(Request):
+    """See `workflows.generate.generate`."""
+
+    model: str  # name or folder of a model that makes sound from noise
+    output: str | None = None  # .wav, .flac or .mp3; of several takes None
+    seconds: float | None = ranged(None, 0)  # that are made
+    class_name: str | None = None  # one of the model's, or a mixture NAME:0.7+NAME:0.3
+    continued: str | None = None  # recording that goes on
+    until: str | None = None  # recording that a continued one is led to
+    edit: str | None = None  # recording of which a part is made anew
+    inpaint: str | None = None  # BEGIN:END in seconds, of `edit`; None: all of it
+    band: str | None = None  # LOW:HIGH in Hz, of `edit`; None: all of it
+    vary: str | None = None  # recording that is varied
+    loop: bool = False  # whether its end leads to its beginning
+    count: int = ranged(1, 1)  # takes
+    out_dir: str | None = None  # folder of several takes
+    plot: str | None = None  # .png of the spectrogram
+    inverter: str | None = None  # see `synthesis.hub.load_inverter`; None: the best for the model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeRequest(Request):
     """See `workflows.listen.transcribe`."""
 

@@ -146,6 +146,7 @@ def test_solvers_are_objects():
 COMMANDS = {
     synthesize_command.synthesize: RenderSettings, reconstruct.reconstruct: requests.ReconstructRequest,
     transcribe_command.transcribe: requests.TranscribeRequest,
+    generate_command.generate: requests.GenerateRequest,
     transfer_command.transfer: requests.TransferRequest, adapt.adapt: requests.AdaptRequest,
     train_command.train: requests.OwnDataRequest, benchmark.benchmark: requests.BenchmarkRequest,
     evaluate.evaluate: EvaluationPlan, render.render: requests.ScoresRequest,
@@ -158,7 +159,7 @@ COMMANDS = {
     models_commands.note_maps: requests.NoteMapsRequest,
     models_commands.performances: requests.PerformanceListRequest}
 HIDDEN = {  # filled in otherwise, or for recipes alone
-    synthesize_command.synthesize: {"strength"},  # of what a recording becomes
+    synthesize_command.synthesize: {"strength", "passes"},  # of what a recording becomes
     train_command.train: {"bindings"}, prepare.data_set: {"kind"},
     evaluate.evaluate: {"performances", "condition", "performances_of", "min_seconds", "draws", "level",
                         "splits", "examples", "method", "parts", "strength"}}

@@ -1,0 +1,144 @@
+"""Recordings that are made anew in part: which cells of the spectrogram stay, and the sound put together again.
+
+Outside the stretch that is made anew, and its fades, the samples are the recording's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.base import Source
+from music_diffusion.conditions.heard import LEVEL
+from music_diffusion.errors import UserError
+from music_diffusion.notes.heard import level
+from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.types import Progress
+
+FADE = 0.02  # seconds, centred on the edges of a stretch
+BAND_EDGE = 0.05  # octaves, half of the width of a band's edges
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Stretch of a recording, in time and in frequency."""
+
+    begin: float  # seconds
+    end: float
+    low: float = 0.0  # Hz
+    high: float = math.inf
+
+    def __post_init__(self):
+        if not 0 <= self.begin < self.end:
+            raise UserError(f"a stretch from {self.begin:g} to {self.end:g} s is none; give BEGIN:END in seconds")
+        if not 0 <= self.low < self.high:
+            raise UserError(f"a band from {self.low:g} to {self.high:g} Hz is none; give LOW:HIGH in Hz")
+
+    def cells(self, frames: int, codec: MelCodec) -> Bool[np.ndarray, "T F"]:
+        """Returns the cells of a spectrogram that hear anything of it."""
+        # A frame's window reaches half its length to both sides of its centre, (i + 1) hops.
+        reach = codec.window / codec.sample_rate / 2
+        centre = (np.arange(frames) + 1) * codec.hop / codec.sample_rate
+        when = (centre > self.begin - reach) & (centre < self.end + reach)
+        hertz = np.arange(codec.mel_matrix.shape[0]) * codec.sample_rate / (2 * (codec.mel_matrix.shape[0] - 1))
+        inside = (hertz >= self.low) & (hertz <= self.high)
+        where = codec.mel_matrix[inside].sum(axis=0) > 0
+        return when[:, None] & where[None, :]
+
+
+def parse_pair(text: str, flag: str, unit: str) -> tuple[float, float]:
+    """Reads BEGIN:END. Raises UserError that says how it is written."""
+    first, colon, second = text.partition(":")
+    try:
+        pair = float(first), float(second)
+    except ValueError:
+        pair = math.nan, math.nan
+    if not colon or not (0 <= pair[0] < pair[1] < math.inf):
+        raise UserError(f"{flag} {text}: write two numbers of {unit}, the lower first, such as 3.0:5.5")
+    return pair
+
+
+def remade(synthesizer: Synthesizer, wave: Waveform, region: Bool[np.ndarray, "T F"],
+           settings: RenderSettings = RenderSettings(), source: Source | None = None,
+           progress: Progress | None = None) -> tuple[Float[np.ndarray, " n"], int]:
+    """Makes anew what a region leaves open; about it the model sees as much as a segment has.
+
+    Args:
+      synthesizer: of any model.
+      wave: mono, at the codec's rate.
+      region: cells of its spectrogram that stay.
+      settings: see `RenderSettings`.
+      source: what else the model is conditioned on, of the whole recording; None: nothing.
+      progress: takes the share that is done.
+
+    Returns samples of the part that was looked at, and its first sample in the recording.
+    """
+    codec, segment = synthesizer.codec, synthesizer.model.segment
+    mel = codec.encode(wave.samples)
+    mel = np.concatenate([mel, np.full((max(0, len(region) - len(mel)), codec.mels), codec.log_min)])
+    mel = mel[:len(region)].astype(np.float32)
+    open_frames = np.flatnonzero(~region.all(axis=1))
+    around = segment.context or segment.frames // 2
+    first, last = max(0, open_frames[0] - around), min(len(region), open_frames[-1] + 1 + around)
+    heard = mel[region.any(axis=1)] if region.any() else mel
+    back = level(heard) - LEVEL
+    part = np.maximum(mel[first:last] - np.float32(back), codec.log_min)
+    given = Source(codec=codec, frames=last - first) if source is None else source
+    given = dataclasses.replace(given, mel=part, region=region[first:last], frames=last - first)
+    made = np.concatenate(list(synthesizer.stream_mel(given, settings, progress)))
+    made = np.maximum(made + np.float32(back), codec.log_min)
+    return synthesizer.inverter.invert(made), first * codec.hop
+
+
+def spliced(wave: Waveform, made: Waveform, at: float, stretch: Stretch) -> Waveform:
+    """Returns a recording in which a stretch is what was made.
+
+    Args:
+      wave: the recording, [S] or [S, channels].
+      made: mono, at any rate; of it counts what lies in the stretch.
+      at: seconds of the recording at which `made` begins.
+      stretch: its end may be that of the recording, which is not faded then.
+    """
+    new = made.resample(wave.sample_rate).samples
+    samples = np.array(wave.samples if wave.samples.ndim == 2 else wave.samples[:, None], np.float32)
+    placed = np.zeros(len(samples), np.float32)
+    first = round(at * wave.sample_rate)
+    count = min(len(new), len(samples) - first)
+    placed[first:first + count] = new[:count]
+    seconds = np.arange(len(samples)) / wave.sample_rate
+    share = _ramp((seconds - stretch.begin) / FADE)
+    if stretch.end * wave.sample_rate < len(samples) - 1:
+        share *= _ramp((stretch.end - seconds) / FADE)
+    if stretch.low > 0 or stretch.high < wave.sample_rate / 2:
+        own = Waveform(samples, wave.sample_rate).mono().samples
+        inside = slice(first, first + count)
+        change = np.zeros_like(placed)
+        change[inside] = _band(placed[inside] - own[inside], wave.sample_rate, stretch.low, stretch.high)
+        result = samples + (share * change)[:, None]
+    else:
+        result = samples + share[:, None] * (placed[:, None] - samples)
+    result = np.where(share[:, None] > 0, result, samples)
+    return Waveform(result if wave.samples.ndim == 2 else result[:, 0], wave.sample_rate)
+
+
+def _ramp(x: np.ndarray) -> np.ndarray:
+    """Rises from 0 at −1/2 to 1 at 1/2, as half a cosine."""
+    return (0.5 - 0.5 * np.cos(np.pi * np.clip(x + 0.5, 0, 1))).astype(np.float32)
+
+
+def _band(samples: np.ndarray, rate: int, low: float, high: float) -> np.ndarray:
+    """Returns what lies in a band of frequencies, with edges of BAND_EDGE octaves to both sides."""
+    size = 1 << (2 * len(samples) - 1).bit_length()
+    hertz = np.maximum(np.fft.rfftfreq(size, 1 / rate), 1e-3)
+    gain = np.ones(len(hertz))
+    if low > 0:
+        gain *= _ramp(np.log2(hertz / low) / (2 * BAND_EDGE))
+    if high < rate / 2:
+        gain *= _ramp(np.log2(high / hertz) / (2 * BAND_EDGE))
+    return np.fft.irfft(np.fft.rfft(samples, size) * gain, size)[:len(samples)].astype(np.float32)
