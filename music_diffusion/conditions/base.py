@@ -158,6 +158,7 @@ class Source:
     reference: Float[np.ndarray, " D"] | None = None  # embedding of what it should sound like
     classes: Float[np.ndarray, " K"] | None = None  # weights of the classes of a model that has such
     region: Bool[np.ndarray, "T F"] | None = None  # cells of `mel` that stay; None: all are made anew
+    span: tuple[int, int] | None = None  # first frame that is made, and the one behind the last; None: all
     name: str = ""  # path of the file, if it was one
     ignored: Mapping[str, int] = dataclasses.field(default_factory=dict)  # see `notes.midi.MidiFile`
     warnings: tuple[str, ...] = ()  # what is wrong with the file
@@ -186,6 +187,20 @@ class Piece(Protocol):
             where nothing is known of them.
         """
         ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Span:
+    """A span of a piece; implements `Piece`."""
+
+    piece: Piece
+    first: int  # frame of the piece
+    frames: int
+
+    def windows(self, firsts: Sequence[int], size: int,
+                before: Float[np.ndarray, "G W F"] | None = None) -> Batch:
+        """Returns the features of windows that begin at frames of the span."""
+        return self.piece.windows([self.first + first for first in firsts], size, before)
 
 
 class RecordConditions(Protocol):

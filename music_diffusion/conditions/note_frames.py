@@ -38,6 +38,7 @@ from music_diffusion.conditions.performance_numbers import (
     PerformanceNumbers,
     performance_of_windows,
 )
+from music_diffusion.conditions.regions import stays_of_windows
 from music_diffusion.errors import UserError
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.notes.frames import FrameGrid, roll_features, slot_features, warn_if_crowded
@@ -163,7 +164,7 @@ class NoteFramePiece:
         return self.source.frames
 
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:
-        """Returns `maps`, `roll`, `base_maps`, `tails` and `performance` of G windows.
+        """Returns `maps`, `roll`, `base_maps`, `tails` and `performance` of G windows, and what stays.
 
         All are drawn once for the span of the windows, which overlap. `before` plays no part.
         """
@@ -187,4 +188,5 @@ class NoteFramePiece:
             features["tails"] = c.tails_of(maps[:, 0], lead, codec)
         cut = {name: np.stack([values[first - firsts[0]:][:size] for first in firsts])
                for name, values in features.items()}
-        return cut | performance_of_windows(self.source.performance, len(firsts))
+        return cut | performance_of_windows(self.source.performance, len(firsts)) | stays_of_windows(
+            self.source, firsts, size)

@@ -33,6 +33,7 @@ from music_diffusion.conditions.performance_numbers import (
     PerformanceNumbers,
     performance_of_windows,
 )
+from music_diffusion.conditions.regions import stays_of_windows
 from music_diffusion.errors import UserError
 from music_diffusion.notes.events import encode_segment, pad
 from music_diffusion.notes.notes import Notes
@@ -129,7 +130,7 @@ class NoteTokenPiece:
 
     def windows(self, firsts: Sequence[int], size: int,
                 before: Float[np.ndarray, "G W F"] | None = None) -> Batch:
-        """Returns `inputs` of G windows, `performance`, and with context that of `before`.
+        """Returns `inputs` of G windows, `performance`, what stays, and with context that of `before`.
 
         Raises UserError: a window has more events than the model takes, or begins between two steps
         of its tokens.
@@ -143,7 +144,8 @@ class NoteTokenPiece:
                 example |= _context(known, (size, codec.mels))
             windows.append(example)
         batch = {name: np.stack([w[name] for w in windows]) for name in windows[0]}
-        return batch | performance_of_windows(self.source.performance, len(firsts))
+        return batch | performance_of_windows(self.source.performance, len(firsts)) | stays_of_windows(
+            self.source, firsts, size)
 
     def _tokens(self, first: int, size: int) -> Example:
         notes, c = self.source.notes, self.conditions

@@ -103,6 +103,11 @@ def region_windows(source: Source, firsts: Sequence[int], size: int) -> Batch:
     return {GIVEN: given, REGION: region}
 
 
+def stays_of_windows(source: Source, firsts: Sequence[int], size: int) -> Batch:
+    """Returns `region_windows` of a source of which a part stays; of others nothing."""
+    return {} if source.region is None else region_windows(source, firsts, size)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class RegionPiece:
     """A piece that is generated; implements `conditions.base.Piece`."""

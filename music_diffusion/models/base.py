@@ -308,20 +308,26 @@ class DiffusionBase(GeneratorBase):
     solver: Solver
     guidance_weight: float
     performance_guidance: float
+    passes: int
+
+    def _check_sampling(self) -> None:
+        """Raises UserError for numbers of steps or passes that cannot be."""
+        if self.num_steps < 1 or self.passes < 1:
+            raise UserError(f"{self.num_steps=} and {self.passes=} must be at least 1")
 
     @property
     def sampling(self) -> Sampling:
         """Returns how it samples."""
         guidance = None if self.performances is None else self.performance_guidance
         return Sampling(steps=self.num_steps, solver=self.solver, guidance=self.guidance_weight,
-                        performance_guidance=guidance)
+                        performance_guidance=guidance, passes=self.passes)
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
-        super().sampled_by(Sampling(strength=sampling.strength, passes=sampling.passes))
+        super().sampled_by(Sampling(strength=sampling.strength))
         changes = {"num_steps": sampling.steps, "solver": sampling.solver,
                    "guidance_weight": sampling.guidance,
-                   "performance_guidance": sampling.performance_guidance}
+                   "performance_guidance": sampling.performance_guidance, "passes": sampling.passes}
         return dataclasses.replace(self, **{  # type: ignore[type-var]
             k: v for k, v in changes.items() if v is not None})
 

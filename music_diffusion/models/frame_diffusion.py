@@ -57,6 +57,7 @@ from music_diffusion.models.base import (
 )
 from music_diffusion.models.note_map import MapModel
 from music_diffusion.models.performance import one_more, performance_weights, widened
+from music_diffusion.models.regions import keeping
 from music_diffusion.models.spaces import MelSpace
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
@@ -99,6 +100,7 @@ class FrameDiffusionModel(DiffusionBase):
     # Of models with evidence: time in 0..1, above 0, at which sampling begins; below 1 with the noised
     # recording instead of noise alone.
     strength: float = 1.0
+    passes: int = 1  # how often each step is done where a part is given; see `models.regions`
     # Deviation of the starting noise, from 0. 1 samples what was learned. A deterministic solver
     # carries less noise to less of what the notes leave open: below 1 is closer to their mean.
     temperature: float = 1.0
@@ -107,8 +109,7 @@ class FrameDiffusionModel(DiffusionBase):
         for name in ("condition_dropout", "performance_dropout", "evidence_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
-        if self.num_steps < 1:
-            raise UserError(f"{self.num_steps=} must be at least 1")
+        self._check_sampling()
         if not 0 < self.strength <= 1 or (self.strength < 1 and not self.config.evidence):
             raise UserError(f"{self.strength=} must be above 0 and at most 1, and 1 without evidence")
         if not self.temperature >= 0:
@@ -352,7 +353,10 @@ class FrameDiffusionModel(DiffusionBase):
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
                progress: StepProgress | None = None) -> Float[Array, "B T F"]:
-        """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
+        """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`.
+
+        What the batch's `region` has stays as it is given (`models.regions`).
+        """
         start, times = self.temperature * z_T, self.times
         if self.strength < 1:
             recording = jnp.asarray(batch["evidence"], jnp.float32)[..., :self.codec.mels]
@@ -360,7 +364,7 @@ class FrameDiffusionModel(DiffusionBase):
             times = UniformTime(start=self.strength)
         return sample(self.denoiser(params, batch), start, rng, schedule=self.schedule,
                       parameterization=V(), solver=self.solver, num_steps=self.num_steps,
-                      times=times, x0_hook=x0_hook, progress=progress)
+                      times=times, x0_hook=keeping(batch, x0_hook), passes=self.passes, progress=progress)
 
     def predict_batch(self, params: Params, batch: Batch, rng: PRNGKeyArray, *,
                       progress: StepProgress | None = None) -> Float[Array, "B T F"]:

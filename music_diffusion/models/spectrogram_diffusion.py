@@ -47,6 +47,7 @@ from music_diffusion.models.base import (
 )
 from music_diffusion.models.buckets import Loss, bucket_of, switch_loss
 from music_diffusion.models.performance import one_more, performance_weights, widened
+from music_diffusion.models.regions import keeping
 from music_diffusion.models.spaces import MelSpace
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
 from music_diffusion.networks.positions import POSITION_TABLE
@@ -89,13 +90,13 @@ class SpectrogramDiffusionModel(DiffusionBase):
     num_steps: int = 1000  # sampling steps, from 1
     guidance_weight: float = 2.0  # 1: as learned; above: follows the notes more closely
     performance_guidance: float = 1.0  # … the performance
+    passes: int = 1  # how often each step is done where a part is given; see `models.regions`
 
     def __post_init__(self) -> None:
         for name in ("condition_dropout", "performance_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
-        if self.num_steps < 1:
-            raise UserError(f"{self.num_steps=} must be at least 1")
+        self._check_sampling()
         if list(self.token_buckets) != sorted({n for n in self.token_buckets if n >= 1}):
             raise UserError(f"{self.token_buckets=} must be ascending lengths from 1")
         Guidance(weights=(self.guidance_weight, self.performance_guidance))  # checks them
@@ -291,10 +292,14 @@ class SpectrogramDiffusionModel(DiffusionBase):
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
                progress: StepProgress | None = None) -> Float[Array, "B T F"]:
-        """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`."""
+        """Samples scaled mel from given unit noise; `x0_hook` as in `diffusion.sampling.sample`.
+
+        What the batch's `region` has stays as it is given (`models.regions`).
+        """
         return sample(self.denoiser(params, batch), z_T, rng, schedule=self.schedule,
                       parameterization=self.parameterization, solver=self.solver,
-                      num_steps=self.num_steps, times=self.times, x0_hook=x0_hook, progress=progress)
+                      num_steps=self.num_steps, times=self.times, x0_hook=keeping(batch, x0_hook),
+                      passes=self.passes, progress=progress)
 
     def predict_batch(
         self, params: Params, batch: Batch, rng: PRNGKeyArray, *, progress: StepProgress | None = None

@@ -86,8 +86,7 @@ class UnconditionalModel(DiffusionBase):
         for name in ("class_dropout", "region_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name} = {getattr(self, name)} must be from 0 to 1")
-        if self.num_steps < 1 or self.passes < 1:
-            raise UserError(f"{self.num_steps=} and {self.passes=} must be at least 1")
+        self._check_sampling()
         if not 0 < self.strength <= 1:
             raise UserError(f"{self.strength=} must be above 0 and at most 1")
         if not self.data_std >= 0:
@@ -122,7 +121,7 @@ class UnconditionalModel(DiffusionBase):
     def sampling(self) -> Sampling:
         """Returns how it samples."""
         own = super().sampling
-        return dataclasses.replace(own, strength=self.strength, passes=self.passes,
+        return dataclasses.replace(own, strength=self.strength,
                                    guidance=own.guidance if self.classes else None)
 
     def sampled_by(self, sampling: Sampling) -> UnconditionalModel:
@@ -130,9 +129,9 @@ class UnconditionalModel(DiffusionBase):
         if sampling.guidance is not None and not self.classes:
             raise UserError(f"--guidance {sampling.guidance:g}: this model has no classes to follow; "
                             "leave it out")
-        model = super().sampled_by(dataclasses.replace(sampling, strength=None, passes=None))
-        own = {"strength": sampling.strength, "passes": sampling.passes}
-        return dataclasses.replace(model, **{k: v for k, v in own.items() if v is not None})
+        model = super().sampled_by(dataclasses.replace(sampling, strength=None))
+        strength = sampling.strength
+        return model if strength is None else dataclasses.replace(model, strength=strength)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""

@@ -17,6 +17,7 @@ import numpy as np
 from music_diffusion.errors import UserError
 from music_diffusion.notes import channels as ch
 from music_diffusion.notes import smf
+from music_diffusion.notes.bars import bar_starts
 from music_diffusion.notes.channels import Events
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.pairing import NEVER, pair_notes
@@ -49,6 +50,7 @@ class MidiFile:
     notes: Notes
     warnings: tuple[str, ...]  # what is wrong with the file, a sentence each
     ignored: dict[str, int]  # what it asks for and notes do not play → messages that would be heard
+    bars: tuple[float, ...] = ()  # seconds at which bars begin, and the end of the last; (): it has none
 
     def report(self) -> tuple[str, ...]:
         """Returns lines for a person: the warnings, and what is not played in one line."""
@@ -115,7 +117,8 @@ def read_midi_file(path: str | os.PathLike) -> MidiFile:
     end = np.maximum(np.minimum(notes.end, cut), notes.start + MIN_NOTE_SECONDS)
     notes = dataclasses.replace(notes, end=end)
     ignored = count_unplayed(events, time, notes, channel, states, states.at(events, event), resets, asked)
-    return MidiFile(path=name, notes=notes, warnings=tuple(said), ignored=ignored)
+    return MidiFile(path=name, notes=notes, warnings=tuple(said), ignored=ignored,
+                    bars=bar_starts(events, file.division, seconds_of, notes.duration))
 
 
 def _read_bytes(path: str | os.PathLike) -> bytes:

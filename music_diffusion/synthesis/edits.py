@@ -64,36 +64,46 @@ def parse_pair(text: str, flag: str, unit: str) -> tuple[float, float]:
     return pair
 
 
-def remade(synthesizer: Synthesizer, wave: Waveform, region: Bool[np.ndarray, "T F"],
-           settings: RenderSettings = RenderSettings(), source: Source | None = None,
-           progress: Progress | None = None) -> tuple[Float[np.ndarray, " n"], int]:
+def remade(synthesizer: Synthesizer, wave: Waveform, region: Bool[np.ndarray, "T F"], source: Source,
+           settings: RenderSettings = RenderSettings(), progress: Progress | None = None
+           ) -> tuple[Float[np.ndarray, " n"], int]:
     """Makes anew what a region leaves open; about it the model sees as much as a segment has.
 
     Args:
       synthesizer: of any model.
       wave: mono, at the codec's rate.
       region: cells of its spectrogram that stay.
+      source: what else the model is conditioned on, for the whole recording.
       settings: see `RenderSettings`.
-      source: what else the model is conditioned on, of the whole recording; None: nothing.
       progress: takes the share that is done.
 
     Returns samples of the part that was looked at, and its first sample in the recording.
     """
-    codec, segment = synthesizer.codec, synthesizer.model.segment
+    codec, segment, frames = synthesizer.codec, synthesizer.model.segment, len(region)
     mel = codec.encode(wave.samples)
-    mel = np.concatenate([mel, np.full((max(0, len(region) - len(mel)), codec.mels), codec.log_min)])
-    mel = mel[:len(region)].astype(np.float32)
-    open_frames = np.flatnonzero(~region.all(axis=1))
+    mel = np.concatenate([mel, np.full((max(0, frames - len(mel)), codec.mels), codec.log_min)])
+    mel = mel[:frames].astype(np.float32)
+    anew = np.flatnonzero(~region.all(axis=1))
     around = segment.context or segment.frames // 2
-    first, last = max(0, open_frames[0] - around), min(len(region), open_frames[-1] + 1 + around)
-    heard = mel[region.any(axis=1)] if region.any() else mel
-    back = level(heard) - LEVEL
-    part = np.maximum(mel[first:last] - np.float32(back), codec.log_min)
-    given = Source(codec=codec, frames=last - first) if source is None else source
-    given = dataclasses.replace(given, mel=part, region=region[first:last], frames=last - first)
-    made = np.concatenate(list(synthesizer.stream_mel(given, settings, progress)))
-    made = np.maximum(made + np.float32(back), codec.log_min)
-    return synthesizer.inverter.invert(made), first * codec.hop
+    first, last = max(0, int(anew[0]) - around), min(frames, int(anew[-1]) + 1 + around)
+    span = dataclasses.replace(source, frames=frames, span=(first, last))
+    if source.notes is None:  # a model of recordings at one level
+        stays = region.any(axis=1)
+        back = np.float32(level(mel[stays] if stays.any() else mel) - LEVEL)
+    else:
+        back = _own_level(np.concatenate(list(synthesizer.stream_mel(span, settings))),
+                          mel[first:last], region[first:last])
+    given = np.maximum(mel - back, codec.log_min)
+    span = dataclasses.replace(span, mel=given, region=region)
+    made = np.concatenate(list(synthesizer.stream_mel(span, settings, progress)))
+    return synthesizer.inverter.invert(np.maximum(made + back, codec.log_min)), first * codec.hop
+
+
+def _own_level(made: Float[np.ndarray, "T F"], mel: Float[np.ndarray, "T F"], region: Bool[np.ndarray, "T F"]
+               ) -> np.float32:
+    """Returns by how many nat a recording is louder than what a model makes of the same notes."""
+    loud = region & (mel > np.median(mel)) & (made > np.median(made))
+    return np.float32(np.median((mel - made)[loud])) if loud.any() else np.float32(0)
 
 
 def spliced(wave: Waveform, made: Waveform, at: float, stretch: Stretch) -> Waveform:

@@ -116,7 +116,7 @@ def edited(synthesizer: Synthesizer, wave: Waveform, stretch: Stretch, *, classe
     if region.all():
         raise UserError("nothing of the spectrogram lies in the band; give a wider one")
     source = Source(codec=codec, frames=frames, classes=weights)
-    samples, first = remade(synthesizer, mono, region, settings, source, progress)
+    samples, first = remade(synthesizer, mono, region, source, settings, progress)
     return spliced(wave, Waveform(samples, codec.sample_rate), first / codec.sample_rate, stretch)
 
 

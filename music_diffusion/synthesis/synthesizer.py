@@ -14,7 +14,7 @@ from music_diffusion.audio.griffin_lim import GriffinLim
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.audio.loudness import normalize
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.conditions.base import Given, Source
+from music_diffusion.conditions.base import Given, Piece, Source, Span
 from music_diffusion.conditions.performances import FILE, Performances
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Generator, Sampling
@@ -92,7 +92,7 @@ class Synthesizer:
         """Compiles what rendering needs, so that it starts at once; nothing is sampled."""
         model, joining = self.sampled_by(settings), self.joining_of(settings)
         part = self._parts(self.source_of(given), settings)[0]
-        joining.compile(model, self.params, model.conditions.of_piece(part, self.params))
+        joining.compile(model, self.params, self._piece(model, part))
         silence = np.full((1, self.codec.mels), self.codec.log_min, np.float32)
         self.inverter.invert(silence)
 
@@ -111,7 +111,7 @@ class Synthesizer:
             return count
 
         def stream(number: int) -> Iterator[np.ndarray]:
-            piece = model.conditions.of_piece(parts[number], self.params)
+            piece = self._piece(model, parts[number])
             left = piece.frames  # a space's last frame may reach beyond the piece
             for x0 in joining.stream(model, self.params, piece, settings.seed, counted(number)):
                 mel = model.space.to_mel(self.params, x0)[:left]
@@ -121,12 +121,23 @@ class Synthesizer:
         # Each part begins with the noise of the seed, so it sounds the same beside any other.
         yield from summed([stream(number) for number in range(len(parts))], self.codec)
 
+    def _piece(self, model: Generator, source: Source) -> Piece:
+        """Returns the conditions of a source, or of the span of it that is made."""
+        piece = model.conditions.of_piece(source, self.params)
+        if source.span is None:
+            return piece
+        first, last = source.span
+        return Span(piece=piece, first=first, frames=last - first)
+
     def _parts(self, source: Source, settings: RenderSettings) -> list[Source]:
         """Returns sources that are rendered apart and heard together, each with its performance."""
         chosen = source.performance is not None and settings.performance is None
         if self.performances is None or source.notes is None or chosen:
             return [source]
         casting = parse_performance(settings.performance, self.performances)
+        if source.region is not None and len(casting.weights) > 1:
+            raise UserError(f"--performance {settings.performance}: where a part stays, one performance plays "
+                            "all of it")
         return [dataclasses.replace(source, notes=part.notes, performance=part.weights)
                 for part in casting.parts(source.notes)]
 

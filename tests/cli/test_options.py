@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from music_diffusion.cli import adapt, benchmark, dump, evaluate, prepare, reconstruct, render
+from music_diffusion.cli import generate as generate_command
 from music_diffusion.cli import models as models_commands
 from music_diffusion.cli import synthesize as synthesize_command
 from music_diffusion.cli import train as train_command
@@ -159,7 +160,7 @@ COMMANDS = {
     models_commands.note_maps: requests.NoteMapsRequest,
     models_commands.performances: requests.PerformanceListRequest}
 HIDDEN = {  # filled in otherwise, or for recipes alone
-    synthesize_command.synthesize: {"strength", "passes"},  # of what a recording becomes
+    synthesize_command.synthesize: {"strength"},  # of what a recording becomes
     train_command.train: {"bindings"}, prepare.data_set: {"kind"},
     evaluate.evaluate: {"performances", "condition", "performances_of", "min_seconds", "draws", "level",
                         "splits", "examples", "method", "parts", "strength"}}

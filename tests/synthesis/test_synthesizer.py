@@ -233,7 +233,7 @@ def test_settings_replace_what_was_released_and_nothing_more(synthesizer):
     changed = synthesizer.sampled_by(RenderSettings(steps=7, guidance=2.0, solver=DPMSolverPP2M()))
     assert changed == dataclasses.replace(MODEL, num_steps=7, guidance_weight=2.0,
                                           solver=DPMSolverPP2M())
-    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), guidance=2.0)
+    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), guidance=2.0, passes=1)
 
 
 @pytest.mark.parametrize("settings", [
