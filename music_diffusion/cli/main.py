@@ -26,6 +26,7 @@ from music_diffusion.cli.terminal import one_line, prepare_streams, say
 from music_diffusion.cli.train import train
 from music_diffusion.cli.transcribe import transcribe
 from music_diffusion.cli.transfer import transfer
+from music_diffusion.cli.tune import tune
 from music_diffusion.errors import StoppedError, UserError
 
 TYPER: dict[str, Any] = dict(add_completion=False, rich_markup_mode="rich",
@@ -61,7 +62,7 @@ def make_app() -> typer.Typer:
     for function in (synthesize, transfer, generate, reconstruct, transcribe, adapt):
         _add(app, function.__name__, function)
     _add(app, "train", train, context_settings=PASSED_ON)
-    for function in (evaluate, benchmark):
+    for function in (tune, evaluate, benchmark):
         _add(app, function.__name__, function)
 
     models = typer.Typer(**TYPER)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,7 @@ def train(
     model_dir: str, mesh: MeshConfig = MeshConfig(),
     init_from: str | None = None, init_parts: Sequence[str] = (),
     on_first_step: Callable[[], None] = lambda: None,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
 ) -> TrainResult:
     """Trains `model` until `config.total_steps`, from the newest checkpoint in `model_dir`.
 
@@ -57,7 +58,8 @@ def train(
     after a checkpoint, at SIGTERM, Ctrl-C and the time limit: at once while it
     reads, compiles or evaluates, after the step that is under way otherwise, and
     with all processes at the same step. `on_first_step` is called once, when a
-    step has been compiled.
+    step has been compiled; `on_evaluation` with the step and the metrics of every
+    evaluation, and what it raises ends the run.
 
     A run without a checkpoint begins with fresh parameters, or with those in
     `init_from`: a safetensors file or the folder of another run. `init_parts` are
@@ -104,7 +106,7 @@ def train(
             return TrainResult(state=None, step=step, reason=ending.reason, metrics={},
                                signal=ending.signal)
         evaluate = Evaluator(model, data, config, wishes, wait_for)
-        run = _Run(start, config, folder, checkpoints, evaluate, wishes, report)
+        run = _Run(start, config, folder, checkpoints, evaluate, wishes, report, on_evaluation)
         if advance is not None:
             report.costs(advance.cost)
             profiler = stack.enter_context(Profiler(config.profile_steps, folder))
@@ -116,7 +118,9 @@ class _Run:
     """Steps, evaluations and checkpoints, until all is done or something ends it."""
 
     def __init__(self, start: _Start, config: TrainConfig, folder: pathlib.Path,
-                 checkpoints: Checkpoints, evaluate: Evaluator, wishes: Wishes, report: Report):
+                 checkpoints: Checkpoints, evaluate: Evaluator, wishes: Wishes, report: Report,
+                 on_evaluation: Callable[[int, Mapping[str, float]], None]):
+        self._on_evaluation = on_evaluation
         self._config, self._folder, self._checkpoints = config, folder, checkpoints
         self._evaluator, self._wishes, self._report = evaluate, wishes, report
         self._state, self._step, self._evaluated = start.state, start.step, start.evaluated
@@ -169,6 +173,7 @@ class _Run:
             else:
                 self._metrics = metrics
                 self._report.write_eval(self._step, metrics)
+                self._on_evaluation(self._step, metrics)
 
     def result(self) -> TrainResult:
         """Says how it ended."""

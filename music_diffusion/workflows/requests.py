@@ -321,6 +321,20 @@ class GenerateRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneRequest(Request):
+    """See `workflows.tune.tune`."""
+
+    gin_file: str  # the recipe
+    output: str  # folder of the search
+    trials: int = ranged(12, 1)  # in all, by all processes that work on the folder
+    steps: int = ranged(500, 1)  # of training, of a trial
+    search: tuple[str, ...] = ()  # ranges, see `workflows.search_space`; (): the paper's five
+    bindings: tuple[str, ...] = ()  # 'NAME = value' for gin, of all trials
+    pruner: str = "median"  # or hyperband, none
+    seed: int = 0  # of the values that are drawn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TranscribeRequest(Request):
     """See `workflows.listen.transcribe`."""
 

@@ -16,6 +16,7 @@ from music_diffusion.cli import synthesize as synthesize_command
 from music_diffusion.cli import train as train_command
 from music_diffusion.cli import transcribe as transcribe_command
 from music_diffusion.cli import transfer as transfer_command
+from music_diffusion.cli import tune as tune_command
 from music_diffusion.cli.options import SHARED, Text, argument, command, option
 from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
@@ -147,7 +148,7 @@ def test_solvers_are_objects():
 COMMANDS = {
     synthesize_command.synthesize: RenderSettings, reconstruct.reconstruct: requests.ReconstructRequest,
     transcribe_command.transcribe: requests.TranscribeRequest,
-    generate_command.generate: requests.GenerateRequest,
+    generate_command.generate: requests.GenerateRequest, tune_command.tune: requests.TuneRequest,
     transfer_command.transfer: requests.TransferRequest, adapt.adapt: requests.AdaptRequest,
     train_command.train: requests.OwnDataRequest, benchmark.benchmark: requests.BenchmarkRequest,
     evaluate.evaluate: EvaluationPlan, render.render: requests.ScoresRequest,
