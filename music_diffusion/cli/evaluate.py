@@ -11,13 +11,13 @@ from music_diffusion.cli import terminal
 from music_diffusion.cli.options import command, option
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.workflows.requests import NO_MODEL, EarsRequest, SeamsRequest
+from music_diffusion.workflows.requests import NO_MODEL, EarsRequest, MemorizedRequest, SeamsRequest
 
 if TYPE_CHECKING:
     from music_diffusion.evaluation.table import FilledTable
 
 NOT_CHANCE = 0.05  # a smaller p is a seam
-Asked = TypeVar("Asked", EarsRequest, SeamsRequest)
+Asked = TypeVar("Asked", EarsRequest, MemorizedRequest, SeamsRequest)
 SHOWN = 5  # problems on the terminal; the report has all
 
 
@@ -46,6 +46,9 @@ SHOWN = 5  # problems on the terminal; the report has all
          check_ears=option("Instead: do the embeddings put recordings, copies and others in the order of "
                            "an ear? --reference; better with --groups, --notes, --soundfont; -o takes "
                            "ears.json.", "--check-ears", "--check_ears"),
+         memorized=option("Instead: are there copies among --generated? The folder that was learned from; "
+                          "--reference has music of the kind that was not; -o takes memorized.json.",
+                          metavar="DIR"),
          soundfont=option("With --check-ears: plays the --notes.", metavar="FONT"),
          sources=option("Of a transfer: folder of recordings that were changed, or that --model changes.",
                         metavar="DIR"),
@@ -55,13 +58,17 @@ SHOWN = 5  # problems on the terminal; the report has all
          splits=None, examples=None, method=None, parts=None, strength=None)
 def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
              gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
-             check_ears: bool = False, soundfont: str | None = None, json: bool = False) -> None:
+             check_ears: bool = False, memorized: str | None = None, soundfont: str | None = None,
+             json: bool = False) -> None:
     """Compare what a model made with recordings and notes, in a report to look at and listen to."""
     if seams:
         _seams(plan.keywords, output, json)
         return
     if check_ears:
         _ears(plan.keywords, soundfont, output, json)
+        return
+    if memorized is not None:
+        _memorized(plan.keywords, memorized, output, json)
         return
     if soundfont is not None:
         raise UserError("--soundfont goes with --check-ears")
@@ -143,6 +150,32 @@ def _ears(given: dict[str, Any], soundfont: str | None, output: str | None, json
         terminal.print_json(facts)
     else:
         print(ears_table(facts))
+
+
+def _memorized(given: dict[str, Any], training: str, output: str | None, json: bool) -> None:
+    for name in ("generated", "reference"):
+        if given[name] is None:
+            raise UserError(f"--{name} is missing: --memorized compares --generated, and held-out music as "
+                            "--reference, with what was learned from")
+    from music_diffusion.workflows.memorized import memorized
+
+    facts = memorized(_request(MemorizedRequest, given | {"training": training}), output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(facts)
+    else:
+        print(memorized_table(facts))
+
+
+def memorized_table(facts: dict[str, Any]) -> str:
+    """Returns what `workflows.memorized` found, for people, in Markdown."""
+    found = "" if facts["found"] is None else (
+        f"| degraded copies of training music that are found | {facts['found']:.2f} of {facts['planted']} |")
+    lines = ["| nearest neighbours in the training set | |", "| --- | --- |",
+             f"| samples | {facts['samples']} |", f"| median similarity | {facts['median']:.3f} |",
+             f"| … of {facts['null']} held-out excerpts | {facts['null_median']:.3f} |",
+             f"| most similar held-out excerpt | {facts['threshold']:.3f} |",
+             f"| **samples beyond it: replicas** | **{facts['replicas']}** ({facts['share']:.3f}) |", found]
+    return "\n".join(line for line in lines if line)
 
 
 def ears_table(facts: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from music_diffusion.synthesis.settings import RenderSettings
          midi=argument("A MIDI file (also .kar, .rmi, gzipped).", "IN.mid"),
          plot=option("Picture: piano roll over spectrogram.", metavar="OUT.png"),
          normalize=option("To -14 LUFS, peak at most -1 dBTP."),
-         keep=option("An earlier rendering that stays as it is, but for --bars or --anew.", metavar="TAKE.wav"),
+         keep=option("An earlier rendering that stays as it is, but for --bars or --anew.",
+                     metavar="TAKE.wav"),
          bars=option("With --keep: bars that are played again, such as 5 or 5:6.", metavar="FIRST:LAST"),
          anew=option("With --keep: seconds that are played again, such as 3.0:5.5.", metavar="BEGIN:END"),
          strength=None)

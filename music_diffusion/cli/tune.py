@@ -8,14 +8,15 @@ from music_diffusion.paths import shown
 from music_diffusion.workflows.requests import TuneRequest
 
 
-@command("music-diffusion tune --gin_file recipes/tiny.gin -o study --search adamw.learning_rate=log:1e-4:1e-2",
+@command("music-diffusion tune --gin_file recipes/tiny.gin -o study "
+         "--search adafactor.learning_rate=log:1e-4:1e-2",
          gin_file=option("The recipe: a path, or a name below the gin folder.", "--gin-file", "--gin_file",
                          metavar="FILE"),
          output=option("Folder of the search; the same command goes on with it, also in several processes.",
                        "--output", "-o", metavar="DIR"),
          trials=option("Trials in all."), steps=option("Steps of training of a trial."),
-         search=option("A range: NAME=log:LOW:HIGH, float:LOW:HIGH, int:LOW:HIGH or choice:A,B; repeatable. "
-                       "The five of the paper if left out.", metavar="NAME=RANGE"),
+         search=option("A range: NAME=log:LOW:HIGH, float:LOW:HIGH, int:LOW:HIGH or choice:A,B; "
+                       "repeatable; the five of the paper if left out.", metavar="NAME=RANGE"),
          pruner=option("How bad trials end early: median, hyperband or none."),
          seed=option("Another seed draws other values."))
 def tune(request: TuneRequest, json: bool = False) -> None:
@@ -32,4 +33,5 @@ def tune(request: TuneRequest, json: bool = False) -> None:
     for name, value in done.values.items():
         print(f"  {name} = {value!r}")
     if done.gin_file is not None:
-        print(f"train with it: python -m music_diffusion.train --gin_file={shown(done.gin_file)} --model_dir=DIR")
+        print("train with it: python -m music_diffusion.train "
+              f"--gin_file={shown(done.gin_file)} --model_dir=DIR")

@@ -58,8 +58,8 @@ class ClassAndRegion(ConditionsBase):
 
     def _check(self, names: set[str], folder: str) -> None:
         if unknown := sorted(names - set(self.classes)):
-            raise UserError(f"{folder}: {', '.join(unknown[:5])}: not among the classes of this model; give "
-                            f"CLASSES = {tuple(sorted(names))}")
+            raise UserError(f"{folder}: {', '.join(unknown[:5])}: not among the classes of this model; "
+                            f"give CLASSES = {tuple(sorted(names))}")
 
     def of_record(self, excerpt: Excerpt) -> Example:
         """Returns the class of a training example, if there are such."""
@@ -131,6 +131,7 @@ class RegionPiece:
             batch[GIVEN][:, :self.context] = before[:, -self.context:]
             batch[REGION][:, :self.context] = 1
         if self.classes:
-            weights = np.zeros(self.classes, np.float32) if self.source.classes is None else self.source.classes
+            given = self.source.classes
+            weights = np.zeros(self.classes, np.float32) if given is None else given
             batch[CLASS] = np.broadcast_to(weights, (len(firsts), self.classes))
         return batch

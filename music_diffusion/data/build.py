@@ -16,9 +16,10 @@ from jaxtyping import Float
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.encode_stream import MelStream
+from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.data import records
 from music_diffusion.data.items import DataSet, Item, Sound, unused
-from music_diffusion.data.listening import Listener, hear
+from music_diffusion.data.listening import Listener, gain_to_level, hear
 from music_diffusion.data.parallel import Runner, run_tasks
 from music_diffusion.data.shards import Account, ShardMember, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
@@ -40,6 +41,7 @@ class BuildPlan:
     silence_db: float = -60.0  # dBFS; items whose peak is below are left out
     suffix: str = records.ARRAY_RECORD  # or TF_RECORD
     listener: Listener | None = None  # hears the sources of pairs; see `data.listening`
+    level: bool = False  # bring every item to one level (`conditions.heard.LEVEL`), as a listener does
     refuse: bool = False  # end with the first item that cannot be used, rather than skip it
     shards: int = 32  # of a split, at most
     seed: int = 0  # of the hashes that choose splits and shards
@@ -57,6 +59,7 @@ class BuildPlan:
         """Returns the settings that the records depend on."""
         kept = ("frames", "stems", "validation", "silence_db", "suffix", "shards", "seed")
         heard = {} if self.listener is None else {"listener": self.listener.identity()}
+        heard |= {"level": LEVEL} if self.level else {}
         return {k: getattr(self, k) for k in kept} | {"codec": self.codec.to_dict()} | heard
 
 
@@ -142,6 +145,8 @@ def _messages(plan: BuildPlan, member: ShardMember, account: Account) -> Iterato
     first = 0
     held: list[tuple[bytes, int, int]] = []  # until it is known that the item is not silent
     gains = None if heard is None else heard.gains(len(tracks))
+    if gains is None and plan.level:
+        gains = [gain_to_level(item.audio, plan.codec)[1]] * len(tracks)
     for (mel, *others), peak in _pieces(plan, tracks, gains):
         start, last = first * step, (first + len(mel)) * step
         source = others.pop() if item.source is not None else None

@@ -129,3 +129,21 @@ class DataSet(Protocol):
     def identity(self) -> Mapping[str, object]:
         """Returns what the items depend on beside their files, for JSON: options, not the folder."""
         ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limited:
+    """The first items of a data set, by name; implements `DataSet`."""
+
+    data_set: DataSet
+    count: int  # from 1
+
+    def list(self) -> Listing:
+        """Returns so many items, or all where there are fewer."""
+        listing = self.data_set.list()
+        items = sorted(listing.items, key=lambda item: item.name)[:self.count]
+        return dataclasses.replace(listing, items=tuple(items))
+
+    def identity(self) -> Mapping[str, object]:
+        """Returns that of the data set, and the limit."""
+        return {**self.data_set.identity(), "items": self.count}

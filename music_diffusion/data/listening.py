@@ -80,7 +80,7 @@ def hear(listener: Listener, item: Item, codec: MelCodec) -> Heard:
     if item.source is None:
         raise UserError("has no second timbre to listen to; prepare pairs, or leave --heard out")
     sounds = [_samples(sound, listener.sample_rate) for sound in (item.source, item.audio)]
-    frames, gains = zip(*(_gain(sound, codec) for sound in (item.source, item.audio)), strict=True)
+    frames, gains = zip(*(gain_to_level(sound, codec) for sound in (item.source, item.audio)), strict=True)
     activations = listener.activations(sounds[0] * gains[0])
     casting = {} if item.casting is None else item.casting()
     classes = {int(SLAKH_CLASS_OF_PROGRAM[source]): target for source, target in casting.items()}
@@ -95,7 +95,7 @@ def _samples(sound: Sound, sample_rate: int) -> Float[np.ndarray, " S"]:
     return np.concatenate([np.zeros(0, np.float32), *sound.blocks(sample_rate)]).astype(np.float32)
 
 
-def _gain(sound: Sound, codec: MelCodec) -> tuple[int, float]:
+def gain_to_level(sound: Sound, codec: MelCodec) -> tuple[int, float]:
     """Returns a sound's frames, and the gain that brings it to LEVEL. Raises UserError: it is silent."""
     stream = MelStream(codec)
     parts = [stream.push(block) for block in sound.blocks(codec.sample_rate)]

@@ -49,7 +49,7 @@ class UniformLogSNR:
     """Steps of equal log-SNR: more of them at low noise than in uniform time.
 
     Lu et al. 2022 (DPM-Solver, https://arxiv.org/abs/2206.00927); better for few
-    steps. The schedule plays no part.
+    steps. Ends beyond those of the schedule, where nothing was learned, are moved there.
     """
 
     logsnr_start: float = -10.0  # nat; log-SNR of z_T (noise), below logsnr_end
@@ -60,7 +60,8 @@ class UniformLogSNR:
 
     def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
         """N + 1 log-SNRs, falling."""
-        return jnp.linspace(self.logsnr_end, self.logsnr_start, num_steps + 1, dtype=dtype)
+        end, start = _within(schedule, self.logsnr_end, self.logsnr_start, dtype)
+        return jnp.linspace(end, start, num_steps + 1, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class KarrasLogSNR:
     """Steps of equal (σ/α)^(1/ρ): between uniform in σ/α (ρ = 1) and in log-SNR (ρ → ∞).
 
     Karras et al. 2022 (https://arxiv.org/abs/2206.00364, equation 5; their σ is
-    our σ/α = exp(−λ/2)).
+    our σ/α = exp(−λ/2)). Ends beyond those of the schedule are moved there.
     """
 
     logsnr_start: float = -10.0  # nat; log-SNR of z_T (noise), below logsnr_end
@@ -82,9 +83,15 @@ class KarrasLogSNR:
 
     def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
         """N + 1 log-SNRs, falling."""
-        ends = jnp.asarray([self.logsnr_end, self.logsnr_start], dtype)
+        ends = _within(schedule, self.logsnr_end, self.logsnr_start, dtype)
         low, high = jnp.exp(-0.5 * ends / self.rho)
         return -2.0 * self.rho * jnp.log(jnp.linspace(low, high, num_steps + 1, dtype=dtype))
+
+
+def _within(schedule: Schedule, end: float, start: float, dtype: jnp.dtype) -> Float[Array, "2"]:
+    """Returns both ends, within what the schedule reaches."""
+    most, least = schedule.logsnr(jnp.asarray([0.0, 1.0], dtype))
+    return jnp.clip(jnp.asarray([end, start], dtype), least, most)
 
 
 def noised(x0: Float[Array, "B ..."], eps: Float[Array, "B ..."], schedule: Schedule, t: float

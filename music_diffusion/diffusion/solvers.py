@@ -25,7 +25,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from music_diffusion.diffusion.schedules import alpha_sigma
 from music_diffusion.errors import UserError
 
-
 # (z at a log-SNR, the log-SNR) → (x0, ε): what the network predicts there.
 Predict = Callable[[Array, Array], tuple[Array, Array]]
 

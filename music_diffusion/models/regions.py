@@ -43,9 +43,9 @@ def keeping(batch: Batch, x0_hook: Callable[[Array], Array] | None = None
 def draw_regions(rng: PRNGKeyArray, shape: tuple[int, int, int], dropout: float) -> Float[Array, "B T F"]:
     """Returns regions of training examples, 1 where the spectrogram is known.
 
-    A share of `dropout` has none. Of the others a third each know their beginning (an eighth of the frames to
-    seven eighths), all but a stretch (an eighth to a half), and all but a band (an eighth of the bins to seven
-    eighths).
+    A share of `dropout` has none. Of the others a third each know their beginning (an eighth of the frames
+    to seven eighths), all but a stretch (an eighth to a half), and all but a band (an eighth of the bins to
+    seven eighths).
     """
     size, frames, bins = shape
     kind, first, length = jax.random.split(rng, 3)

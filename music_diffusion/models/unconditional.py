@@ -5,7 +5,8 @@ spectrograms of 5.12 and 10.24 s, sampled by deterministic DDIM. What ships here
 that predicts v, around the mean of all music, and sees what is known of the spectrogram.
 
 Features of a batch: `targets` [B, T, F], scaled mel in [-1, 1] (not needed to predict); with classes
-`class`, numbers [B] or weights [B, K]; and, to predict, `given` and `region` [B, T, F] (`conditions.regions`).
+`class`, numbers [B] or weights [B, K]; and, to predict, `given` and `region` [B, T, F]
+(`conditions.regions`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class UnconditionalModel(DiffusionBase):
     num_steps: int = 50  # sampling steps, from 1
     guidance_weight: float = 1.0  # 1: as learned; above: follows the class more closely
     performance_guidance: float = 1.0  # there are no performances
-    strength: float = 1.0  # time in 0..1, above 0, at which sampling begins; below 1 with a noised recording
+    # Time in 0..1, above 0, at which sampling begins; below 1 with a noised recording.
+    strength: float = 1.0
     passes: int = 1  # how often each step is done where a part is given; see `models.regions`
 
     def __post_init__(self):

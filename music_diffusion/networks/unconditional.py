@@ -1,9 +1,9 @@
 """A denoiser of spectrograms on nothing, on a class, or on a part of them that is known.
 
-Either U-Net serves: `unet2d`, which takes the spectrogram for a picture, or `unet1d`, which takes mel bins for
-the channels of a frame and is many times cheaper on a CPU. The class is a row of a table (`networks.performance`),
-of which all weights 0 stand for none. What is known of the spectrogram is further input beside the noise: its
-values, 0 where they are not known, and where that is.
+Either U-Net serves: `unet2d`, which takes the spectrogram for a picture, or `unet1d`, which takes mel bins
+for the channels of a frame and is many times cheaper on a CPU. The class is a row of a table
+(`networks.performance`), of which all weights 0 stand for none. What is known of the spectrogram is further
+input beside the noise: its values, 0 where they are not known, and where that is.
 """
 
 from __future__ import annotations

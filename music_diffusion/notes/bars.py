@@ -17,8 +17,8 @@ def bar_starts(events: Events, division: int, seconds_of: Callable[[np.ndarray],
                ) -> tuple[float, ...]:
     """Returns the seconds at which bars begin, from 0 to the first at or behind `end`.
 
-    A time signature begins a new bar where it stands; without any, bars have four quarter notes. A file that is
-    timed in SMPTE frames has no bars.
+    A time signature begins a new bar where it stands; without any, bars have four quarter notes. A file
+    that is timed in SMPTE frames has no bars.
     """
     if division & 0x8000:
         return ()

@@ -18,7 +18,8 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.smf_container import unwrap
 
 META, SYSEX, ESCAPE = 0xFF, 0xF0, 0xF7  # status bytes of events that have a length
-DEVICE_NAME, PORT, END_OF_TRACK, TEMPO, TIME_SIGNATURE = 0x09, 0x21, 0x2F, 0x51, 0x58  # types of meta events
+# Types of meta events.
+DEVICE_NAME, PORT, END_OF_TRACK, TEMPO, TIME_SIGNATURE = 0x09, 0x21, 0x2F, 0x51, 0x58
 KEPT = (DEVICE_NAME, PORT, TEMPO, TIME_SIGNATURE)  # the meta events that say how notes are played
 MAX_TRACKS = 65_535  # what a header can announce
 END = bytes((META, END_OF_TRACK, 0))

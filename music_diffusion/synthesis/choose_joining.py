@@ -34,8 +34,8 @@ def choose_joining(model: Generator, settings: RenderSettings = RenderSettings()
         size = _frames(settings.segment, rate, multiple or 1, frames)
         shared = model.segment.context if name == CONTEXT else 0
         if size <= shared:
-            raise UserError(f"--segment {settings.segment:g}: must be longer than the {shared / rate:g} s of "
-                            "context")
+            raise UserError(f"--segment {settings.segment:g}: must be longer than the "
+                            f"{shared / rate:g} s of context")
         return ChainJoining(frames=size, context=name != SEPARATE, shared=shared,
                             same_noise=model.segment.same_noise)
     frames = _frames(settings.segment, rate, math.lcm(NOISE_BLOCK, multiple or 1), frames)

@@ -1,4 +1,4 @@
-"""Recordings that are made anew in part: which cells of the spectrogram stay, and the sound put together again.
+"""Recordings that are made anew in part: which cells of the spectrogram stay, and the sound joined again.
 
 Outside the stretch that is made anew, and its fades, the samples are the recording's own.
 """
@@ -36,7 +36,8 @@ class Stretch:
 
     def __post_init__(self):
         if not 0 <= self.begin < self.end:
-            raise UserError(f"a stretch from {self.begin:g} to {self.end:g} s is none; give BEGIN:END in seconds")
+            raise UserError(f"a stretch from {self.begin:g} to {self.end:g} s is none; give BEGIN:END in "
+                            "seconds")
         if not 0 <= self.low < self.high:
             raise UserError(f"a band from {self.low:g} to {self.high:g} Hz is none; give LOW:HIGH in Hz")
 
@@ -46,7 +47,7 @@ class Stretch:
         reach = codec.window / codec.sample_rate / 2
         centre = (np.arange(frames) + 1) * codec.hop / codec.sample_rate
         when = (centre > self.begin - reach) & (centre < self.end + reach)
-        hertz = np.arange(codec.mel_matrix.shape[0]) * codec.sample_rate / (2 * (codec.mel_matrix.shape[0] - 1))
+        hertz = np.linspace(0, codec.sample_rate / 2, codec.mel_matrix.shape[0])
         inside = (hertz >= self.low) & (hertz <= self.high)
         where = codec.mel_matrix[inside].sum(axis=0) > 0
         return when[:, None] & where[None, :]
@@ -99,8 +100,8 @@ def remade(synthesizer: Synthesizer, wave: Waveform, region: Bool[np.ndarray, "T
     return synthesizer.inverter.invert(np.maximum(made + back, codec.log_min)), first * codec.hop
 
 
-def _own_level(made: Float[np.ndarray, "T F"], mel: Float[np.ndarray, "T F"], region: Bool[np.ndarray, "T F"]
-               ) -> np.float32:
+def _own_level(made: Float[np.ndarray, "T F"], mel: Float[np.ndarray, "T F"],
+               region: Bool[np.ndarray, "T F"]) -> np.float32:
     """Returns by how many nat a recording is louder than what a model makes of the same notes."""
     loud = region & (mel > np.median(mel)) & (made > np.median(made))
     return np.float32(np.median((mel - made)[loud])) if loud.any() else np.float32(0)

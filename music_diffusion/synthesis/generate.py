@@ -48,8 +48,8 @@ def class_weights(synthesizer: Synthesizer, text: str | None) -> Float[np.ndarra
 def _conditions(synthesizer: Synthesizer) -> ClassAndRegion:
     conditions = synthesizer.model.conditions
     if not isinstance(conditions, ClassAndRegion):
-        raise UserError(f"{synthesizer.name}: makes nothing from noise alone; use a model that was trained to, "
-                        "such as generator")
+        raise UserError(f"{synthesizer.name}: makes nothing from noise alone; use a model that was "
+                        "trained to")
     return conditions
 
 
@@ -104,8 +104,8 @@ def edited(synthesizer: Synthesizer, wave: Waveform, stretch: Stretch, *, classe
     codec = synthesizer.codec
     weights = class_weights(synthesizer, classes)
     if stretch.end > wave.duration + 1 / wave.sample_rate:
-        raise UserError(f"the stretch from {stretch.begin:g} to {stretch.end:g} s ends behind the recording, "
-                        f"which has {wave.duration:.2f} s")
+        raise UserError(f"the stretch from {stretch.begin:g} to {stretch.end:g} s ends behind the "
+                        f"recording, which has {wave.duration:.2f} s")
     if stretch.low >= codec.sample_rate / 2:
         raise UserError(f"the band begins at {stretch.low:g} Hz; this model makes sound up to "
                         f"{codec.sample_rate / 2:g} Hz")
@@ -132,7 +132,8 @@ def varied(synthesizer: Synthesizer, wave: Waveform, *, classes: str | None = No
     _check_sound(mono)
     mel = codec.encode(mono.samples)
     back = np.float32(level(mel) - LEVEL)
-    source = Source(codec=codec, frames=len(mel), mel=np.maximum(mel - back, codec.log_min), classes=weights)
+    source = Source(codec=codec, frames=len(mel), mel=np.maximum(mel - back, codec.log_min),
+                    classes=weights)
     made = np.concatenate(list(synthesizer.stream_mel(source, settings, progress)))
     samples = synthesizer.inverter.invert(np.maximum(made + back, codec.log_min))
     return Waveform(samples[:len(mono)], codec.sample_rate)
@@ -176,7 +177,8 @@ def _check_length(synthesizer: Synthesizer, wave: Waveform) -> None:
     segment, rate = synthesizer.model.segment, synthesizer.codec.frame_rate
     least = (segment.context or segment.frames // 2) / rate
     if wave.duration < least:
-        raise UserError(f"the recording lasts {wave.duration:.2f} s; this model goes on from {least:g} s or more")
+        raise UserError(f"the recording lasts {wave.duration:.2f} s; this model goes on from "
+                        f"{least:g} s or more")
 
 
 def _check_sound(wave: Waveform) -> None:

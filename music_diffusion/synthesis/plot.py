@@ -127,7 +127,8 @@ def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSke
         spectrum.set_xlabel("time (s)")
 
 
-def plot_spectrogram(path: str | os.PathLike, sketch: SpectrogramSketch, codec: MelCodec, name: str) -> None:
+def plot_spectrogram(path: str | os.PathLike, sketch: SpectrogramSketch, codec: MelCodec, name: str
+                     ) -> None:
     """Writes a PNG of a spectrogram; it appears only when it is complete."""
     with new_figure(path, figsize=(12, 4)) as (_, axes):
         sketch.draw(axes, codec)

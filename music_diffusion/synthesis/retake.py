@@ -24,7 +24,8 @@ from music_diffusion.types import Progress
 def stretch_of(file: MidiFile, anew: str | None, bars: str | None) -> Stretch:
     """Returns what is played again: seconds, or bars. Raises UserError unless it is one of both."""
     if (anew is None) == (bars is None):
-        raise UserError("--keep: say what is played again: --bars FIRST:LAST, or --anew BEGIN:END in seconds")
+        raise UserError("--keep: say what is played again: --bars FIRST:LAST, or --anew BEGIN:END in "
+                        "seconds")
     begin, end = parse_pair(anew, "--anew", "seconds") if anew is not None else parse_bars(
         bars or "", file.bars)
     return Stretch(begin=begin, end=end)

@@ -136,8 +136,8 @@ class Synthesizer:
             return [source]
         casting = parse_performance(settings.performance, self.performances)
         if source.region is not None and len(casting.weights) > 1:
-            raise UserError(f"--performance {settings.performance}: where a part stays, one performance plays "
-                            "all of it")
+            raise UserError(f"--performance {settings.performance}: where a part stays, one performance "
+                            "plays all of it")
         return [dataclasses.replace(source, notes=part.notes, performance=part.weights)
                 for part in casting.parts(source.notes)]
 

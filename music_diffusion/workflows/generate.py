@@ -49,7 +49,7 @@ class Generated(Speed):
 
 def generate(request: GenerateRequest, settings: RenderSettings = RenderSettings(),
              monitor: Monitor = SILENT) -> list[Generated]:
-    """Writes sound that is made of noise, or of noise and a recording; takes have seeds one after the other.
+    """Writes sound that is made of noise, or of noise and a recording; takes have one seed after the other.
 
     Raises UserError for files that cannot be read or written (before the model is loaded), options that do
     not go together, and as `synthesis.generate` does.
@@ -81,12 +81,13 @@ def _kind(request: GenerateRequest, settings: RenderSettings) -> str:
     kind = asked[0] if asked else "free"
     for flag, value, needed in (("--until", request.until, "continued"),
                                 ("--inpaint", request.inpaint, "edited"),
-                                ("--band", request.band, "edited"), ("--strength", settings.strength, "varied")):
+                                ("--band", request.band, "edited"),
+                                ("--strength", settings.strength, "varied")):
         if value is not None and kind != needed:
             raise UserError(f"{flag}: goes with {flags[needed]} RECORDING")
     if kind == "edited" and request.inpaint is None and request.band is None:
-        raise UserError("--edit: say what of it is made anew: --inpaint BEGIN:END in seconds, --band LOW:HIGH in "
-                        "Hz, or both")
+        raise UserError("--edit: say what of it is made anew: --inpaint BEGIN:END in seconds, --band "
+                        "LOW:HIGH in Hz, or both")
     if kind in ("edited", "varied") and request.seconds is not None:
         raise UserError(f"--seconds: {flags[kind]} keeps the recording's length; leave it out")
     return kind

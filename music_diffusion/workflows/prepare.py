@@ -8,7 +8,7 @@ from music_diffusion import gin_setup
 from music_diffusion.data import records
 from music_diffusion.data.build import BuildPlan, build
 from music_diffusion.data.instruments import split_source
-from music_diffusion.data.items import DataSet
+from music_diffusion.data.items import DataSet, Limited
 from music_diffusion.data.parallel import run_tasks
 from music_diffusion.data.sets.transposed import Transposed
 from music_diffusion.data.splits import Assigned
@@ -31,6 +31,8 @@ def open_data_set(request: DataSetRequest) -> DataSet:
     """Returns the reader that is asked for, with its transposed copies. Raises UserError."""
     data_set = open_source(request.kind, request.source, request.options, request, test=request.test,
                            stems=request.stems)
+    if request.items is not None:
+        data_set = Limited(data_set=data_set, count=request.items)
     if not request.transpose:
         return data_set
     assigned = Assigned(data_set=data_set, validation=HELD_OUT, seed=request.seed)
@@ -54,6 +56,7 @@ def prepare_data_set(request: DataSetRequest, progress: Progress = unseen) -> di
 
         listener = Ears()
     plan = BuildPlan(codec=gin_setup.codec(request.codec), stems=request.stems, listener=listener,
+                     level=request.level,
                      suffix=CONTAINERS[request.container], shards=request.shards, refuse=request.refuse,
                      workers=request.workers, seed=request.seed)
     run_shards = run_tasks

@@ -113,6 +113,8 @@ class DataSetRequest(RendersRequest):
     transpose: int = ranged(0, 0, 12)  # semitones up and down of which training items get copies
     codec: str = "16k"  # of the spectrograms: a name in gin/codecs, or a gin file
     stems: bool = False  # keep the spectrograms of stems, too
+    items: int | None = ranged(None, 1)  # use so many, the first by name; None: all
+    level: bool = False  # bring every item to one level
     heard: bool = False  # of pairs: notes are those that the transcriber hears in the source
     container: str = "array_record"  # or tfrecord
     shards: int = ranged(32, 1)  # files of a split, at most
@@ -255,6 +257,17 @@ class SeamsRequest(Request):
     model: str = "default"
     steps: int | None = ranged(None, 1)  # sampling steps; None: as the model was released
     max_minutes: float = 10.0  # of the start of every piece
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemorizedRequest(Request):
+    """See `workflows.memorized.memorized`."""
+
+    training: str  # folder of the audio that a model learned from
+    generated: str  # … that it made
+    reference: str  # … that it did not learn from, of the same kind
+    planted: int = ranged(60, 0)  # degraded copies of training music that should be found
     seed: int = 0
 
 

@@ -58,16 +58,16 @@ def parse_range(text: str) -> Range:
     kind, _, values = rest.partition(":")
     name, kind = name.strip(), kind.strip()
     if not equals or not name or kind not in KINDS:
-        raise UserError(f"--search {text}: write it as NAME=log:LOW:HIGH, NAME=float:LOW:HIGH, NAME=int:LOW:HIGH "
-                        "or NAME=choice:A,B")
+        raise UserError(f"--search {text}: write it as NAME=log:LOW:HIGH, NAME=float:LOW:HIGH, "
+                        "NAME=int:LOW:HIGH or NAME=choice:A,B")
     if kind == "choice":
         try:
             choices = tuple(ast.literal_eval(f"[{values}]"))
         except (ValueError, SyntaxError):
             choices = ()
         if len(choices) < 2 or not all(isinstance(c, str | int | float) for c in choices):
-            raise UserError(f"--search {text}: give two choices or more as gin writes them, such as 8,16 or "
-                            "'batch','group'")
+            raise UserError(f"--search {text}: give two choices or more as gin writes them, such as "
+                            "8,16 or 'batch','group'")
         return Range(name=name, kind=kind, choices=choices)
     low, _, high = values.partition(":")
     try:
@@ -83,5 +83,6 @@ def parse_range(text: str) -> Range:
 
 # What Pouya Mehr et al. search (section 3.5); the ranges are ours.
 PAPER = tuple(map(parse_range, (
-    "adamw.learning_rate=log:1e-5:1e-3", "adamw.weight_decay=log:1e-4:1e-1", "signal_rates.lowest=float:0.01:0.3",
-    "signal_rates.highest=float:0.8:0.98", "UNet2DConfig.blocks=int:1:4")))
+    "adamw.learning_rate=log:1e-5:1e-3", "adamw.weight_decay=log:1e-4:1e-1",
+    "signal_rates.lowest=float:0.01:0.3", "signal_rates.highest=float:0.8:0.98",
+    "UNet2DConfig.blocks=int:1:4")))

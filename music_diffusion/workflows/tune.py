@@ -49,8 +49,8 @@ class Tuned:
 def tune(request: TuneRequest, monitor: Monitor = SILENT) -> Tuned:
     """Trains with drawn values, and goes on with what lies in the folder; see `music-diffusion tune`.
 
-    The first trial has the recipe's own values. Trials whose validation loss is worse than the others' at the
-    same step are ended early. Several processes may work on one folder at once; all together they do
+    The first trial has the recipe's own values. Trials whose validation loss is worse than the others' at
+    the same step are ended early. Several processes may work on one folder at once; all together they do
     `request.trials`. A trial that was killed is gone on with from its last checkpoint.
 
     Raises:
@@ -207,8 +207,9 @@ def _run(optuna: Any, request: TuneRequest, study: optuna.Study, trial: optuna.T
             if (run / EVALUATIONS).is_file():
                 for step, loss in validation_losses(str(run)).items():
                     trial.report(loss, step)
-            fine_tune((request.gin_file,), {**shorter(request.steps, WARMUP), **_evaluations(request), **values},
-                      request.bindings, model_dir=str(run), on_evaluation=report)
+            set_here = {**shorter(request.steps, WARMUP), **_evaluations(request), **values}
+            fine_tune((request.gin_file,), set_here, request.bindings, model_dir=str(run),
+                      on_evaluation=report)
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return "pruned"

@@ -22,7 +22,8 @@ def draw_history(path: str | os.PathLike, trials: Sequence[Trial]) -> None:
         if complete:
             number, value = (np.array(x) for x in zip(*complete, strict=True))
             left.plot(number, value, "o", color=COLOURS["complete"], label="completed")
-            left.step(number, np.minimum.accumulate(value), where="post", color="tab:green", label="best so far")
+            left.step(number, np.minimum.accumulate(value), where="post", color="tab:green",
+                      label="best so far")
         for number, state, _, course in trials:
             finite = {step: loss for step, loss in course.items() if np.isfinite(loss)}
             if not finite:

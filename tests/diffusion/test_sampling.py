@@ -13,7 +13,12 @@ from music_diffusion.diffusion.sampling import (
     UniformTime,
     sample,
 )
-from music_diffusion.diffusion.schedules import CosineSchedule, alpha_sigma, per_example
+from music_diffusion.diffusion.schedules import (
+    CosineSchedule,
+    alpha_sigma,
+    per_example,
+    signal_rates,
+)
 from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M, Heun, UniPC
 from music_diffusion.errors import UserError
 
@@ -131,6 +136,17 @@ def test_predictions_outside_the_range_of_the_data_are_clipped(parameterization)
     np.testing.assert_array_equal(clipped, jnp.full_like(z, 0.5))
     free = _sample(denoise, z, parameterization=parameterization, clip_x0=None)
     np.testing.assert_allclose(free, 3.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("times", [UniformLogSNR(), KarrasLogSNR()], ids=repr)
+def test_grids_stay_within_what_the_schedule_reaches(times):
+    narrow = signal_rates(lowest=0.1952, highest=0.9326)
+    grid = np.asarray(times.logsnrs(narrow, 10, jnp.float32))
+    alpha = 1 / np.sqrt(1 + np.exp(-grid))
+    np.testing.assert_allclose(alpha[[0, -1]], [0.9326, 0.1952], rtol=1e-4)
+    assert (np.diff(grid) < 0).all()
+    wide = np.asarray(times.logsnrs(CosineSchedule(), 10, jnp.float32))
+    np.testing.assert_allclose(wide[[0, -1]], [10, -10], rtol=1e-4)
 
 
 def test_hook_cross_fades_neighbouring_segments():

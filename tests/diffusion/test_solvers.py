@@ -119,7 +119,7 @@ def _gaussian_error(solver, num_steps, mean=0.3, std=0.5, start=-2.0, end=2.0, r
 @pytest.mark.parametrize("solver", FLOWS, ids=repr)
 def test_error_falls_with_the_stated_order(solver):
     # Measured 0.99, 2.12, 2.02, 2.00, 2.87 and 4.03. (Over some other ranges the leading term of a
-    # multistep solver changes its sign; its first steps are of a lower order, which counts for less and less.)
+    # multistep solver changes its sign; its first steps are of a lower order, which counts for ever less.)
     with jax.enable_x64(True):
         coarse, fine = (_gaussian_error(solver, n) for n in (20, 40))
     assert np.log2(coarse / fine) == pytest.approx(solver.order, abs=0.2)

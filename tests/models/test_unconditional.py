@@ -84,7 +84,8 @@ def test_network_sees_where_and_what_is_known(params, monkeypatch):
     losses = []
     for value in (0.0, 1.0):  # the same cells count
         region = np.full((B, T, F), value, np.float32)
-        monkeypatch.setattr(unconditional, "draw_regions", lambda rng, shape, dropout, r=region: jnp.asarray(r))
+        monkeypatch.setattr(unconditional, "draw_regions",
+                            lambda rng, shape, dropout, r=region: jnp.asarray(r))
         monkeypatch.setattr(unconditional, "diffusion_loss", lambda denoise, x0, rng, **_: (
             jnp.mean(denoise(jnp.zeros_like(x0), jnp.zeros(B))), {}))
         for seed in (0, 1):

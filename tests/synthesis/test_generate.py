@@ -30,14 +30,15 @@ CODEC = MelCodec(mels=16)
 RATE = CODEC.sample_rate
 UNET = UNet1DConfig(widths=(12, 12), blocks=1, time_features=4, heads=1, head_dim=4, output=16)
 MODEL = UnconditionalModel(
-    config=UnconditionalConfig(unet=UNET, classes=2, class_features=4, regions=True), codec=CODEC, frames=64,
-    context=32, classes=("calm", "loud"), num_steps=2)
+    config=UnconditionalConfig(unet=UNET, classes=2, class_features=4, regions=True), codec=CODEC,
+    frames=64, context=32, classes=("calm", "loud"), num_steps=2)
 
 
 def synthesizer_of(model):
     params = jax.tree.map(lambda v: v + 0.1 * np.random.default_rng(v.size).normal(size=v.shape),
                           model.init(jax.random.key(0), {})["params"])
-    return Synthesizer(name="tiny", model=model, params=params, inverter=GriffinLim(codec=CODEC, iterations=2))
+    return Synthesizer(name="tiny", model=model, params=params,
+                       inverter=GriffinLim(codec=CODEC, iterations=2))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,8 @@ def test_band_outside_stays(tiny):
     change = np.abs(np.fft.rfft(made.samples - wave.samples)) ** 2
     hertz = np.fft.rfftfreq(len(wave), 1 / RATE)
     assert change[hertz > 1500 * 1.1].sum() < 1e-4 * change[hertz < 1500].sum() > 0
-    np.testing.assert_array_equal(made.samples[:RATE - round(FADE * RATE)], wave.samples[:RATE - round(FADE * RATE)])
+    own = RATE - round(FADE * RATE)
+    np.testing.assert_array_equal(made.samples[:own], wave.samples[:own])
 
 
 def test_recording_goes_on(tiny):
@@ -187,7 +189,8 @@ def test_free_sound_of_any_length_goes_on_from_segment_to_segment(tiny):
     short = np.concatenate(list(tiny.stream_mel(free_source(tiny, 2.0))))
     assert len(long) == 250 and len(short) == 100
     np.testing.assert_array_equal(long[:96], short[:96])  # the first segment, and the half of the next
-    calm, loud = (np.concatenate(list(tiny.stream_mel(free_source(tiny, 2.0, name)))) for name in MODEL.classes)
+    calm, loud = (np.concatenate(list(tiny.stream_mel(free_source(tiny, 2.0, name))))
+                  for name in MODEL.classes)
     assert np.abs(calm - loud).max() > 1e-3
 
 
@@ -224,7 +227,8 @@ def test_classes_and_their_mixtures(tiny, plain):
 def test_bad_input(tiny):
     wave, silent = recording(2.0), Waveform(np.zeros(2 * RATE, np.float32), RATE)
     for make, words in (
-            (lambda: free_source(tiny, 0.1), "--seconds 0.1"), (lambda: free_source(tiny, 1e9), "--seconds"),
+            (lambda: free_source(tiny, 0.1), "--seconds 0.1"),
+            (lambda: free_source(tiny, 1e9), "--seconds"),
             (lambda: continued(tiny, recording(0.3), 2.0), "goes on from 0.64 s"),
             (lambda: continued(tiny, wave, 2.0, until=recording(0.3)), "goes on from 0.64 s"),
             (lambda: edited(tiny, wave, Stretch(begin=1.0, end=2.5)), "ends behind the recording"),
@@ -247,5 +251,6 @@ def test_splice_fades_between_both():
     assert (result[:390] == 1).all() and (result[611:] == 1).all() and (result[411:590] == 3).all()
     fade = result[390:411]
     assert (np.diff(fade) >= 0).all() and result[400] == pytest.approx(2.0)
-    to_the_end = spliced(wave, Waveform(np.full(700, 3.0, np.float32), rate), 0.3, Stretch(begin=0.4, end=1.0))
+    long = Waveform(np.full(700, 3.0, np.float32), rate)
+    to_the_end = spliced(wave, long, 0.3, Stretch(begin=0.4, end=1.0))
     assert (to_the_end.samples[411:] == 3).all()

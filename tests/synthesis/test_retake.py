@@ -91,6 +91,7 @@ def test_bad_input(synthesizer, file, take):
             (lambda: stretch_of(file, None, "9"), "bars 1 to 4"),
             (lambda: retake(synthesizer, file, Waveform(np.zeros(RATE, np.float32), RATE),
                             Stretch(begin=0.1, end=0.5)), "silent"),
-            (lambda: retake(synthesizer, file, read_audio(take), Stretch(begin=90.0, end=91.0)), "ends at")):
+            (lambda: retake(synthesizer, file, read_audio(take), Stretch(begin=90.0, end=91.0)),
+             "ends at")):
         with pytest.raises(UserError, match=words):
             make()

@@ -94,8 +94,10 @@ def test_more_trials_go_on_with_the_same_search(searched):
     ({"search": ("LinearLogSNRSchedule.logsnr_min=float:-9:-1",)}, "nothing in this run reads it"),
     ({"search": (RATE, RATE)}, "twice"), ({"search": ("adamw.b1=log:0:1",)}, "both above 0"),
     ({"search": ("adamw.b1",)}, "NAME=log:LOW:HIGH"), ({"search": ("BATCH_SIZE=int:1.5:4",)}, "both whole"),
-    ({"search": ("BATCH_SIZE=choice:8",)}, "two choices"), ({"search": ("adamw.b1=float:2:1",)}, "the lower first"),
-    ({"pruner": "never"}, "--pruner never: unknown; choose median"), ({"gin_file": "none.gin"}, "no such gin file")])
+    ({"search": ("BATCH_SIZE=choice:8",)}, "two choices"),
+    ({"search": ("adamw.b1=float:2:1",)}, "the lower first"),
+    ({"pruner": "never"}, "--pruner never: unknown; choose median"),
+    ({"gin_file": "none.gin"}, "no such gin file")])
 def test_bad_input(recipe, tmp_path, changes, words):
     request = {"gin_file": recipe, "output": str(tmp_path / "study"), "search": (RATE,)} | changes
     with pytest.raises(UserError, match=words):
@@ -115,7 +117,7 @@ def test_ranges_as_they_are_written():
 
 
 def start(recipe, folder, *arguments):
-    command = [sys.executable, "-c", "import sys; from music_diffusion.cli.main import main; main()", "tune",
+    command = [sys.executable, "-c", "from music_diffusion.cli.main import main; main()", "tune",
                "--gin-file", recipe, "-o", str(folder), "--search", RATE, "--steps", "24", *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "tests", ROOT)))}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
