@@ -14,11 +14,12 @@ from typing import Self
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.conditions.base import HEARD, MAPS, NOTES, SOURCE, RecordConditions
+from music_diffusion.conditions.base import HEARD, MAPS, NOTES, SOURCE, STYLE, RecordConditions
 from music_diffusion.conditions.heard import HeardFrames
 from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.conditions.performance_numbers import PerformanceNumbers
+from music_diffusion.conditions.regions import ClassAndRegion
 from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, StyleSpectrogram
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
@@ -77,6 +78,7 @@ class Member:
     name: str  # its tasks are called DATASET_name
     frames: int = 256  # T, of a segment; 20 ms each with the codecs in gin/codecs
     conditions: RecordConditions = Nothing()
+    of_classes: bool = False  # whether the folder's styles are its classes, in the order of their names
 
     def lacking(self, holdings: Holdings) -> str | None:
         """Returns what a folder needs and has not; None where it can serve."""
@@ -84,11 +86,15 @@ class Member:
                  HEARD: holdings.heard}
         words = {SOURCE: "second timbre", MAPS: "note maps",
                  HEARD: "second timbre that was heard (--heard)"}
-        return next((words.get(need, need) for need in self.conditions.needs
+        needs = (*self.conditions.needs, *([STYLE] if self.of_classes else ()))
+        return next((words.get(need, need) for need in needs
                      if not there.get(need, holdings.classes.get(need))), None)
 
     def fitted(self, holdings: Holdings) -> Member:
-        """Returns the member for a folder: without slots where there are maps."""
+        """Returns the member for a folder: with its classes, and without slots where there are maps."""
+        if self.of_classes:
+            names = tuple(sorted(holdings.classes[STYLE]))
+            return dataclasses.replace(self, conditions=ClassAndRegion(classes=names))
         return dataclasses.replace(self, conditions=self.conditions.mapped()) if holdings.maps else self
 
     def examples(self, folder: str, split: str, codec: MelCodec) -> Examples:
@@ -123,6 +129,8 @@ TRANSFER = Member(name="transfer", conditions=HeardFrames(slots=0))
 # Unconditional diffusion of 5.12 s and of 10.24 s.
 UNCONDITIONAL = Member(name="unconditional")
 UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
+# … and of classes.
+CLASSES = Member(name="classes", frames=512, of_classes=True)
 # Style transfer (Prioteasa and Stempel-Hauburger 2025): pictures of 128 frames.
 STYLE_TRANSFER = Member(name="style_transfer", frames=128, conditions=StyleSpectrogram())
 

@@ -87,7 +87,7 @@ def _task(spec: TaskSpec, classes: Mapping[str, Sequence[str]]) -> RecordTask | 
 
 def _output_features(spec: TaskSpec, blank: Mapping[str, np.ndarray],
                      classes: Mapping[str, Sequence[str]]) -> dict[str, seqio.Feature]:
-    kinds = {"performance": "performance", "style_label": "style"}
+    kinds = {"performance": "performance", "style_label": "style", "class": "style"}
     features = {}
     for name, array in blank.items():
         dtype = tf.as_dtype(array.dtype)

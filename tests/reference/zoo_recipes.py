@@ -55,6 +55,11 @@ def paired_records(folder: pathlib.Path) -> None:
     write_records(folder, TinySet(labels=False))
 
 
+def labelled_records(folder: pathlib.Path) -> None:
+    """Writes records of 16 mel bins, of two styles."""
+    write_records(folder, TinySet(second_timbre=False))
+
+
 def audio_folder(folder: pathlib.Path, rate: int) -> None:
     """Noise and a tone in int16."""
     folder.mkdir()
@@ -147,6 +152,13 @@ ZOO = {
             "UNet2DConfig.widths = (4, 4)", "UNet2DConfig.blocks = 1", "UNet2DConfig.middle = 8",
             "UNet2DConfig.heads = 1", "UNet2DConfig.head_dim = 4", "UNet2DConfig.attention_down = ()",
             "UNet2DConfig.attention_up = (1,)")),
+    "unconditional": ZooMember(
+        recipe="unconditional.gin", data=labelled_records,
+        fast=("UnconditionalModel.num_steps=2",), bindings=(
+            *STEPS, *SMALL_CODEC, *WARM, "CLASSES = ('folk', 'jazz')", "CLASS_COUNT = 2", "FRAMES = 32",
+            "UnconditionalModel.context = 16", "RecordSource.eval_batch_count = 2",
+            "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1",
+            "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 16")),
     "note_timbre": ZooMember(
         recipe="note_timbre.gin", data=note_rows, bindings=(
             *STEPS, *WARM, "BATCH_SIZE = 32", "NoteTimbreModel.config = @NoteTimbreConfig()",

@@ -13,6 +13,7 @@ tf = needs.module("tensorflow")
 from music_diffusion.conditions.note_frames import NoteFrames  # noqa: E402
 from music_diffusion.conditions.note_tokens import NoteTokens  # noqa: E402
 from music_diffusion.conditions.performance_numbers import PerformanceNumbers  # noqa: E402
+from music_diffusion.conditions.regions import ClassAndRegion  # noqa: E402
 from music_diffusion.conditions.spectrograms import (  # noqa: E402
     Nothing,
     SourceSpectrogram,
@@ -32,6 +33,7 @@ SOURCES = {
     "recording_list_style_transfer": dict(conditions=StyleSpectrogram(), frames=128),
     "recording_list_unconditional": dict(conditions=Nothing()),
     "recording_list_unconditional_long": dict(conditions=Nothing(), frames=512),
+    "recording_list_classes": dict(conditions=ClassAndRegion(classes=("folk", "jazz")), frames=512),
     "soundfont_timbre_transfer": dict(conditions=SourceSpectrogram(), frames=128),
 }
 

@@ -10,7 +10,16 @@ from typing import ClassVar
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.conditions.base import HEARD, MAPS, PERFORMANCE, STYLE, Example, Excerpt
+from music_diffusion.conditions.base import (
+    HEARD,
+    MAPS,
+    PERFORMANCE,
+    STYLE,
+    Example,
+    Excerpt,
+    RecordConditions,
+)
+from music_diffusion.conditions.regions import ClassAndRegion
 from music_diffusion.data.audio_source import AudioSource
 from music_diffusion.data.note_renders import ROW_DTYPE
 from music_diffusion.data.pipeline import (
@@ -65,10 +74,17 @@ def _(source: RecordSource, rng: np.random.Generator) -> Example:
     heard = rng.integers(0, 256, (frames, CHANNELS), np.uint8) if HEARD in conditions.needs else None
     record = Record(mel=source.codec.unscale(mel()), source=source.codec.unscale(mel()), maps=maps,
                     heard=heard, notes=_notes(frames / source.codec.frame_rate),
-                    labels=dict.fromkeys(CLASSES, "a"))
+                    labels=dict.fromkeys(CLASSES, "a") | _class(conditions, rng))
     excerpt = Excerpt(record=record, number=0, first=0, frames=frames, codec=source.codec,
                       records=_MadeUpRecords(rng, source.codec), rng=rng)
     return {"targets": mel()} | _filled(conditions.of_record(excerpt))
+
+
+def _class(conditions: RecordConditions, rng: np.random.Generator) -> dict[str, str]:
+    """Returns a style that the conditions know, if they name any."""
+    if not isinstance(conditions, ClassAndRegion) or not conditions.classes:
+        return {}
+    return {STYLE: conditions.classes[rng.integers(len(conditions.classes))]}
 
 
 @_example.register
