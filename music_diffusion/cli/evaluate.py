@@ -169,7 +169,7 @@ def _memorized(given: dict[str, Any], training: str, output: str | None, json: b
 def memorized_table(facts: dict[str, Any]) -> str:
     """Returns what `workflows.memorized` found, for people, in Markdown."""
     found = "" if facts["found"] is None else (
-        f"| degraded copies of training music that are found | {facts['found']:.2f} of {facts['planted']} |")
+        f"| degraded copies of training music, found | {facts['found']:.2f} of {facts['planted']} |")
     lines = ["| nearest neighbours in the training set | |", "| --- | --- |",
              f"| samples | {facts['samples']} |", f"| median similarity | {facts['median']:.3f} |",
              f"| … of {facts['null']} held-out excerpts | {facts['null_median']:.3f} |",

@@ -1,9 +1,9 @@
 """Copies of training music among samples: nearest neighbours by the course of the spectrogram.
 
 A window of log-mel is pooled to BANDS × STEPS cells, each band loses its mean over time, which is level
-and tone, and the rest is brought to length 1. The similarity of two windows is the cosine: 1 for a copy, however
-loud, equalized or coded it is, and what music of one kind has in common by chance for all else. What that
-is, held-out music says, which is compared with the training set in the same way.
+and tone, and the rest is brought to length 1. The similarity of two windows is the cosine: 1 for a copy,
+however loud, equalized or coded it is, and what music of one kind has in common by chance for all else.
+What that is, held-out music says, which is compared with the training set in the same way.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class UNet2D(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "B T F"], variance: Float[Array, " B"],
                  condition: Float[Array, "B T F K"] | None = None,
-                 told: Float[Array, "B D"] | None = None, *, train: bool = False
+                 extra: Float[Array, "B D"] | None = None, *, train: bool = False
                  ) -> Float[Array, "B T F"]:
         """One prediction.
 
@@ -129,7 +129,7 @@ class UNet2D(nn.Module):
           z: noisy data; T and F multiples of `config.multiple`.
           variance: σ² of the noise, 0..1.
           condition: K pictures beside it (Saharia et al. 2022, "Palette").
-          told: features of the whole picture, beside the noise's in every cell.
+          extra: features of the whole picture, beside the noise's in every cell.
           train: batch norms take the batch's statistics and sow how far the running ones are from them.
 
         Raises ValueError for sizes that cannot be halved so often.
@@ -140,8 +140,8 @@ class UNet2D(nn.Module):
         x = z[..., None] if condition is None else jnp.concatenate([z[..., None], condition], axis=-1)
         x = Dense(c.widths[0], axes=("mel", "embed"), use_bias=True, dtype=dtype, name="input")(x)
         whole = embed_variance(variance, c.noise_features, c.noise_hertz)
-        if told is not None:
-            whole = jnp.concatenate([whole, told], axis=-1)
+        if extra is not None:
+            whole = jnp.concatenate([whole, extra], axis=-1)
         x = jnp.concatenate([x, jnp.broadcast_to(
             whole[:, None, None].astype(dtype), (*x.shape[:3], whole.shape[-1]))], axis=-1)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from layouts.memory import Failing, Formula, MemorySet, Samples, fail, item, sine
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.conditions.note_frames import NoteFrames
 from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.data import build as build_module
@@ -267,6 +268,22 @@ def test_quiet_beginnings_stay_and_quiet_items_go(tmp_path):
     assert manifest["silent_hours"]["train"] == 0
     with pytest.raises(UserError, match="nothing usable for train .*late: silent"):
         make(tmp_path / "loud", [item("late", late), OTHER], plan_of(silence_db=-30.0))
+
+
+def test_items_of_any_loudness_are_brought_to_one_level(tmp_path):
+    items = [item(name, noise(1500, level=level)) for name, level in (("soft", 0.01), ("loud", 0.9))]
+    make(tmp_path / "plain", [*items, OTHER])
+    make(tmp_path / "levelled", [*items, OTHER], plan_of(level=True))
+
+    def loudness(folder, name):
+        mel = np.concatenate([r.mel for r in records_of(tmp_path / folder, name)]).astype(np.float64)
+        return 0.5 * np.log(np.exp(2 * mel).sum(axis=1).mean())
+
+    assert loudness("plain", "loud") - loudness("plain", "soft") > 4
+    for name in ("soft", "loud"):
+        assert loudness("levelled", name) == pytest.approx(LEVEL, abs=0.01)
+    with pytest.raises(UserError, match="another folder|other"):
+        make(tmp_path / "plain", [*items, OTHER], plan_of(level=True))
 
 
 def test_hours_notes_and_lengths_are_those_of_the_records(tmp_path):

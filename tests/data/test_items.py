@@ -1,7 +1,7 @@
 import pytest
 from layouts.memory import Formula, item, sine
 
-from music_diffusion.data.items import Item, Listing, Stem
+from music_diffusion.data.items import Item, Limited, Listing, Stem
 from music_diffusion.errors import UserError
 
 
@@ -33,3 +33,18 @@ def test_two_items_of_one_name_are_an_error_of_the_reader():
     with pytest.raises(ValueError, match="2 items are named 'x/a'"):
         Listing(items=(a, b, a))
     assert Listing(items=()).items == ()
+
+
+def test_the_first_items_by_name_however_they_are_listed():
+    class Set:
+        def list(self):
+            items = tuple(item(name, sound()) for name in ("c", "a", "d", "b"))
+            return Listing(items=items, skipped=(("x", "y"),))
+
+        def identity(self):
+            return {"genre": "folk"}
+
+    few = Limited(data_set=Set(), count=2)
+    assert [i.name for i in few.list().items] == ["a", "b"] and few.list().skipped == (("x", "y"),)
+    assert few.identity() == {"genre": "folk", "items": 2}
+    assert len(Limited(data_set=Set(), count=9).list().items) == 4
