@@ -188,5 +188,5 @@ class NoteFramePiece:
             features["tails"] = c.tails_of(maps[:, 0], lead, codec)
         cut = {name: np.stack([values[first - firsts[0]:][:size] for first in firsts])
                for name, values in features.items()}
-        return cut | performance_of_windows(self.source.performance, len(firsts)) | stays_of_windows(
-            self.source, firsts, size)
+        return cut | performance_of_windows(self.source.performance, len(firsts)) | dict(stays_of_windows(
+            self.source, firsts, size))

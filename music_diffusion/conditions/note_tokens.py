@@ -144,8 +144,8 @@ class NoteTokenPiece:
                 example |= _context(known, (size, codec.mels))
             windows.append(example)
         batch = {name: np.stack([w[name] for w in windows]) for name in windows[0]}
-        return batch | performance_of_windows(self.source.performance, len(firsts)) | stays_of_windows(
-            self.source, firsts, size)
+        return batch | performance_of_windows(self.source.performance, len(firsts)) | dict(stays_of_windows(
+            self.source, firsts, size))
 
     def _tokens(self, first: int, size: int) -> Example:
         notes, c = self.source.notes, self.conditions

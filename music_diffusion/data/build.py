@@ -58,7 +58,7 @@ class BuildPlan:
     def options(self) -> dict:
         """Returns the settings that the records depend on."""
         kept = ("frames", "stems", "validation", "silence_db", "suffix", "shards", "seed")
-        heard = {} if self.listener is None else {"listener": self.listener.identity()}
+        heard: dict[str, Any] = {} if self.listener is None else {"listener": self.listener.identity()}
         heard |= {"level": LEVEL} if self.level else {}
         return {k: getattr(self, k) for k in kept} | {"codec": self.codec.to_dict()} | heard
 

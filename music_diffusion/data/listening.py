@@ -7,6 +7,7 @@ whoever builds, as the models that listen are above this package.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.data.items import Item, Sound
 from music_diffusion.errors import UserError
 from music_diffusion.notes.activations import Activations
-from music_diffusion.notes.heard import heard_frames, level, only_classes, recast
+from music_diffusion.notes.heard import heard_frames, level, only_classes
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
 
@@ -39,8 +40,11 @@ class Listener(Protocol):
         """Returns how surely notes are heard."""
         ...
 
-    def notes(self, activations: Activations) -> Notes:
-        """Returns the notes that activations stand for."""
+    def notes(self, activations: Activations, casting: Mapping[int, int]) -> Notes:
+        """Returns the notes that activations stand for, on other instruments.
+
+        `casting` is from instrument class to program; empty: they stay on their own.
+        """
         ...
 
     def likes(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n D"]:
@@ -84,7 +88,7 @@ def hear(listener: Listener, item: Item, codec: MelCodec) -> Heard:
     activations = listener.activations(sounds[0] * gains[0])
     casting = {} if item.casting is None else item.casting()
     classes = {int(SLAKH_CLASS_OF_PROGRAM[source]): target for source, target in casting.items()}
-    notes = recast(listener.notes(only_classes(activations, classes)), classes)
+    notes = listener.notes(only_classes(activations, classes), classes)
     hop = codec.hop / codec.sample_rate
     return Heard(notes=notes, frames=heard_frames(activations, frames[0], hop),
                  likes=listener.likes(sounds[1] * gains[1]).astype(np.float16),

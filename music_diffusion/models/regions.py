@@ -40,7 +40,7 @@ def keeping(batch: Batch, x0_hook: Callable[[Array], Array] | None = None
     return hook
 
 
-def draw_regions(rng: PRNGKeyArray, shape: tuple[int, int, int], dropout: float) -> Float[Array, "B T F"]:
+def draw_regions(rng: PRNGKeyArray, shape: tuple[int, ...], dropout: float) -> Float[Array, "B T F"]:
     """Returns regions of training examples, 1 where the spectrogram is known.
 
     A share of `dropout` has none. Of the others a third each know their beginning (an eighth of the frames

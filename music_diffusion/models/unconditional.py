@@ -221,7 +221,7 @@ class UnconditionalModel(DiffusionBase):
             return network(z)
         return v_around(network, z, logsnr, self.data_mean, self.data_std)
 
-    def denoiser(self, params: Params, batch: Batch, shape: tuple[int, int, int]) -> DenoiseFn:
+    def denoiser(self, params: Params, batch: Batch, shape: tuple[int, ...]) -> DenoiseFn:
         """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""
         cond = {"classes": self._classes(batch, shape[0])}
         if self.config.regions:

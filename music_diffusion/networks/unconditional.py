@@ -61,11 +61,13 @@ class UnconditionalDenoiser(nn.Module):
           train: see `UNet2D`.
         """
         c = self.config
-        told, beside = None, []
+        told: Array | None = None
+        beside: list[Array] = []
         if c.classes:
             table = PerformanceConfig(count=c.classes, features=c.class_features)
             told = PerformanceTable(table, name="classes")(classes)
         if c.regions:
+            assert known is not None and region is not None
             beside = [known * region, region]
         if isinstance(c.unet, UNet2DConfig):
             pictures = jnp.stack(beside, axis=-1) if beside else None

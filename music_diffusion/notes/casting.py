@@ -14,8 +14,10 @@ import dataclasses
 import difflib
 
 from music_diffusion.errors import UserError
+from music_diffusion.notes.decoding import DecodeConfig, HeardNotes
 from music_diffusion.notes.heard import recast
 from music_diffusion.notes.notes import Notes
+from music_diffusion.notes.parts import played_by
 from music_diffusion.notes.programs import (
     FAMILY_NAMES,
     PROGRAM_NAMES,
@@ -47,6 +49,13 @@ class InstrumentCasting:
     def __call__(self, notes: Notes) -> Notes:
         """Returns the notes as they are played."""
         return recast(notes, dict(self.of_class), self.rest)
+
+    def of_heard(self, heard: HeardNotes, config: DecodeConfig) -> Notes:
+        """Returns heard notes as they are played: where all who play are named, see `notes.parts`."""
+        named = self.rest is None and set(self.heard) == {kind for kind, _ in self.of_class}
+        if named and len(self.programs) > 1:
+            return played_by(heard, dict(self.of_class), config)
+        return self(heard.notes(config))
 
 
 def parse_casting(to: str, source: str | None = None) -> InstrumentCasting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -91,23 +92,31 @@ class NoteDecoder:
 
     def push(self, activations: Activations) -> Notes:
         """Takes the next frames; returns the notes whose end is known now."""
+        return self.hear(activations).notes(self._config)
+
+    def finish(self) -> Notes:
+        """The remaining notes. Call once, at the end."""
+        return self.hear_rest().notes(self._config)
+
+    def hear(self, activations: Activations) -> HeardNotes:
+        """Takes the next frames; returns notes whose end is known now, with who might play them."""
         if abs(activations.frame_seconds - self._hop) > 1e-12:
             raise ValueError(f"{activations.frame_seconds=} should be {self._hop}")
         if not len(activations):
-            return Notes.empty()
+            return HeardNotes.empty()
         self._parts.append((self._end, activations))
         self._end += len(activations)
         return self._decide(self._end - self._reach - self._config.gap_frames - 1)
 
-    def finish(self) -> Notes:
-        """The remaining notes. Call once, at the end."""
+    def hear_rest(self) -> HeardNotes:
+        """Returns the remaining ones; see `finish`."""
         return self._decide(self._end)
 
-    def _decide(self, until: int) -> Notes:
+    def _decide(self, until: int) -> HeardNotes:
         """The notes that end, and the drums that begin, in frames from `_done` to `until`."""
         begin, until = self._done, min(until, self._end)
         if until <= begin:
-            return Notes.empty()
+            return HeardNotes.empty()
         window = _Window(self._parts, max(0, begin - self._reach), begin, until)
         drum, _, start = window.peaks("drums", self._config.drum_threshold, self._reach, self._hop, until)
         count = len(drum)
@@ -117,9 +126,9 @@ class NoteDecoder:
         self._done = until
         oldest = until - self._reach
         self._parts = [(at, part) for at, part in self._parts if at + len(part) > oldest]
-        return Notes.concatenate([melodic, drums])
+        return dataclasses.replace(melodic, drums=drums)
 
-    def _melodic(self, window: _Window) -> Notes:
+    def _melodic(self, window: _Window) -> HeardNotes:
         config, ahead = self._config, window.until + self._config.gap_frames + 1
         pitch, first, start = window.peaks("onset", config.onset_threshold, self._reach, self._hop, ahead)
         onsets = _by_pitch(pitch, first, start)
@@ -128,7 +137,7 @@ class NoteDecoder:
         ended: list[_Ended] = []
         for p in np.flatnonzero(active.any(axis=0) | np.isin(np.arange(NUM_PITCHES), list(self._held))):
             self._pitch(int(p), active[:, p], onsets.get(int(p), []), window, ended)
-        return _notes(ended, config)
+        return HeardNotes.of(ended)
 
     def _pitch(self, pitch: int, active: np.ndarray, onsets: list[tuple[int, float]], window: _Window,
                ended: list[_Ended]) -> None:
@@ -151,6 +160,66 @@ class NoteDecoder:
             else:
                 self._held[pitch] = run
                 return
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class HeardNotes:
+    """N melodic notes with the probabilities of their instruments, as they end; and drums."""
+
+    pitch: np.ndarray  # [N] MIDI
+    start: np.ndarray  # [N] seconds
+    end: np.ndarray
+    velocity: np.ndarray  # [N]
+    probability: np.ndarray  # [N, 34] of the classes; NaN where they are unknown
+    drums: Notes
+
+    @classmethod
+    def empty(cls) -> HeardNotes:
+        """Returns no notes."""
+        return cls.of([])
+
+    @classmethod
+    def of(cls, ended: list[_Ended]) -> HeardNotes:
+        """Returns melodic notes."""
+        unknown = np.full(NUM_CLASSES, np.nan)
+        pitch, start, end, velocity = (
+            np.array([getattr(note, name) for note in ended], np.float64)
+            for name in ("pitch", "start", "end", "velocity"))
+        probability = [unknown if note.probability is None else note.probability for note in ended]
+        return cls(pitch=pitch.astype(int) + LOWEST_PITCH, start=start, end=end, velocity=velocity,
+                   probability=np.array(probability, np.float64).reshape(len(ended), NUM_CLASSES),
+                   drums=Notes.empty())
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[HeardNotes]) -> HeardNotes:
+        """Returns all of at least one part."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts])
+                  for name in ("pitch", "start", "end", "velocity", "probability")}
+        return cls(**arrays, drums=Notes.concatenate([part.drums for part in parts]))
+
+    def notes(self, config: DecodeConfig) -> Notes:
+        """Returns every note on every instrument that plays it, with the drums; see `decode_notes`."""
+        known = ~np.isnan(self.probability).any(axis=1)
+        probability = np.where(known[:, None], self.probability, 0.0)
+        plays = probability >= config.class_threshold
+        likeliest = probability.argmax(axis=1)
+        none = known & ~plays.any(axis=1)
+        plays[none, likeliest[none]] = True
+        plays[~known, 0] = True
+        return self.played(plays, np.where(known[:, None], PROGRAMS[None], 0))
+
+    def played(self, plays: np.ndarray, program: np.ndarray) -> Notes:
+        """Returns the notes on other instruments, with the drums.
+
+        Args:
+          plays: [N, K] bool, which of K instruments play each note.
+          program: [N, K] or [1, K], of the instruments.
+        """
+        which, kind = np.nonzero(plays)
+        chosen = np.broadcast_to(program, plays.shape)[which, kind]
+        melodic = Notes(self.start[which], self.end[which], self.pitch[which],
+                        np.clip(self.velocity[which], 1, 127), chosen, np.zeros(len(which), bool))
+        return Notes.concatenate([melodic, self.drums])
 
 
 class _Window:
@@ -287,25 +356,6 @@ def _by_pitch(pitch: np.ndarray, frame: np.ndarray, start: np.ndarray
     for p, f, s in zip(pitch.tolist(), frame.tolist(), start.tolist(), strict=True):
         result.setdefault(p, []).append((f, s))
     return result
-
-
-def _notes(ended: list[_Ended], config: DecodeConfig) -> Notes:
-    """Every note on every instrument that plays it."""
-    if not ended:
-        return Notes.empty()
-    plays = np.zeros((len(ended), NUM_CLASSES), bool)
-    for row, note in zip(plays, ended, strict=True):
-        if note.probability is not None:
-            row |= note.probability >= config.class_threshold
-            row[note.probability.argmax()] |= not row.any()
-    known = np.array([note.probability is not None for note in ended])
-    plays[~known, 0] = True
-    which, kind = np.nonzero(plays)
-    program = np.where(known[which], PROGRAMS[kind], 0)
-    start, end, pitch, velocity = (np.array([getattr(note, name) for note in ended])[which]
-                                   for name in ("start", "end", "pitch", "velocity"))
-    return Notes(start, end, pitch + LOWEST_PITCH, np.clip(velocity, 1, 127), program,
-                 np.zeros(len(which), bool))
 
 
 def _peaks(values: np.ndarray, threshold: float, reach: int, frame_seconds: float, offset: int

@@ -18,7 +18,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.models.base import Tagging
 from music_diffusion.models.transcriber import Transcriber
 from music_diffusion.notes.casting import InstrumentCasting, parse_casting
-from music_diffusion.notes.decoding import NoteDecoder
+from music_diffusion.notes.decoding import HeardNotes, NoteDecoder
 from music_diffusion.notes.heard import HeardFrames, level, listening, only_classes
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASSES, program_range
@@ -60,18 +60,18 @@ class Hearing:
 
         Returns the notes as they are to be played, and [frames, 2 P] uint8 (`notes.heard.HeardFrames`).
         """
-        decoder = NoteDecoder(listening(self.transcriber.model.decode),
-                              self.transcriber.model.spectrum.frame_seconds)
+        config = listening(self.transcriber.model.decode)
+        decoder = NoteDecoder(config, self.transcriber.model.spectrum.frame_seconds)
         stream, notes, left = HeardFrames(codec.hop / codec.sample_rate), [], frames
         with open(path, "wb") as file:
             for part in self.transcriber.activations(blocks):
-                notes.append(decoder.push(only_classes(part, self.casting.heard)))
+                notes.append(decoder.hear(only_classes(part, self.casting.heard)))
                 heard = stream.push(part)[:left]
                 left -= len(heard)
                 file.write(heard.tobytes())
             file.write(stream.finish(frames)[:left].tobytes())
         heard = np.memmap(path, np.uint8, "r").reshape(frames, -1)
-        return self.casting(Notes.concatenate([*notes, decoder.finish()])), heard
+        return self.casting.of_heard(HeardNotes.concatenate([*notes, decoder.hear_rest()]), config), heard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 from music_diffusion.audio.io import check_writable, read_audio, write_audio
 from music_diffusion.audio.loudness import normalize
@@ -128,9 +129,9 @@ def _take(request: GenerateRequest, synthesizer: Synthesizer, kind: str, given: 
           stretch: Stretch | None, output: str, settings: RenderSettings, progress: Progress) -> Generated:
     """Writes one take."""
     seconds = SECONDS if request.seconds is None else request.seconds
-    chosen = {"classes": request.class_name, "settings": settings}
+    chosen: dict[str, Any] = {"classes": request.class_name, "settings": settings}
     sampling = synthesizer.sampled_by(settings).sampling
-    facts = {
+    facts: dict[str, Any] = {
         "output": output, "model": synthesizer.name, "kind": kind, "class_name": request.class_name,
         "steps": sampling.steps, "solver": None if sampling.solver is None else repr(sampling.solver),
         "guidance": sampling.guidance, "strength": sampling.strength if kind == "varied" else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from music_diffusion.models.base import Tagging
 from music_diffusion.models.transcriber import Transcriber
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.activations import Activations
-from music_diffusion.notes.decoding import decode_notes
+from music_diffusion.notes.decoding import HeardNotes, NoteDecoder
 from music_diffusion.notes.heard import listening
 from music_diffusion.notes.notes import Notes
+from music_diffusion.notes.parts import played_by
 from music_diffusion.synthesis.hub import (
     DEFAULT_TAGGER,
     DEFAULT_TRANSCRIBER,
@@ -50,9 +52,12 @@ class Ears:
         """Returns how surely notes are heard."""
         return _transcriber(self.transcriber).transcribe(samples).activations
 
-    def notes(self, activations: Activations) -> Notes:
-        """Returns the notes that activations stand for."""
-        return decode_notes(activations, listening(_transcriber(self.transcriber).model.decode))
+    def notes(self, activations: Activations, casting: Mapping[int, int]) -> Notes:
+        """Returns the notes that activations stand for, on the programs of the casting."""
+        config = listening(_transcriber(self.transcriber).model.decode)
+        decoder = NoteDecoder(config, activations.frame_seconds)
+        heard = HeardNotes.concatenate([decoder.hear(activations), decoder.hear_rest()])
+        return played_by(heard, casting, config) if casting else heard.notes(config)
 
     def likes(self, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, "n D"]:
         """Returns embeddings of the sound, one a patch of the tagger."""

@@ -240,7 +240,7 @@ def _write(optuna: Any, request: TuneRequest, study: optuna.Study, folder: pathl
     state = optuna.trial.TrialState
     trials = study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state == state.COMPLETE]
-    best = min(complete, key=lambda t: t.value, default=None)
+    best = min(complete, key=lambda t: float(t.value or 0.0), default=None)
     first = next((t for t in complete if t.params == trials[0].params), None)
     with _locked(folder / "writing.lock"):
         with atomic_write(folder / TABLE) as part, open(part, "w", newline="") as file:

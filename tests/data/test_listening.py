@@ -78,7 +78,7 @@ def test_records_are_built_and_read(tmp_path):
     assert record.likes.dtype == np.float16 and record.likes.shape[1] == 128
     for mel in (record.mel, record.source):
         assert level(mel.astype(np.float32)) == pytest.approx(LEVEL, abs=0.02)
-    want = listener.notes(listener.activations(np.zeros(6 * CODEC.sample_rate)))
+    want = listener.notes(listener.activations(np.zeros(6 * CODEC.sample_rate)), {})
     assert abs(len(record.notes) - len(want)) <= 2
     with pytest.raises(UserError, match="note maps"):
         Examples(folder=folder, split="train", codec=CODEC, frames=32,

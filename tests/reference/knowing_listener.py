@@ -7,6 +7,7 @@ from reference.tiny_records import CODEC, made_notes
 
 from music_diffusion.notes.activations import NUM_CLASSES, SparseClasses, draw_activations
 from music_diffusion.notes.decoding import DecodeConfig, decode_notes
+from music_diffusion.notes.heard import recast
 from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
 
 STEP = 0.025
@@ -33,8 +34,8 @@ class Knowing:
         rows[:, [WRONG, PIANO, VIOLIN]] = 0.9, 0.3, 0.2
         return dataclasses.replace(drawn, classes=SparseClasses.gather(at, pitch, rows, frames))
 
-    def notes(self, activations):
-        return decode_notes(activations, DecodeConfig())
+    def notes(self, activations, casting):
+        return recast(decode_notes(activations, DecodeConfig()), casting)
 
     def likes(self, samples):
         peaks = [np.abs(part).max() for part in np.array_split(samples, 8)]
