@@ -41,8 +41,8 @@ SHOWN = 5  # problems on the terminal; the report has all
                          "recipes/evaluation/spectrogram_diffusion.gin.", "--gin_file", "--gin-file",
                          metavar="FILE"),
          bindings=option("What the recipe leaves open; repeatable.", "--binding", metavar="NAME=VALUE"),
-         seams=option("Instead: does one hear where segments meet? --model renders the notes with "
-                      "overlaps and without; -o takes seams.json."),
+         seams=option("Instead: does one hear where segments meet? --model renders the notes, or "
+                      "makes sound from noise, with segments that meet and without; -o takes seams.json."),
          check_ears=option("Instead: do the embeddings put recordings, copies and others in the order of "
                            "an ear? --reference; better with --groups, --notes, --soundfont; -o takes "
                            "ears.json.", "--check-ears", "--check_ears"),
@@ -129,8 +129,9 @@ def _request(kind: type[Asked], given: dict[str, Any]) -> Asked:
 
 
 def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
-    if given["notes"] is None:
-        raise UserError("--notes is missing: give the folder of MIDI files to render")
+    if given["notes"] is None and given["model"] is None:
+        raise UserError("--notes is missing: give the folder of MIDI files to render, or --model of one "
+                        "that makes sound from noise")
     from music_diffusion.workflows.seams import measure_seams
 
     facts = measure_seams(_request(SeamsRequest, given), output, terminal.TERMINAL)

@@ -253,10 +253,12 @@ class DumpRequest(Request):
 class SeamsRequest(Request):
     """See `workflows.seams.measure_seams`."""
 
-    notes: str  # folder of MIDI files to render
+    notes: str | None = None  # folder of MIDI files to render; None: the model makes sound from noise
     model: str = "default"
     steps: int | None = ranged(None, 1)  # sampling steps; None: as the model was released
     max_minutes: float = 10.0  # of the start of every piece
+    count: int = ranged(8, 1)  # pieces that are made from noise
+    seconds: float = ranged(60.0, 1)  # … of such a length
     seed: int = 0
 
 

@@ -17,6 +17,8 @@ from music_diffusion.evaluation.scoring import cut_notes
 from music_diffusion.evaluation.seams import Piece, Seams, seams
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.synthesis.context import ChainJoining
+from music_diffusion.synthesis.generate import free_source
 from music_diffusion.synthesis.hub import load
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
@@ -38,7 +40,7 @@ class Apart(Windows):
 
 def measure_seams(request: SeamsRequest, output: str | None = None, monitor: Monitor = SILENT
                   ) -> dict[str, Any]:
-    """Renders every piece with overlapping segments and with independent ones, and compares their joins.
+    """Renders every piece with segments that meet and with independent ones, and compares their joins.
 
     Args:
       request: the model and the notes.
@@ -47,16 +49,20 @@ def measure_seams(request: SeamsRequest, output: str | None = None, monitor: Mon
 
     Returns the statistics of `compare`, with the model and the number of pieces.
 
-    Raises UserError: no MIDI files, no such model, or one whose segments do not overlap.
+    Raises UserError: no MIDI files, no such model, or one whose segments do not meet.
     """
-    files, _ = find_files(request.notes, NOTES, "MIDI")
+    files = [] if request.notes is None else list(find_files(request.notes, NOTES, "MIDI")[0].values())
     synthesizer = load(request.model)
     settings = RenderSettings(steps=request.steps, seed=request.seed)
     pieces: list[tuple[Piece, Piece]] = []
     with monitor.bar(f"rendering with {request.model}") as progress:
-        for i, path in enumerate(files.values()):
+        for i, path in enumerate(files):
             piece = cut_notes(read_midi(path), 60 * request.max_minutes)
             pieces.append(render_pair(synthesizer, piece, settings, part_of(progress, i, len(files))))
+        for i in range(request.count if request.notes is None else 0):
+            own = settings.changed(seed=request.seed + i)
+            pieces.append(generate_pair(synthesizer, request.seconds, own,
+                                        part_of(progress, i, request.count)))
     facts = compare(pieces, request.seed) | {"model": synthesizer.name, "pieces": len(pieces)}
     if output is not None:
         folder = pathlib.Path(output)
@@ -99,14 +105,38 @@ def render_pair(synthesizer: Synthesizer, notes: Notes, settings: RenderSettings
     return whole, dataclasses.replace(whole, mel=cut, overlap=0)
 
 
+def generate_pair(synthesizer: Synthesizer, seconds: float, settings: RenderSettings,
+                  progress: Progress = unseen) -> tuple[Piece, Piece]:
+    """Returns sound from noise whose segments go on from the one before, and of segments by themselves.
+
+    Raises UserError for a model that makes nothing from noise, or whose segments have no context.
+    """
+    source, joining = free_source(synthesizer, seconds), synthesizer.joining_of(settings)
+    if not isinstance(joining, ChainJoining) or not joining.shared:
+        raise UserError(f"{synthesizer.name}: its segments do not go on from each other; give a model with "
+                        "context, or --notes for one that plays notes")
+    stride = joining.frames - joining.shared
+    apart = ChainJoining(frames=stride, context=False)
+    pair = []
+    for part, (how, first) in enumerate(((joining, joining.frames), (apart, stride))):
+        changed = dataclasses.replace(synthesizer, joining=how)
+        mel = np.concatenate(list(changed.stream_mel(source, settings, part_of(progress, part, 2))))
+        pair.append(Piece(mel=mel, joins=np.arange(first, len(mel), stride), overlap=0,
+                          onsets=np.zeros(0, int)))
+    return pair[0], pair[1]
+
+
 def compare(pieces: list[tuple[Piece, Piece]], seed: int = 0) -> dict[str, Any]:
     """Returns the statistics of both kinds. Raises UserError where no segments meet."""
     faded, cut = ([pair[k] for pair in pieces] for k in (0, 1))
-    rows = {"overlap, where segments begin": seams(faded, along=False, seed=seed),
-            "overlap, all along": seams(faded, seed=seed),
-            "independent": seams(cut, seed=seed)}
+    if any(piece.overlap for piece in faded):
+        rows = {"overlap, where segments begin": seams(faded, along=False, seed=seed),
+                "overlap, all along": seams(faded, seed=seed)}
+    else:
+        rows = {"context": seams(faded, seed=seed)}
+    rows["independent"] = seams(cut, seed=seed)
     return {"rows": {name: _facts(found) for name, found in rows.items()},
-            "joins": rows["independent"].change.joins, "units": {"change": "nat", "level": "dB"}}
+            "joins": next(iter(rows.values())).change.joins, "units": {"change": "nat", "level": "dB"}}
 
 
 def _facts(found: Seams) -> dict[str, dict[str, float]]:

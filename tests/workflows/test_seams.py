@@ -4,13 +4,18 @@ import contextlib
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from reference.tiny_release import MODEL, tiny_params
 
 from music_diffusion.errors import UserError
+from music_diffusion.models.unconditional import UnconditionalModel
+from music_diffusion.networks.unconditional import UnconditionalConfig
+from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
+from music_diffusion.synthesis.generate import free_source
 from music_diffusion.synthesis.joining import Windows
 from music_diffusion.synthesis.overlap import OverlapJoining
 from music_diffusion.synthesis.settings import RenderSettings
@@ -90,3 +95,33 @@ def test_models_without_overlaps_are_refused(synthesizer):
     with pytest.raises(UserError, match="do not overlap"):
         seams_module.render_pair(dataclasses.replace(synthesizer, joining=Joining()), piece_of(),
                                    RenderSettings())
+
+
+@pytest.fixture(scope="module")
+def generator():
+    unet = UNet1DConfig(widths=(12, 12), blocks=1, time_features=4, heads=1, head_dim=4, output=128)
+    model = UnconditionalModel(config=UnconditionalConfig(unet=unet, regions=True), frames=64, context=32,
+                               num_steps=2)
+    params = jax.tree.map(lambda v: v + 0.1 * np.random.default_rng(v.size).normal(size=v.shape),
+                          model.init(jax.random.key(0), {})["params"])
+    return Synthesizer(name="tiny", model=model, params=params)
+
+
+def test_sound_from_noise_goes_on_or_does_not(generator):
+    going_on, apart = seams_module.generate_pair(generator, 10.0, RenderSettings(seed=2))
+    source = free_source(generator, 10.0)
+    np.testing.assert_array_equal(
+        going_on.mel, np.concatenate(list(generator.stream_mel(source, RenderSettings(seed=2)))))
+    assert going_on.joins.tolist() == list(range(64, 500, 32)) and apart.joins.tolist() == list(
+        range(32, 500, 32))
+    assert len(going_on.mel) == len(apart.mel) == 500
+    facts = seams_module.compare([(going_on, apart)])
+    assert set(facts["rows"]) == {"context", "independent"} and facts["joins"] == 14
+
+
+def test_model_without_context_has_no_segments_that_go_on(synthesizer, generator):
+    with pytest.raises(UserError, match="nothing from noise"):
+        seams_module.generate_pair(synthesizer, 10.0, RenderSettings())
+    alone = dataclasses.replace(generator, model=dataclasses.replace(generator.model, context=0))
+    with pytest.raises(UserError, match="go on from each other"):
+        seams_module.generate_pair(alone, 10.0, RenderSettings())
