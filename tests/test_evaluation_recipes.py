@@ -17,8 +17,10 @@ FOLDERS = {
     "spectrogram_diffusion.gin": {"NOTES": "notes", "REFERENCE": "reference"},
     "difftransfer.gin": {"SINGLE": "generated", "SINGLE_MIXED": "generated", "MIXTURE": "generated",
                          "REFERENCE": "reference"},
-    "unconditional.gin": {"STEPS_100": "generated", "STEPS_500": "generated",
-                          "STEPS_1000": "generated", "REFERENCE": "reference"},
+    "unconditional.gin": dict.fromkeys((
+        "GTZAN_100", "GTZAN_100_LONGER", "GTZAN_10", "GTZAN_10_LONG", "GTZAN_50_1000", "GTZAN_50_500",
+        "GTZAN_50_100", "CARNATIC_159", "CARNATIC_50"), "generated") | {
+            "GTZAN": "reference", "CARNATIC": "reference"},
     "performance.gin": {"WITH": "generated", "WITHOUT": "generated", "REFERENCE": "reference",
                         "NOTES": "notes", "GROUPS": "groups", "T5": "model", "UNET": "model",
                         "UNET_WITHOUT": "model"},
