@@ -45,6 +45,18 @@ def searched(recipe, tmp_path_factory):
     return folder, request, tune(request)
 
 
+def test_a_short_search_begins_with_the_recipe_s_own_values(recipe, tmp_path):
+    folder = tmp_path / "study"
+    done = tune(TuneRequest(gin_file=recipe, output=str(folder), trials=2, steps=6, search=(RATE,)))
+    first, second = rows(folder)
+    assert (done.trials, first["adamw.learning_rate"]) == (2, "0.0001") != second["adamw.learning_rate"]
+    losses = [float(row["loss"]) for row in (first, second)]
+    assert (done.start, done.best) == (losses[0], min(losses))
+    best = f"adamw.learning_rate = {done.values['adamw.learning_rate']!r}"
+    assert best in (folder / "best.gin").read_text()
+
+
+@pytest.mark.slow
 def test_better_than_the_start(searched):
     folder, _, done = searched
     assert done.trials == 10 and done.failed == 0
@@ -56,6 +68,7 @@ def test_better_than_the_start(searched):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_bad_trials_end_early(searched):
     folder, _, done = searched
     assert 0 < done.pruned == sum(row["state"] == "pruned" for row in rows(folder))
@@ -70,6 +83,7 @@ def test_bad_trials_end_early(searched):
             assert max(course) == 24
 
 
+@pytest.mark.slow
 def test_gin_file_of_the_best_gives_its_loss(searched, tmp_path):
     folder, _, done = searched
     text = (folder / "best.gin").read_text()
@@ -79,6 +93,7 @@ def test_gin_file_of_the_best_gives_its_loss(searched, tmp_path):
     assert min(validation_losses(str(tmp_path / "run")).values()) == pytest.approx(done.best, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_the_same_search(searched):
     folder, request, done = searched
     before = rows(folder)
