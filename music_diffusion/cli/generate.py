@@ -14,7 +14,7 @@ from music_diffusion.workflows.requests import GenerateRequest
                        "-o", metavar="OUT.wav"),
          seconds=option("How long; 10 if left out.", metavar="SECONDS"),
          model=option("Name or folder of a model that makes sound from noise."),
-         class_name=option("One of the model's classes (see `models show`), or NAME:0.7+NAME:0.3.",
+         class_name=option("One of the model's classes (see its config.gin), or NAME:0.7+NAME:0.3.",
                            "--class", metavar="TEXT"),
          continued=option("A recording that goes on, for --seconds.", "--continue", metavar="IN.wav"),
          until=option("With --continue: the recording that it is led to.", metavar="NEXT.wav"),
