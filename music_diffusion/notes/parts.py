@@ -1,4 +1,4 @@
-"""Who plays which note, where it is known who plays at all: by sound and by register.
+"""Assignment of notes to those who play, where it is known who does: by sound and by register.
 
 What a transcriber says of each note's instrument is weighed against how often each of them seems to play,
 and against the pitches that it seems to play, which are learned from the notes themselves (expectation

@@ -50,7 +50,9 @@ def bytes_of(file):
 
 
 PAYLOADS = {"set_tempo": lambda m: m.tempo.to_bytes(3, "big"), "midi_port": lambda m: bytes([m.port]),
-            "device_name": lambda m: m.name.encode("latin1")}
+            "device_name": lambda m: m.name.encode("latin1"),
+            "time_signature": lambda m: bytes([m.numerator, m.denominator.bit_length() - 1,
+                                               m.clocks_per_click, m.notated_32nd_notes_per_beat])}
 
 
 def seen_by_mido(file_track):
