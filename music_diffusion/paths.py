@@ -161,3 +161,11 @@ def source_file(path: str) -> Iterator[str]:
             e.args = tuple(a.replace(copy, path) if isinstance(a, str) else a for a in e.args)
             raise
 
+
+
+def check_apart(output: str | os.PathLike, *sources: str | os.PathLike | None) -> None:
+    """Raises UserError where what is written would replace a file that is read, also through a link."""
+    for source in sources:
+        if source is not None and os.path.exists(source) and os.path.exists(output) and os.path.samefile(
+                output, source):
+            raise UserError(f"{shown(output)}: is the file that is read; give another name")

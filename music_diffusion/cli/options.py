@@ -73,7 +73,7 @@ SHARED = {
     "options": option("Of the data set's reader, such as genre=classical; repeatable.", "--option",
                       metavar="NAME=VALUE"),
     # `RenderSettings`.
-    "steps": Text(help="Sampling steps.", limits=(1, math.inf)),
+    "steps": Text(help="Sampling steps.", limits=(1, 10000)),
     "guidance": option("Guidance weight, 1 for none; the model's own if left out."),
     "solver": Text(help="ddim, ddpm, dpm++2m, heun or unipc.", type=str | None, convert=named_solver),
     "seed": option("Another seed is another take."),
@@ -84,7 +84,7 @@ SHARED = {
     "strength": option("How far from the recording, above 0 and up to 1; below 1 more of its own sound "
                        "stays."),
     "passes": Text(help="How often each step is done where a part is given; more agree better, and take as "
-                        "many times longer.", limits=(1, math.inf)),
+                        "many times longer.", limits=(1, 1000)),
     "joining": option("How segments become a piece: overlap, or context where a model reads it."),
     "overlap": option("Seconds that overlapping segments share, rounded to what the model can do.",
                       metavar="SECONDS"),

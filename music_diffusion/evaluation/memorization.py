@@ -65,11 +65,14 @@ class Search:
         self._file = np.zeros(len(self._queries), int)
         self._file_place = np.zeros(len(self._queries), int)
         self._files: list[str] = []
+        self._moves = np.any(self._queries != 0, axis=1)
+        self._compared = False  # whether a window of the training set said anything
 
     def push(self, file: str, mel: Float[np.ndarray, "T F"], hop: int = 4) -> None:
         """Compares with a file of the training set, windows every `hop` frames."""
         own = windows_of(mel, hop)
         self._files.append(file)
+        self._compared |= bool(np.any(own))
         for first in range(0, len(own), BLOCK):
             similarity = self._queries @ own[first:first + BLOCK].T
             if not similarity.size:
@@ -82,11 +85,11 @@ class Search:
             self._file_place[better] = (first + place[better]) * hop
 
     def neighbours(self) -> list[Neighbour | None]:
-        """Returns each sample's nearest neighbour; None for one that has no window, or of nothing."""
+        """Returns each sample's nearest neighbour; None for one without a window that says anything."""
         found: list[Neighbour | None] = []
         for sample in range(self._count):
-            own = np.flatnonzero(self._sample == sample)
-            if not len(own) or not self._files:
+            own = np.flatnonzero((self._sample == sample) & self._moves)
+            if not len(own) or not self._compared:
                 found.append(None)
                 continue
             best = own[self._best[own].argmax()]

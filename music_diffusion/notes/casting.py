@@ -92,6 +92,8 @@ def parse_casting(to: str, source: str | None = None) -> InstrumentCasting:
 def parse_program(text: str, flag: str) -> int:
     """Returns the program of a number or name. Raises UserError: there is none, with the nearest names."""
     name = text.strip().lower()
+    if not name:
+        raise UserError(f"{flag}: an instrument's name is missing; write flute, or violin=flute,piano=harp")
     if name.isascii() and name.isdigit():
         if int(name) < len(PROGRAM_NAMES):
             return int(name)

@@ -35,9 +35,9 @@ class Stretch:
     high: float = math.inf
 
     def __post_init__(self):
-        if not 0 <= self.begin < self.end:
-            raise UserError(f"a stretch from {self.begin:g} to {self.end:g} s is none; give BEGIN:END in "
-                            "seconds")
+        if not 0 <= self.begin <= self.end - FADE:
+            raise UserError(f"a stretch from {self.begin:g} to {self.end:g} s is too short; give BEGIN:END "
+                            f"in seconds, {FADE:g} s or more apart")
         if not 0 <= self.low < self.high:
             raise UserError(f"a band from {self.low:g} to {self.high:g} Hz is none; give LOW:HIGH in Hz")
 

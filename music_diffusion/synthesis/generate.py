@@ -19,6 +19,7 @@ from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Progress
 
 MOST_SECONDS, LEAST_SECONDS = 6 * 3600.0, 0.5  # that are made at once
+LEAST_RECORDING = 0.2  # seconds, that is changed
 
 
 def class_weights(synthesizer: Synthesizer, text: str | None) -> Float[np.ndarray, " K"] | None:
@@ -182,6 +183,8 @@ def _check_length(synthesizer: Synthesizer, wave: Waveform) -> None:
 
 
 def _check_sound(wave: Waveform) -> None:
+    if wave.duration < LEAST_RECORDING:
+        raise UserError(f"the recording lasts {wave.duration:.2f} s; give {LEAST_RECORDING:g} s or more")
     if not np.abs(wave.samples).max(initial=0) > 1e-4:
         raise UserError("the recording is silent; there is nothing to go by")
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.audio.io import AudioReader
+from music_diffusion.conditions.base import SOURCE
 from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Tagging
@@ -167,14 +168,22 @@ def open_hearing(synthesizer: Synthesizer, to: str | None = None, source: str | 
     told = {"--to": to, "--from": source, "--like": like}
     asked = [flag for flag, value in told.items() if value is not None]
     if not synthesizer.model.hears:
+        if SOURCE not in synthesizer.model.conditions.needs:
+            raise UserError(f"{synthesizer.name}: changes no recordings; give a model that does, such as "
+                            "transfer")
         if asked:
             raise UserError(f"{synthesizer.name}: makes one timbre alone; leave {' and '.join(asked)} out")
         return None
     casting = None if to is None else parse_casting(to, source)
     reference = None
     if like is not None:
-        if casting is not None and not os.path.exists(like) and _is_performance(like):
+        if not os.path.exists(like) and _is_performance(like):
+            if casting is None:
+                raise UserError(f"--like {like}: is a performance; say who plays, such as --to violin")
             likeness = performed_likeness(like, casting.programs)
+        elif not os.path.exists(like):
+            raise UserError(f"--like {like}: no such file, and no performance of `models show performances "
+                            "--performances`")
         else:
             likeness = hear_likeness(like)
         reference = likeness.embedding

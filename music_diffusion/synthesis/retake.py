@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from music_diffusion.errors import UserError
 from music_diffusion.notes.bars import parse_bars
 from music_diffusion.notes.midi import MidiFile
 from music_diffusion.speed import measure
-from music_diffusion.synthesis.edits import Stretch, parse_pair, remade, spliced
+from music_diffusion.synthesis.edits import FADE, Stretch, parse_pair, remade, spliced
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_rendering
 from music_diffusion.synthesis.render import Rendering
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Progress
+
+OTHER_PIECE = 4.0  # seconds by which a rendering's length may differ from its piece's
 
 
 def stretch_of(file: MidiFile, anew: str | None, bars: str | None) -> Stretch:
@@ -29,6 +32,13 @@ def stretch_of(file: MidiFile, anew: str | None, bars: str | None) -> Stretch:
     begin, end = parse_pair(anew, "--anew", "seconds") if anew is not None else parse_bars(
         bars or "", file.bars)
     return Stretch(begin=begin, end=end)
+
+
+def within(stretch: Stretch, take: Waveform) -> Stretch:
+    """Returns a stretch that ends with a rendering at the latest. Raises UserError: it begins behind it."""
+    if stretch.begin > take.duration - FADE:
+        raise UserError(f"{stretch.begin:.2f} s: the rendering to keep ends at {take.duration:.2f} s")
+    return dataclasses.replace(stretch, end=min(stretch.end, take.duration))
 
 
 def retake(synthesizer: Synthesizer, file: MidiFile, take: Waveform, stretch: Stretch,
@@ -51,10 +61,12 @@ def retake(synthesizer: Synthesizer, file: MidiFile, take: Waveform, stretch: St
     mono = take.mono().resample(codec.sample_rate)
     if not np.abs(mono.samples).max(initial=0) > 1e-4:
         raise UserError("the rendering to keep is silent")
-    if stretch.begin >= take.duration:
-        raise UserError(f"{stretch.begin:.2f} s: the rendering to keep ends at {take.duration:.2f} s")
-    stretch = dataclasses.replace(stretch, end=min(stretch.end, take.duration))
+    stretch = within(stretch, take)
     source = synthesizer.source_of(file)
+    seconds = source.frames / codec.frame_rate
+    if abs(seconds - take.duration) > OTHER_PIECE:
+        warnings.warn(f"the rendering to keep lasts {take.duration:.1f} s, the piece {seconds:.1f} s: is "
+                      "it one of this piece?", stacklevel=2)
     frames = codec.frames_of(len(mono))
     region = ~stretch.cells(frames, codec)
     samples, first = remade(synthesizer, mono, region, source, settings, progress)
@@ -76,6 +88,7 @@ def retake_file(synthesizer: Synthesizer, file: MidiFile, kept: str, output: str
     """
     check_writable(output)
     take, codec = read_audio(kept), synthesizer.codec
+    stretch = within(stretch, take)
     synthesizer.compile(file, settings)
     wave, speed = measure(lambda: retake(synthesizer, file, take, stretch, settings, progress),
                           stretch.end - stretch.begin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 from music_diffusion.errors import UserError
@@ -12,6 +11,7 @@ if TYPE_CHECKING:  # the command line's help names these settings and has no tim
     from music_diffusion.diffusion.solvers import Solver
 
 JOININGS = ("overlap", "context")  # that a user may ask for, of those in `models.base`
+MOST_SECONDS, MOST_GUIDANCE, SEEDS = 300.0, 100.0, 10**18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,15 @@ class RenderSettings:
             raise UserError(f"--strength {self.strength:g}: give a number above 0, and at most 1")
         for name in ("overlap", "segment"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"--{name} {value:g}: give seconds above 0")
+            if value is not None and not 0 < value <= MOST_SECONDS:
+                raise UserError(f"--{name} {value:g}: give seconds above 0, up to {MOST_SECONDS:g}")
+        for name in ("guidance", "performance_guidance"):
+            value = getattr(self, name)
+            if value is not None and not abs(value) <= MOST_GUIDANCE:
+                raise UserError(f"--{name.replace('_', '-')} {value:g}: give a number up to "
+                                f"{MOST_GUIDANCE:g}")
+        if not -SEEDS <= self.seed < SEEDS:
+            raise UserError(f"--seed {self.seed}: give a whole number of up to 18 digits")
 
     def changed(self, **changes: Any) -> RenderSettings:
         """Returns these settings with some of them replaced. Raises UserError for a bad value."""

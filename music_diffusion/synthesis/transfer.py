@@ -14,7 +14,7 @@ from jaxtyping import Float
 from music_diffusion.audio.io import AudioWriter, read_audio, write_audio
 from music_diffusion.audio.loudness import TruePeakLimiter
 from music_diffusion.audio.waveform import Waveform
-from music_diffusion.conditions.base import Source
+from music_diffusion.conditions.base import SOURCE, Source
 from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
@@ -89,6 +89,9 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
     than LEAST_SECONDS, a setting out of its range, and a model that does not change recordings.
     """
     check_files(source, output, plot)
+    if not synthesizer.model.hears and SOURCE not in synthesizer.model.conditions.needs:
+        raise UserError(f"{synthesizer.name}: changes no recordings; give a model that does, such as "
+                        "transfer")
     if (hearing is None) == synthesizer.model.hears:
         raise UserError(f"{synthesizer.name}: " + (
             "has to be told what to become of the recording; give --to INSTRUMENT or --like RECORDING"

@@ -64,8 +64,12 @@ def generate(request: GenerateRequest, settings: RenderSettings = RenderSettings
     made = []
     with monitor.bar(f"generating {shown(outputs[0])}") as progress:
         synthesizer = load(request.model, request.inverter)
+        make.class_weights(synthesizer, request.class_name)  # its errors, before anything is written
         for k, output in enumerate(outputs):
             own = settings.changed(seed=settings.seed + k)
+            if request.out_dir is not None:
+                os.makedirs(request.out_dir, exist_ok=True)
+                check_writable(output)
             made.append(_take(request, synthesizer, kind, given, stretch, output, own,
                               part_of(progress, k, len(outputs))))
     return made
@@ -104,14 +108,13 @@ def _outputs(request: GenerateRequest) -> list[str]:
     if request.out_dir is None or request.output is not None or request.plot is not None:
         raise UserError("--count: of several takes give --out-dir DIR, and leave -o and --plot out")
     folder = pathlib.Path(request.out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{shown(request.out_dir)}: cannot be made a folder ({e.strerror})") from e
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{shown(folder)}: is a file; give a folder")
     digits = len(str(request.count))
     outputs = [os.fspath(folder / f"{k + 1:0{digits}}.wav") for k in range(request.count)]
     for output in outputs:
-        check_writable(output)
+        if os.path.exists(output):
+            raise UserError(f"{shown(output)}: is there already; give another --out-dir")
     return outputs
 
 
@@ -143,7 +146,6 @@ def _take(request: GenerateRequest, synthesizer: Synthesizer, kind: str, given: 
         speed = {field.name: getattr(rendering, field.name) for field in dataclasses.fields(Speed)}
         return Generated(**facts, **speed, plot=rendering.plot, plot_error=rendering.plot_error,
                          sample_rate=synthesizer.codec.sample_rate, channels=1)
-    make.class_weights(synthesizer, request.class_name)  # its errors, before the work
     synthesizer.compile(make.free_source(synthesizer, make.LEAST_SECONDS), settings)
 
     def work() -> Waveform:

@@ -74,6 +74,11 @@ def memorized(request: MemorizedRequest, output: str | None = None, monitor: Mon
             search.push(path, _encoded(_read(path)))
             progress((k + 1) / len(files["training"]))
     found = search.neighbours()
+    for folder, part in ((request.training, found), (request.generated, found[:len(samples)]),
+                         (request.reference, found[len(samples):len(samples) + len(null)])):
+        if not any(part):
+            raise UserError(f"{folder}: nothing to compare there: files are shorter than "
+                            f"{WINDOW / CODEC.frame_rate:g} s, silent, or one held sound")
     ends = np.cumsum([len(samples), len(null)])
     groups = [[n.similarity for n in part if n is not None]
               for part in (found[:ends[0]], found[ends[0]:ends[1]], found[ends[1]:])]

@@ -33,6 +33,8 @@ class Request:
             if value is not None and RANGE in field.metadata and not least <= value <= most:
                 limits = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
                 raise UserError(f"--{field.name} {value:g}: must be {limits}")
+            if value == "":
+                raise UserError(f"{field.name} is empty text: give it a value, or leave the option out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -270,7 +272,7 @@ class MemorizedRequest(Request):
     generated: str  # … that it made
     reference: str  # … that it did not learn from, of the same kind
     planted: int = ranged(60, 0)  # degraded copies of training music that should be found
-    seed: int = 0
+    seed: int = ranged(0, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -346,7 +348,7 @@ class TuneRequest(Request):
     search: tuple[str, ...] = ()  # ranges, see `workflows.search_space`; (): the paper's five
     bindings: tuple[str, ...] = ()  # 'NAME = value' for gin, of all trials
     pruner: str = "median"  # or hyperband, none
-    seed: int = 0  # of the values that are drawn
+    seed: int = ranged(0, 0, 2**31)  # of the values that are drawn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

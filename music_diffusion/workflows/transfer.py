@@ -7,14 +7,14 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from music_diffusion.data.audio_folder import find_audio
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.files import write_text
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
-from music_diffusion.paths import shown, source_file
+from music_diffusion.paths import check_apart, name_key, shown, source_file
 from music_diffusion.synthesis.hearing import Hearing, open_hearing
 from music_diffusion.synthesis.hub import find, load
 from music_diffusion.synthesis.reconstruct import check_files
@@ -50,6 +50,7 @@ def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings
         raise UserError("give the file to write: -o OUT.wav")
     with source_file(request.source) as source:
         check_files(source, request.output, request.plot)
+        check_apart(request.output, request.like)
         with monitor.bar(f"transferring {shown(request.output)}") as progress:
             synthesizer = load(request.model, request.inverter)
             return transfer_file(synthesizer, source, request.output, settings=settings,
@@ -78,21 +79,23 @@ def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderS
     out, folder = pathlib.Path(request.out_dir), pathlib.Path(request.source)
     if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
         raise UserError(f"{shown(request.out_dir)}: lies in the folder that is read; choose one beside it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{shown(request.out_dir)}: is a file; give a folder")
     found, unread = find_audio(request.source)
     skipped, made, kept = [(path, reason) for path, reason in unread], list[str](), 0
-    out.mkdir(parents=True, exist_ok=True)
     log = _read_log(out / LOG)
-    by = _state(request.model)
+    options = digest(_state(request.model), repr(settings), request.mono, request.inverter, request.to,
+                     request.source_instruments, _like(request.like))
     targets = _targets([file.path for file in found])
+    _check_free(out, targets.values(), log, options)
+    out.mkdir(parents=True, exist_ok=True)
     synthesizer: Synthesizer | None = None
     told: Hearing | None = None
     with monitor.bar(f"transferring {shown(request.out_dir)}") as progress:
         for i, file in enumerate(found):
             source, target = folder / file.path, out / targets[file.path]
             bar = part_of(progress, i, len(found))
-            key = digest(by, file_digest(source), repr(settings), request.mono, request.inverter,
-                         request.to, request.source_instruments,
-                         None if request.like is None else file_digest(request.like))
+            key = [options, file_digest(source)]
             name = targets[file.path]
             if target.is_file() and log.get(name) == key:
                 kept += 1
@@ -117,11 +120,43 @@ def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderS
     return TransferredFolder(made=tuple(made), kept=kept, skipped=tuple(skipped))
 
 
+def _like(text: str | None) -> str | None:
+    """Returns what the output depends on of a recording, or of a performance's name."""
+    return text if text is None or not os.path.isfile(text) else file_digest(text)
+
+
+def _check_free(out: pathlib.Path, names: Iterable[str], log: Mapping[str, list[str]], options: str
+                ) -> None:
+    """Raises UserError where a file would be replaced that is another's, or was made with other options."""
+    for name in names:
+        if not (out / name).exists():
+            continue
+        if name not in log:
+            raise UserError(f"{shown(out / name)}: is there already, and not by this command; give another "
+                            "--out-dir")
+        if log[name][0] != options:
+            raise UserError(f"{shown(out)}: what is there was made with other options; give another "
+                            "--out-dir, or delete it")
+
+
 def _targets(paths: Sequence[str]) -> dict[str, str]:
-    """Returns what is written of every file: NAME.wav, or NAME.mp3.wav where two have one name."""
-    stems = collections.Counter(os.path.splitext(path)[0] for path in paths)
-    return {path: f"{stem if stems[stem] == 1 else path}.wav"
-            for path in paths for stem in (os.path.splitext(path)[0],)}
+    """Returns what is written of every file: NAME.wav, or NAME.mp3.wav where two have one name.
+
+    Names that differ in case alone are one, as some file systems see them.
+    """
+    stems = collections.Counter(name_key(os.path.splitext(path)[0]).casefold() for path in paths)
+    targets: dict[str, str] = {}
+    used: set[str] = set()
+    for path in paths:
+        stem = os.path.splitext(path)[0]
+        own = stem if stems[name_key(stem).casefold()] == 1 else path
+        number = 2
+        target = f"{own}.wav"
+        while name_key(target).casefold() in used:
+            target, number = f"{own}_{number}.wav", number + 1
+        used.add(name_key(target).casefold())
+        targets[path] = target
+    return targets
 
 
 def _state(model: str) -> list:
@@ -133,8 +168,8 @@ def _state(model: str) -> list:
             for path in sorted(pathlib.Path(model).rglob("*")) if path.is_file()]
 
 
-def _read_log(path: pathlib.Path) -> dict[str, str]:
-    """Returns the log; nothing where there is none, or a damaged one: then the files are made again."""
+def _read_log(path: pathlib.Path) -> dict[str, list[str]]:
+    """Returns what every file was made with, options and recording; {} where the log is damaged."""
     try:
         log = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY, DATABASE, BEST, TABLE, SUMMARY = "study", "study.db", "best.gin", "trials.csv", "study.json"
+PRUNERS = ("median", "hyperband", "none")
 FOLDER = "folder"  # user attribute of a trial: where its run is, which may be that of one that was stopped
 EVALUATIONS_EACH = 6  # of a trial, at which it may be pruned
 STARTUP_TRIALS = 4  # that are drawn at random, and that pruning compares with at least
@@ -60,7 +62,14 @@ def tune(request: TuneRequest, monitor: Monitor = SILENT) -> Tuned:
     optuna = _optuna()
     ranges = tuple(parse_range(text) for text in request.search) or PAPER
     start = _checked(request, ranges)
+    if request.pruner not in PRUNERS:
+        raise UserError(f"--pruner {request.pruner}: unknown; choose {', '.join(PRUNERS)}")
     folder = pathlib.Path(request.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{shown(folder)}: is a file; give a folder")
+    others = [p for p in folder.iterdir() if p.suffix != ".lock"] if folder.is_dir() else []
+    if others and not (folder / DATABASE).is_file():
+        raise UserError(f"{shown(folder)}: has other files; give a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "opening.lock"):
         study = _open(optuna, request, folder, ranges)
@@ -137,15 +146,18 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 def _open(optuna: Any, request: TuneRequest, folder: pathlib.Path, ranges: tuple[Range, ...]
           ) -> optuna.Study:
     """Opens the study of a folder, or begins one. Raises UserError: it searches something else."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / DATABASE).resolve()}",
-                                         engine_kwargs={"connect_args": {"timeout": 60}})
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / DATABASE).resolve()}",
+                                             engine_kwargs={"connect_args": {"timeout": 60}})
+    except SQLAlchemyError as e:
+        raise UserError(f"{shown(folder / DATABASE)}: is damaged, or no search; give another folder") from e
     pruners = {"median": lambda: optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS,
                                                             n_min_trials=2),
                "hyperband": lambda: optuna.pruners.HyperbandPruner(
                    min_resource=max(1, request.steps // EVALUATIONS_EACH), max_resource=request.steps),
                "none": optuna.pruners.NopPruner}
-    if request.pruner not in pruners:
-        raise UserError(f"--pruner {request.pruner}: unknown; choose {', '.join(pruners)}")
     study = optuna.create_study(
         storage=storage, study_name=STUDY, load_if_exists=True, direction="minimize",
         pruner=pruners[request.pruner](),
@@ -157,6 +169,12 @@ def _open(optuna: Any, request: TuneRequest, folder: pathlib.Path, ranges: tuple
     known = study.user_attrs.get("asked")
     if known is None:
         study.set_user_attr("asked", asked)
+    elif known != asked and all(t.state == optuna.trial.TrialState.FAIL
+                                for t in study.get_trials(deepcopy=False)):
+        # Nothing came of it: a mistake in what was asked is corrected.
+        optuna.delete_study(study_name=STUDY, storage=storage)
+        shutil.rmtree(folder / "trials", ignore_errors=True)
+        return _open(optuna, request, folder, ranges)
     elif known != asked:
         other = next(name for name in asked if known.get(name) != asked[name])
         raise UserError(f"{shown(request.output)}: holds a search with other {other} ({known.get(other)}); "
@@ -224,6 +242,11 @@ def _run(optuna: Any, request: TuneRequest, study: optuna.Study, trial: optuna.T
         except UserError:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
+        except (TypeError, ValueError) as e:  # of a value that the run cannot use
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            text = " ".join(str(e).split())[:160]
+            raise UserError(f"trial {trial.number} cannot be trained with {trial.params} ({text}); correct "
+                            "--search or --binding") from e
         loss = min(validation_losses(str(run)).values())
         study.tell(trial, loss)
         return f"loss {loss:.4f}"

@@ -105,6 +105,10 @@ def test_takes_differ_and_the_first_is_the_one_alone(generate):
     assert generate("-o", "one.wav", "--seconds", 1)[0] == 0
     first, second, one = (read_audio(name).samples for name in ("takes/1.wav", "takes/2.wav", "one.wav"))
     np.testing.assert_array_equal(first, one)
+    code, _, err = generate("--out-dir", "takes", "--count", 2, "--seconds", 1)
+    assert code == 2 and "takes/1.wav: is there already; give another --out-dir" in err
+    code, _, err = generate("--out-dir", "none", "--count", 2, "--class", "clam")
+    assert code == 2 and not pathlib.Path("none").exists()
     assert (first != second).any()
 
 
@@ -126,6 +130,9 @@ def test_takes_differ_and_the_first_is_the_one_alone(generate):
     (["-o", "a.wav", "--vary", "in.wav", "--seconds", 3], "leave it out"),
     (["-o", "a.wav", "--loop", "--seconds", 1], "--loop --seconds 1"),
     (["-o", "a.wav", "--until", "in.wav"], "--until: goes with --continue"),
+    (["-o", "a.wav", "--seed", 10**30], "--seed 1000"),
+    (["-o", "a.wav", "--segment", 1e9], "--segment 1e+09"),
+    (["-o", "a.wav", "--guidance", 1e308], "--guidance 1e+308"), (["-o", ""], "output is empty text"),
     (["-o", "a.wav", "--continue", "none.wav"], "none.wav"), (["-o", "a.txt"], "a.txt")])
 def test_bad_input_is_one_line_and_makes_no_file(generate, arguments, words):
     code, out, err = generate(*arguments)

@@ -83,7 +83,7 @@ def test_people_get_one_line_and_folders_are_gone_through(program, model, here):
 
 @pytest.mark.parametrize("arguments, word", [
     (["in.wav", "-o", "out.wav", "--model", "none"], "no such model"),
-    (["in.wav", "-o", "out.wav", "--model", "default"], "plays notes"),
+    (["in.wav", "-o", "out.wav", "--model", "default"], "changes no recordings"),
     (["none.wav", "-o", "out.wav", "--model", "MODEL"], "no such file"),
     (["in.wav", "-o", "out.wav", "--model", "MODEL", "--strength", "0"], "--strength 0"),
     (["in.wav", "-o", "out.wav", "--model", "MODEL", "--strength", "1.5"], "--strength 1.5"),

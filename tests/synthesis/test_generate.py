@@ -234,7 +234,7 @@ def test_bad_input(tiny):
             (lambda: edited(tiny, wave, Stretch(begin=1.0, end=2.5)), "ends behind the recording"),
             (lambda: edited(tiny, wave, Stretch(begin=1.0, end=1.5, low=9000)), "up to 8000 Hz"),
             (lambda: edited(tiny, silent, Stretch(begin=1.0, end=1.5)), "silent"),
-            (lambda: varied(tiny, silent), "silent"), (lambda: Stretch(begin=2.0, end=1.0), "none"),
+            (lambda: varied(tiny, silent), "silent"), (lambda: Stretch(begin=2.0, end=1.0), "too short"),
             (lambda: Stretch(begin=0.0, end=1.0, low=5.0, high=5.0), "none"),
             (lambda: looped(tiny, 1.0), "--loop --seconds 1"),
             (lambda: parse_pair("3-5", "--inpaint", "seconds"), "--inpaint 3-5"),

@@ -69,5 +69,5 @@ def test_a_file_comes_before_a_performance_of_its_name(played, tmp_path, monkeyp
 
 
 def test_a_performance_does_not_say_who_plays(played):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a performance; say who plays, such as --to violin"):
         open_hearing(MODEL, like="kim")

@@ -188,7 +188,7 @@ def test_models_that_play_notes_are_refused(write, out):
         conditions = NoteFrames()
 
     player = Synthesizer(name="player", model=Player(), params={}, inverter=INVERTER)
-    with pytest.raises(UserError, match="notes"):
+    with pytest.raises(UserError, match="changes no recordings"):
         transfer_file(player, write(tone(1.0)), out)
 
 

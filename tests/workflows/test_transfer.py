@@ -19,8 +19,10 @@ from music_diffusion.workflows.transfer import LOG, hearing, transfer, transfer_
 RATE = 16000
 
 
-def model_that(**abilities):
-    return types.SimpleNamespace(name="model", model=types.SimpleNamespace(**abilities))
+def model_that(*, of=("source",), **abilities):
+    conditions = types.SimpleNamespace(needs=of)
+    model = types.SimpleNamespace(conditions=conditions, **abilities)
+    return types.SimpleNamespace(name="model", model=model)
 
 
 @pytest.fixture
@@ -70,11 +72,38 @@ def test_every_file_is_made_once_and_kept_until_something_changes(folder, made):
 
 @pytest.mark.parametrize("other", [{"settings": RenderSettings(seed=1)}, {"mono": True}, {"model": "other"},
                                    {"inverter": "griffin_lim"}])
-def test_other_settings_make_them_anew(folder, made, other):
+def test_what_other_settings_made_is_not_replaced(folder, made, other):
     transfer_folder(request(folder))
     made.clear()
+    other = dict(other)
     settings = other.pop("settings", RenderSettings())
-    assert transfer_folder(request(folder, **other), settings).kept == 0 and len(made) == 4
+    with pytest.raises(UserError, match="made with other options; give another"):
+        transfer_folder(request(folder, **other), settings)
+    assert made == []
+
+
+def test_what_others_made_is_not_replaced(folder, made):
+    own = folder.parent / "out" / "a.wav"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    with pytest.raises(UserError, match="a.wav: is there already, and not by this command"):
+        transfer_folder(request(folder))
+    assert made == [] and own.read_bytes() == b"mine"
+
+
+def test_every_file_gets_a_name_of_its_own(folder, made):
+    for name in ("b.flac.wav", "B.WAV"):
+        soundfile.write(folder / name, 0.1 * np.ones(RATE // 10), RATE, format="WAV")
+    done = transfer_folder(request(folder))
+    assert len(done.made) == len({name.lower() for name in done.made}) == 6
+    assert all((folder.parent / "out" / name).is_file() for name in done.made)
+    assert transfer_folder(request(folder)).kept == 6
+
+
+def test_a_performance_may_be_what_it_should_sound_like(folder, made, monkeypatch):
+    monkeypatch.setattr(module, "hearing", lambda *_: None)
+    assert transfer_folder(request(folder, like="kim")).kept == 0
+    assert transfer_folder(request(folder, like="kim")).kept == 4
 
 
 def test_an_interrupted_call_goes_on(folder, made, monkeypatch):
@@ -92,12 +121,14 @@ def test_an_interrupted_call_goes_on(folder, made, monkeypatch):
     assert transfer_folder(request(folder)).kept == 2 and len(made) == 4
 
 
-def test_a_damaged_log_makes_all_anew(folder, made):
+def test_a_damaged_log_replaces_nothing(folder, made):
     transfer_folder(request(folder))
+    assert len(json.loads((folder.parent / "out" / LOG).read_text())) == 4
     (folder.parent / "out" / LOG).write_text("{")
     made.clear()
-    assert transfer_folder(request(folder)).kept == 0 and len(made) == 4
-    assert len(json.loads((folder.parent / "out" / LOG).read_text())) == 4
+    with pytest.raises(UserError, match="is there already"):
+        transfer_folder(request(folder))
+    assert made == []
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_is_made(folder, made):
@@ -156,6 +187,11 @@ def test_a_model_of_one_timbre_is_told_nothing(told):
     assert hearing(TransferRequest(source="in.wav", model="model"), model_that(hears=False)) is None
 
 
+def test_a_model_that_changes_no_recordings():
+    with pytest.raises(UserError, match="changes no recordings"):
+        hearing(TransferRequest(source="in.wav", model="model", to="piano"), model_that(of=(), hears=False))
+
+
 def test_what_is_told_reaches_the_model(tmp_path):
     asked = TransferRequest(source="in.wav", model="model", to="violin=flute,piano=vibraphone")
     told = hearing(asked, model_that(hears=True))
@@ -172,6 +208,14 @@ def test_what_is_told_reaches_the_model(tmp_path):
     soundfile.write(tmp_path / "loud.wav", louder, RATE, subtype="FLOAT")
     loud = hear_likeness(str(tmp_path / "loud.wav"))
     np.testing.assert_allclose(loud.embedding, told.reference, rtol=0.05, atol=0.05)
+
+
+def test_the_reference_is_not_replaced(folder, made):
+    ref = folder / "a.wav"
+    with pytest.raises(UserError, match="is the file that is read"):
+        transfer(TransferRequest(source=str(folder / "b.wav"), model="model", output=str(ref),
+                                 like=str(ref)))
+    assert made == []
 
 
 def test_files_are_checked_before_the_model_is_loaded(folder, monkeypatch):

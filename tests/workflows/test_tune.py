@@ -119,6 +119,25 @@ def test_bad_input(recipe, tmp_path, changes, words):
         tune(TuneRequest(**request))
 
 
+def test_folders_that_are_no_search(recipe, tmp_path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.wav").write_bytes(b"mine")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.db").write_text("no database")
+    for name, words in (("music", "has other files"), ("broken", "damaged, or no search"),
+                        ("music/a.wav", "is a file")):
+        with pytest.raises(UserError, match=words):
+            tune(TuneRequest(gin_file=recipe, output=str(tmp_path / name), search=(RATE,)))
+    assert [p.name for p in (tmp_path / "music").iterdir()] == ["a.wav"]
+
+
+def test_values_that_cannot_be_trained_with_and_the_search_after_they_are_corrected(recipe, tmp_path):
+    request = {"gin_file": recipe, "output": str(tmp_path / "study"), "trials": 1, "steps": 2}
+    with pytest.raises(UserError, match="trial 0 cannot be trained with"):
+        tune(TuneRequest(**request, search=("adamw.learning_rate=choice:'a','b'",)))
+    assert tune(TuneRequest(**request, search=(RATE,))).trials == 1
+
+
 def test_ranges_as_they_are_written():
     for text in ("a.b=log:0.001:0.1", "a.b=float:-1:2", "a.b=int:1:4", "a.b=choice:'x',8"):
         assert str(parse_range(text)) == text
