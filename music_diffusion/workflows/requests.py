@@ -33,7 +33,7 @@ class Request:
             if value is not None and RANGE in field.metadata and not least <= value <= most:
                 limits = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
                 raise UserError(f"--{field.name} {value:g}: must be {limits}")
-            if value == "":
+            if value == "" and field.default != "":
                 raise UserError(f"{field.name} is empty text: give it a value, or leave the option out")
 
 
