@@ -29,7 +29,7 @@ NEEDS_EXTRA = {"evaluation": {"evaluate"}, "training": {"train"},
                "data": {"train", "data", "soundfont", "beam"},
                "tasks": {"t5x", "notes"},
                "t5x": {"t5x", "train"}, "demo": {"demo"}, "notes": {"notes", "data"},
-               "audio": {"hub", "onnx"}}
+               "audio": {"hub", "onnx"}, "workflows": {"tune"}}
 
 
 def distributions(requirements) -> set[str]:

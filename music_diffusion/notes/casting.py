@@ -93,7 +93,7 @@ def parse_program(text: str, flag: str) -> int:
     """Returns the program of a number or name. Raises UserError: there is none, with the nearest names."""
     name = text.strip().lower()
     if not name:
-        raise UserError(f"{flag}: no such instrument: a name is missing; write flute, or violin=flute")
+        raise UserError(f"{flag} {text}: no such instrument: a name is missing; write violin=flute")
     if name.isascii() and name.isdigit():
         if int(name) < len(PROGRAM_NAMES):
             return int(name)
