@@ -61,8 +61,16 @@ class Solver(Protocol):
         ...
 
 
+class Memoryless:
+    """A solver that remembers nothing between steps."""
+
+    def init(self, z: Float[Array, "..."]) -> tuple[()]:
+        """Returns that nothing is remembered."""
+        return ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPM:
+class DDPM(Memoryless):
     """Ancestral sampling: the posterior q(z_s | z_t, x0) at the predicted x0.
 
     Ho et al. 2020 (https://arxiv.org/abs/2006.11239, equations 6 and 7):
@@ -83,10 +91,6 @@ class DDPM:
             raise UserError(
                 f"{self.log_variance=} must be a number from 0 (small variance) to 1 (large)")
 
-    def init(self, z: Float[Array, "..."]) -> tuple[()]:
-        """Nothing to remember."""
-        return ()
-
     def step(
         self, state: tuple[()], z: Array, x0: Array, eps: Array,
         logsnr_t: Array, logsnr_s: Array, rng: PRNGKeyArray, predict: Predict,
@@ -102,7 +106,7 @@ class DDPM:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDIM:
+class DDIM(Memoryless):
     """Song et al. 2021, "DDIM" (https://arxiv.org/abs/2010.02502, equations 12 and 16).
 
         z_s = α_s x0 + sqrt(σ_s² − ς²) ε + ς ε',   ς = η σ_s sqrt(c)       (5)
@@ -117,10 +121,6 @@ class DDIM:
     def __post_init__(self):
         if not 0.0 <= self.eta <= 1.0:
             raise UserError(f"{self.eta=} must be a number from 0 (deterministic) to 1 (ancestral)")
-
-    def init(self, z: Float[Array, "..."]) -> tuple[()]:
-        """Nothing to remember."""
-        return ()
 
     def step(
         self, state: tuple[()], z: Array, x0: Array, eps: Array,
@@ -172,7 +172,7 @@ class DPMSolverPP2M:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Heun:
+class Heun(Memoryless):
     """Heun's method of second order, deterministic, two evaluations a step.
 
     Karras et al. 2022, "EDM" (https://arxiv.org/abs/2206.00364, algorithm 1). With y = z / α
@@ -183,10 +183,6 @@ class Heun:
     """
 
     order: ClassVar[int] = 2
-
-    def init(self, z: Float[Array, "..."]) -> tuple[()]:
-        """Nothing to remember."""
-        return ()
 
     def step(
         self, state: tuple[()], z: Array, x0: Array, eps: Array,

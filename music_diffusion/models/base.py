@@ -144,6 +144,11 @@ class SegmentLength:
     # heard whole, and goes before.
     context: int = 0
 
+    @property
+    def around(self) -> int:
+        """Returns the frames that are heard on either side of what is made anew."""
+        return self.context or self.frames // 2
+
 
 # How a generator's segments become a piece: denoised together along overlaps, each with the one
 # before as context, or each by itself.

@@ -27,18 +27,20 @@ def bar_starts(events: Events, division: int, seconds_of: Callable[[np.ndarray],
         payload, tick = events.data[i], int(events.tick[i])
         if len(payload) < 2 or not payload[0] or payload[1] > 6:
             continue
-        bar = (tick, max(1, 4 * division * payload[0] // 2 ** payload[1]))
-        changes = [*changes[:-1], bar] if tick == changes[-1][0] else [*changes, bar]
-    starts: list[int] = []
-    for (tick, size), following in zip(changes, [*(c[0] for c in changes[1:]), None], strict=True):
-        while (following is None or tick < following) and len(starts) < MOST:
-            starts.append(tick)
-            if seconds_of(np.array([tick]))[0] >= end:
-                break
-            tick += size
-    times = seconds_of(np.array(starts))
-    last = int(np.searchsorted(times, end))
-    return tuple(float(t) for t in times[:last + 1])
+        if tick == changes[-1][0]:
+            changes.pop()
+        changes.append((tick, max(1, 4 * division * payload[0] // 2 ** payload[1])))
+    ends = [*(tick for tick, _ in changes[1:]), int(events.tick.max(initial=0)) + 1]
+    begun: list[int] = []
+    for (tick, size), until in zip(changes, ends, strict=True):
+        begun += range(tick, min(until, tick + size * (MOST - len(begun))), size)
+    ticks = np.array(begun)
+    # Notes may end behind the file's last event; from there on all bars are equal.
+    size = changes[-1][1]
+    last, following = seconds_of(np.array([ticks[-1], ticks[-1] + size]))
+    more = min(max(0, int(np.ceil((end - last) / max(following - last, 1e-9)))), MOST - len(ticks))
+    times = seconds_of(np.concatenate([ticks, ticks[-1] + size * (1 + np.arange(more))]))
+    return tuple(times[:int(np.searchsorted(times, end)) + 1].tolist())
 
 
 def parse_bars(text: str, starts: tuple[float, ...]) -> tuple[float, float]:

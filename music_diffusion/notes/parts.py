@@ -3,7 +3,7 @@
 What a transcriber says of each note's instrument is weighed against how often each of them seems to play,
 and against the pitches that it seems to play, which are learned from the notes themselves (expectation
 and maximization). Measured on eight mixtures of two instruments of 20 s (validation scores, FluidR3): of
-the notes that were heard 0.84 are given to the right one, by what the transcriber says alone 0.78. That
+the notes that were heard 0.84 are given to the right one, by what the transcriber says alone 0.77. That
 parts are lines, of which notes near in time and pitch belong together, made it worse.
 """
 

@@ -80,12 +80,12 @@ def remade(synthesizer: Synthesizer, wave: Waveform, region: Bool[np.ndarray, "T
 
     Returns samples of the part that was looked at, and its first sample in the recording.
     """
-    codec, segment, frames = synthesizer.codec, synthesizer.model.segment, len(region)
+    codec, frames = synthesizer.codec, len(region)
     mel = codec.encode(wave.samples)
     mel = np.concatenate([mel, np.full((max(0, frames - len(mel)), codec.mels), codec.log_min)])
     mel = mel[:frames].astype(np.float32)
     anew = np.flatnonzero(~region.all(axis=1))
-    around = segment.context or segment.frames // 2
+    around = synthesizer.model.segment.around
     first, last = max(0, int(anew[0]) - around), min(frames, int(anew[-1]) + 1 + around)
     span = dataclasses.replace(source, frames=frames, span=(first, last))
     if source.notes is None:  # a model of recordings at one level

@@ -147,8 +147,7 @@ def looped(synthesizer: Synthesizer, seconds: float, *, classes: str | None = No
     A piece is made freely, and then its last frames anew, so that they lead from what is before them to its
     beginning. Raises UserError for a length below three segments of context.
     """
-    codec, segment = synthesizer.codec, synthesizer.model.segment
-    around = segment.context or segment.frames // 2
+    codec, around = synthesizer.codec, synthesizer.model.segment.around
     source = free_source(synthesizer, seconds, classes)
     if source.frames < 3 * around:
         raise UserError(f"--loop --seconds {seconds:g}: give {3 * around / codec.frame_rate:g} s or more")
@@ -161,9 +160,8 @@ def looped(synthesizer: Synthesizer, seconds: float, *, classes: str | None = No
     bridge = dataclasses.replace(source, mel=turned, region=region, frames=len(turned))
     made = np.concatenate(list(synthesizer.stream_mel(bridge, settings, halves[1])))
     mel[-around:] = made[around:2 * around]
-    lead = min(around, len(mel))
-    samples = synthesizer.inverter.invert(np.concatenate([mel[-lead:], mel, mel[:lead]]))
-    begin, size = lead * codec.hop, len(mel) * codec.hop
+    samples = synthesizer.inverter.invert(np.concatenate([mel[-around:], mel, mel[:around]]))
+    begin, size = around * codec.hop, len(mel) * codec.hop
     loop, fade = samples[begin:begin + size].copy(), round(FADE * codec.sample_rate)
     share = np.linspace(0, 1, fade, dtype=np.float32)
     loop[-fade:] = (1 - share) * loop[-fade:] + share * samples[begin - fade:begin]
@@ -175,8 +173,7 @@ def _half(progress: Progress | None, number: int) -> Progress:
 
 
 def _check_length(synthesizer: Synthesizer, wave: Waveform) -> None:
-    segment, rate = synthesizer.model.segment, synthesizer.codec.frame_rate
-    least = (segment.context or segment.frames // 2) / rate
+    least = synthesizer.model.segment.around / synthesizer.codec.frame_rate
     if wave.duration < least:
         raise UserError(f"the recording lasts {wave.duration:.2f} s; this model goes on from "
                         f"{least:g} s or more")

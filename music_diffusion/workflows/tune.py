@@ -160,10 +160,10 @@ def _open(optuna: Any, request: TuneRequest, folder: pathlib.Path, ranges: tuple
                "none": optuna.pruners.NopPruner}
     study = optuna.create_study(
         storage=storage, study_name=STUDY, load_if_exists=True, direction="minimize",
-        pruner=pruners[request.pruner](),
-        # A seed alone would let two processes draw the same values.
-        sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS,
-                                           seed=request.seed + 7919 * len(_numbers(storage, STUDY))))
+        pruner=pruners[request.pruner]())
+    # A seed alone would let two processes draw the same values.
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS,
+                                               seed=request.seed + 7919 * len(study.trials))
     asked = {"recipe": request.gin_file, "bindings": list(request.bindings), "steps": request.steps,
              "search": [str(r) for r in ranges]}
     known = study.user_attrs.get("asked")
@@ -180,12 +180,6 @@ def _open(optuna: Any, request: TuneRequest, folder: pathlib.Path, ranges: tuple
         raise UserError(f"{shown(request.output)}: holds a search with other {other} ({known.get(other)}); "
                         "give another folder")
     return study
-
-
-def _numbers(storage: Any, name: str) -> list[int]:
-    """Returns the numbers of the trials that a storage has of a study, perhaps none."""
-    known = {study.study_name: study._study_id for study in storage.get_all_studies()}
-    return [t.number for t in storage.get_all_trials(known[name], deepcopy=False)] if name in known else []
 
 
 def _adopt_stopped(optuna: Any, study: optuna.Study, folder: pathlib.Path) -> None:

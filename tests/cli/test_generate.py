@@ -11,7 +11,7 @@ from reference.midi_bytes import BEAT, midi, off, on, track
 
 from music_diffusion.audio.io import read_audio
 from music_diffusion.models.unconditional import UnconditionalModel
-from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+from music_diffusion.models.weights import CONFIG
 from music_diffusion.networks.unconditional import UnconditionalConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.synthesis.release import released_model
@@ -43,10 +43,7 @@ MODEL = UnconditionalModel(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    (folder / CONFIG).write_text(GIN)
-    save_safetensors(folder / WEIGHTS, compiled.init(MODEL)["params"])
-    return str(folder)
+    return str(tiny_release.write_release(folder, compiled.init(MODEL)["params"], GIN))
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from reference import compiled
+from reference import compiled, tiny_release
 
 from music_diffusion.audio.io import read_audio
 from music_diffusion.models.timbre_transfer import TimbreTransferModel
-from music_diffusion.models.weights import CONFIG, WEIGHTS, save_safetensors
+from music_diffusion.models.weights import CONFIG
 from music_diffusion.networks.unet2d import UNet2DConfig
 from music_diffusion.synthesis.release import released_model
 
@@ -32,10 +32,7 @@ MODEL = TimbreTransferModel(num_steps=2, config=UNet2DConfig(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    (folder / CONFIG).write_text(GIN)
-    save_safetensors(folder / WEIGHTS, compiled.init(MODEL)["params"])
-    return str(folder)
+    return str(tiny_release.write_release(folder, compiled.init(MODEL)["params"], GIN))
 
 
 @pytest.fixture(autouse=True)

@@ -45,6 +45,7 @@ def test_projection_alone_does_not_quite_agree_and_passes_do():
     # deviation's 0.005.
     mean, deviation = 0.9 * GIVEN_VALUE, np.sqrt(1 - 0.81)
     once, often = sampled(1), sampled(10)
+    # Forty steps of DDPM and ten passes come as near as 0.053 and 8 %; thirty passes 0.02.
     assert abs(often.mean() - mean) < 0.07
     assert abs(often.std() - deviation) < 0.1 * deviation
     assert abs(often.mean() - mean) + abs(often.std() - deviation) < 0.5 * (

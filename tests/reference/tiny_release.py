@@ -73,11 +73,11 @@ def _tiny_params(model: FrameDiffusionModel, seed: int) -> dict:
         .astype(np.float32) for k, v in flat.items()})
 
 
-def write_release(folder: pathlib.Path, params: dict) -> pathlib.Path:
-    """The folder of a released model."""
+def write_release(folder: pathlib.Path, params: dict, config: str = GIN) -> pathlib.Path:
+    """The folder of a released model; of another one with its `config.gin`."""
     folder.mkdir(parents=True)
     save_safetensors(folder / WEIGHTS, params)
-    (folder / CONFIG).write_text(GIN)
+    (folder / CONFIG).write_text(config)
     (folder / "README.md").write_text("# A tiny model\n")
     return folder
 

@@ -62,6 +62,7 @@ def test_level_is_that_of_the_rendering(synthesizer, file, take):
     inside = slice(round(2.1 * RATE), round(3.9 * RATE))
     levels = [np.sqrt(np.mean(retake(synthesizer, file, wave, stretch).samples[inside] ** 2))
               / np.sqrt(np.mean(wave.samples[inside] ** 2)) for wave in (old, quiet)]
+    # Another seed of an untrained network, whose level may wander by some dB; soft and loud takes alike.
     assert levels[0] == pytest.approx(1, abs=0.3) and levels[1] == pytest.approx(levels[0], rel=0.05)
 
 
