@@ -21,6 +21,9 @@ FOLDERS = {
         "GTZAN_100", "GTZAN_100_LONGER", "GTZAN_10", "GTZAN_10_LONG", "GTZAN_50_1000", "GTZAN_50_500",
         "GTZAN_50_100", "CARNATIC_159", "CARNATIC_50"), "generated") | {
             "GTZAN": "reference", "CARNATIC": "reference"},
+    "generator.gin": dict.fromkeys((
+        "DDIM_1000", "DDIM_100", "DDIM_32", "DDIM_16", "DPM_32", "DPM_16", "DPM_8", "UNIPC_16",
+        "HEUN_16", "HELD_OUT", "OTHER", "PHASES", "SPECTRUM"), "generated") | {"REFERENCE": "reference"},
     "performance.gin": {"WITH": "generated", "WITHOUT": "generated", "REFERENCE": "reference",
                         "NOTES": "notes", "GROUPS": "groups", "T5": "model", "UNET": "model",
                         "UNET_WITHOUT": "model"},

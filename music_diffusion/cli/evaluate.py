@@ -11,13 +11,19 @@ from music_diffusion.cli import terminal
 from music_diffusion.cli.options import command, option
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
-from music_diffusion.workflows.requests import NO_MODEL, EarsRequest, MemorizedRequest, SeamsRequest
+from music_diffusion.workflows.requests import (
+    NO_MODEL,
+    EarsRequest,
+    GapsRequest,
+    MemorizedRequest,
+    SeamsRequest,
+)
 
 if TYPE_CHECKING:
     from music_diffusion.evaluation.table import FilledTable
 
 NOT_CHANCE = 0.05  # a smaller p is a seam
-Asked = TypeVar("Asked", EarsRequest, MemorizedRequest, SeamsRequest)
+Asked = TypeVar("Asked", EarsRequest, GapsRequest, MemorizedRequest, SeamsRequest)
 SHOWN = 5  # problems on the terminal; the report has all
 
 
@@ -29,7 +35,8 @@ SHOWN = 5  # problems on the terminal; the report has all
          notes=option("Folder of MIDI files: the notes that should be heard.", metavar="DIR"),
          model=option("Instead of --generated: name or folder of a model that renders the notes first."),
          steps=option("Sampling steps of --model."),
-         groups=option("Table of files and their groups, for Group-FAD.", metavar="CSV"),
+         groups=option("Table of files and their groups, for Group-FAD; `folders`: each file's folder.",
+                       metavar="CSV"),
          group_column=option("Its column of groups."),
          embeddings=option("tagger (default), mfcc, vggish:FILE, vggish_hub or trill; repeatable.",
                            "--embedding"),
@@ -43,6 +50,8 @@ SHOWN = 5  # problems on the terminal; the report has all
          bindings=option("What the recipe leaves open; repeatable.", "--binding", metavar="NAME=VALUE"),
          seams=option("Instead: does one hear where segments meet? --model renders the notes, or "
                       "makes sound from noise, with segments that meet and without; -o takes seams.json."),
+         gaps=option("Instead: how well does --model, a generator, fill gaps in the recordings of "
+                     "--reference? -o takes gaps.json."),
          check_ears=option("Instead: do the embeddings put recordings, copies and others in the order of "
                            "an ear? --reference; better with --groups, --notes, --soundfont; -o takes "
                            "ears.json.", "--check-ears", "--check_ears"),
@@ -58,11 +67,14 @@ SHOWN = 5  # problems on the terminal; the report has all
          splits=None, examples=None, method=None, parts=None, strength=None)
 def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,
              gin_file: str | None = None, bindings: tuple[str, ...] = (), seams: bool = False,
-             check_ears: bool = False, memorized: str | None = None, soundfont: str | None = None,
-             json: bool = False) -> None:
+             gaps: bool = False, check_ears: bool = False, memorized: str | None = None,
+             soundfont: str | None = None, json: bool = False) -> None:
     """Compare what a model made with recordings and notes, in a report to look at and listen to."""
     if seams:
         _seams(plan.keywords, output, json)
+        return
+    if gaps:
+        _gaps(plan.keywords, output, json)
         return
     if check_ears:
         _ears(plan.keywords, soundfont, output, json)
@@ -141,6 +153,20 @@ def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
         print(seams_table(facts))
 
 
+def _gaps(given: dict[str, Any], output: str | None, json: bool) -> None:
+    if given["reference"] is None:
+        raise UserError("--reference is missing: give the folder of recordings in which gaps are opened")
+    if given["model"] is None:
+        raise UserError("--model is missing: give one that makes sound from noise")
+    from music_diffusion.workflows.gaps import measure_gaps
+
+    facts = measure_gaps(_request(GapsRequest, given), output, terminal.TERMINAL)
+    if json:
+        terminal.print_json(facts)
+    else:
+        print(gaps_table(facts))
+
+
 def _ears(given: dict[str, Any], soundfont: str | None, output: str | None, json: bool) -> None:
     if given["reference"] is None:
         raise UserError("--reference is missing: give the folder of recordings")
@@ -192,6 +218,17 @@ def ears_table(facts: dict[str, Any]) -> str:
              + f" of {e['triples']}" for e in embeddings.values())
     lines += [f"| all | {' | '.join(total)} |", "",
               "1 is an ear, 0.5 is chance; distances from one half of a recording (docs/evaluation.md)."]
+    return "\n".join(lines)
+
+
+def gaps_table(facts: dict[str, Any]) -> str:
+    """Returns what `workflows.gaps` found, for people, in Markdown."""
+    lines = [f"# {facts['gaps']} gaps of {facts['seconds']:g} s, by {facts['model']}", "",
+             "| filled by | change at edges, over elsewhere (p) | liveliness | error, nat | outside, nat |",
+             "| --- | --- | --- | --- | --- |"]
+    for name, row in facts["rows"].items():
+        lines.append(f"| {name} | {row['edges']:.2f} ({row['p']:.3g}) | {row['spread']:.2f} | "
+                     f"{row['error']:.3f} | {row['outside']:.2g} |")
     return "\n".join(lines)
 
 

@@ -81,7 +81,8 @@ def make_app() -> typer.Typer:
                            ("sets", prepare_commands.sets),
                            ("audio_folder", prepare_commands.audio_folder),
                            ("references", prepare_commands.references),
-                           ("conversions", prepare_commands.conversions)):
+                           ("conversions", prepare_commands.conversions),
+                           ("excerpts", prepare_commands.excerpts)):
         _add(prepare, name, function)
     app.add_typer(prepare, name="prepare", epilog=_epilog(prepare_commands.prepare))
 

@@ -62,6 +62,16 @@ def named_solver(name: str) -> Any:
     return solvers[name]
 
 
+def named_grid(name: str) -> Any:
+    """Returns the grid of a name. Raises UserError for an unknown one."""
+    from music_diffusion.diffusion.sampling import KarrasLogSNR, UniformLogSNR, UniformTime
+
+    grids = {"time": UniformTime(), "logsnr": UniformLogSNR(), "karras": KarrasLogSNR()}
+    if name not in grids:
+        raise UserError(f"--grid {name}: unknown; choose {', '.join(grids)}")
+    return grids[name]
+
+
 SHARED = {
     "output": option("Where to write: .wav, .flac or .mp3.", "--output", "-o", metavar="OUT.wav"),
     "model": option("Name or folder of a model."),
@@ -76,6 +86,8 @@ SHARED = {
     "steps": Text(help="Sampling steps.", limits=(1, 10000)),
     "guidance": option("Guidance weight, 1 for none; the model's own if left out."),
     "solver": Text(help="ddim, ddpm, dpm++2m, heun or unipc.", type=str | None, convert=named_solver),
+    "grid": Text(help="Where the steps lie: time (DDIM's), logsnr (DPM-Solver's) or karras (EDM's).",
+                 type=str | None, convert=named_grid),
     "seed": option("Another seed is another take."),
     "performance": option(
         "Of a model with performances (see `models show NAME --performances`): NAME, a mixture "

@@ -17,6 +17,7 @@ from music_diffusion.workflows.requests import (
     AudioFolderRequest,
     ConversionsRequest,
     DataSetRequest,
+    ExcerptsRequest,
     ReferencesRequest,
 )
 
@@ -155,6 +156,23 @@ def conversions(request: ConversionsRequest, json: bool = False) -> None:
     with terminal.progress_bar(f"conversions {request.destination}") as progress:
         counts = prepare_conversions(request, progress)
     summary = ", ".join(f"{n} for {task}" for task, n in counts.items())
+    terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
+
+
+@command("music-diffusion prepare excerpts recordings/ excerpts/ --count 200",
+         source=argument("Folder of recordings, or of a folder of them for each class.", "SRC"),
+         destination=argument("Folder to write.", "DST"),
+         seconds=option("Of an excerpt."), count=option("In all, as many of each folder."),
+         noise=option("Write noise like them instead: `phases` has each excerpt's own spectrum, "
+                      "`spectrum` the mean of all.", metavar="TEXT"),
+         seed=option("Another seed draws other excerpts."))
+def excerpts(request: ExcerptsRequest, json: bool = False) -> None:
+    """Cut excerpts of recordings, or make noise like them, to compare samples of a generator with."""
+    from music_diffusion.workflows.prepare import prepare_excerpts
+
+    with terminal.progress_bar(f"excerpts {request.destination}") as progress:
+        counts = prepare_excerpts(request, progress)
+    summary = ", ".join(f"{n} of {folder}" for folder, n in counts.items())
     terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
 
 

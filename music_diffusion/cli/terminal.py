@@ -60,10 +60,11 @@ TERMINAL = Monitor(say=say, bar=progress_bar)
 
 
 def print_json(facts: Any) -> None:
-    """Prints a dict or a dataclass as one line. Raises ValueError for numbers that JSON does not have."""
-    if dataclasses.is_dataclass(facts) and not isinstance(facts, type):
-        facts = dataclasses.asdict(facts)
-    print(json.dumps(facts, allow_nan=False))
+    """Prints a dict, a dataclass or a list of them as one line.
+
+    Raises ValueError for numbers that JSON does not have.
+    """
+    print(json.dumps(facts, allow_nan=False, default=dataclasses.asdict))
 
 
 def print_made(path: str, facts: dict[str, Any], *, json: bool) -> None:

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Container
 
 from music_diffusion.errors import UserError
-from music_diffusion.evaluation.plan import EvaluationPlan
+from music_diffusion.evaluation.plan import FOLDERS, EvaluationPlan
 from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.paths import name_key, restored
 from music_diffusion.tables import read_table
@@ -166,6 +166,14 @@ class GroupTable:
         return self._by_stem.get(parts[-1])
 
 
+class FolderGroups:
+    """Groups by folders: that of a file is the folder that it lies in."""
+
+    def of(self, path: str | None) -> str | None:
+        """Returns the name of the folder, in either spelling of an accent."""
+        return None if path is None else name_key(os.path.basename(os.path.dirname(os.path.abspath(path))))
+
+
 def _ending(path: str) -> tuple[str, ...]:
     """The parts of a path, without the suffix of audio or notes, as `name_key` compares them."""
     stem, suffix = os.path.splitext(name_key(path.strip()).replace("\\", "/"))
@@ -208,7 +216,8 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
         items, more = _with_notes(items, plan.notes)
         problems += more
     if plan.groups is not None:
-        items, more = _with_groups(items, GroupTable(plan.groups, plan.group_column), plan)
+        table = FolderGroups() if plan.groups == FOLDERS else GroupTable(plan.groups, plan.group_column)
+        items, more = _with_groups(items, table, plan)
         problems += more
     if plan.sources is not None:
         sources, more = find_files(plan.sources, AUDIO, "audio")
@@ -261,7 +270,7 @@ def _longest_ending(name: str, known: Container[str]) -> str | None:
     return name
 
 
-def _with_groups(items: list[ItemFiles], table: GroupTable, plan: EvaluationPlan
+def _with_groups(items: list[ItemFiles], table: GroupTable | FolderGroups, plan: EvaluationPlan
                  ) -> tuple[list[ItemFiles], list[Problem]]:
     items = [dataclasses.replace(item, group=table.of(item.generated) or table.of(item.reference))
              for item in items]

@@ -11,6 +11,7 @@ from music_diffusion.errors import UserError
 # How recordings are put into other timbres: by the model; not at all; by the difference of mean spectra; by
 # playing what the transcriber hears; by the model without its evidence, from the noised recording.
 METHODS = ("model", "nothing", "recoloured", "played", "noised")
+FOLDERS = "folders"
 WITHOUT_MODEL = ("nothing", "recoloured")
 
 
@@ -25,7 +26,7 @@ class EvaluationPlan:
     reference: str  # folder of recordings (or one file)
     generated: str | None = None  # folder of what a model made; None: `model` renders `notes`
     notes: str | None = None  # folder of MIDI files, the notes that should be heard
-    groups: str | None = None  # CSV with a column `file` and `group_column`
+    groups: str | None = None  # CSV with a column `file` and `group_column`; FOLDERS: each file's folder
     group_column: str = "group"
     embeddings: tuple[str, ...] = ("tagger",)  # names for `workflows.embedders.load_embedder`
     transcriber: str | None = "transcriber"  # name or folder; None: no transcription

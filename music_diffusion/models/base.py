@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from music_diffusion.audio.inverter import Inverter
 from music_diffusion.conditions.base import Conditions
+from music_diffusion.diffusion.sampling import TimeGrid
 from music_diffusion.diffusion.solvers import Solver
 from music_diffusion.errors import UserError
 from music_diffusion.models.spaces import Space
@@ -247,6 +248,7 @@ class Sampling:
 
     steps: int | None = None  # sampling steps, from 1
     solver: Solver | None = None
+    grid: TimeGrid | None = None  # noise levels of the steps
     guidance: float | None = None  # weight of classifier-free guidance; 1 is none
     performance_guidance: float | None = None  # … of the performance
     # In 0..1, above 0: the share of the noise times that what is given goes through; 1: only noise is left.
@@ -311,6 +313,7 @@ class DiffusionBase(GeneratorBase):
 
     num_steps: int
     solver: Solver
+    times: TimeGrid
     guidance_weight: float
     performance_guidance: float
     passes: int
@@ -324,13 +327,13 @@ class DiffusionBase(GeneratorBase):
     def sampling(self) -> Sampling:
         """Returns how it samples."""
         guidance = None if self.performances is None else self.performance_guidance
-        return Sampling(steps=self.num_steps, solver=self.solver, guidance=self.guidance_weight,
-                        performance_guidance=guidance, passes=self.passes)
+        return Sampling(steps=self.num_steps, solver=self.solver, grid=self.times,
+                        guidance=self.guidance_weight, performance_guidance=guidance, passes=self.passes)
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
         super().sampled_by(Sampling(strength=sampling.strength))
-        changes = {"num_steps": sampling.steps, "solver": sampling.solver,
+        changes = {"num_steps": sampling.steps, "solver": sampling.solver, "times": sampling.grid,
                    "guidance_weight": sampling.guidance,
                    "performance_guidance": sampling.performance_guidance, "passes": sampling.passes}
         return dataclasses.replace(self, **{  # type: ignore[type-var]

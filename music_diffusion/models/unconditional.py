@@ -74,6 +74,7 @@ class UnconditionalModel(DiffusionBase):
     # Time in 0..1, above 0, at which sampling begins; below 1 with a noised recording.
     strength: float = 1.0
     passes: int = 1  # how often each step is done where a part is given; see `models.regions`
+    sees: bool = True  # what is given; False: it is projected alone, as of a network without regions
 
     def __post_init__(self):
         if self.frames < 1 or self.frames % self.config.multiple:
@@ -225,9 +226,9 @@ class UnconditionalModel(DiffusionBase):
         """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""
         cond = {"classes": self._classes(batch, shape[0])}
         if self.config.regions:
-            nothing = jnp.zeros(shape)
-            cond |= {"known": jnp.asarray(batch.get(GIVEN, nothing)),
-                     "region": jnp.asarray(batch.get(REGION, nothing))}
+            nothing, seen = jnp.zeros(shape), batch if self.sees else {}
+            cond |= {"known": jnp.asarray(seen.get(GIVEN, nothing)),
+                     "region": jnp.asarray(seen.get(REGION, nothing))}
         without = cond | {"classes": jnp.zeros_like(cond["classes"])}
         return Guidance(weights=(self.guidance_weight,))(
             lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (cond, without))

@@ -118,7 +118,13 @@ def title(axes, text: str) -> None:
 
 def plot_rendering(path: str | os.PathLike, notes: Notes, sketch: SpectrogramSketch,
                    codec: MelCodec, name: str) -> None:
-    """Writes a PNG of a piano roll over a spectrogram; it appears only when it is complete."""
+    """Writes a PNG of a piano roll over a spectrogram, without notes of it alone.
+
+    It appears only when it is complete.
+    """
+    if not len(notes):
+        plot_spectrogram(path, sketch, codec, name)
+        return
     with new_figure(path, nrows=2, figsize=(12, 7), sharex=True, height_ratios=(2, 3)) as (_, panels):
         roll, spectrum = panels
         draw_roll(roll, notes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from music_diffusion.errors import UserError
 
 if TYPE_CHECKING:  # the command line's help names these settings and has no time for JAX
+    from music_diffusion.diffusion.sampling import TimeGrid
     from music_diffusion.diffusion.solvers import Solver
 
 JOININGS = ("overlap", "context")  # that a user may ask for, of those in `models.base`
@@ -21,6 +22,7 @@ class RenderSettings:
     steps: int | None = None  # sampling steps, from 1
     guidance: float | None = None  # weight of classifier-free guidance; 1 is none
     solver: Solver | None = None
+    grid: TimeGrid | None = None  # noise levels of the steps
     seed: int = 0  # another seed is another take
     performance: str | None = None  # who plays what: see `synthesis.performance`
     performance_guidance: float | None = None  # weight of the performance's guidance; 1 is none
@@ -35,6 +37,9 @@ class RenderSettings:
             raise UserError(f"--joining {self.joining}: unknown; choose {' or '.join(JOININGS)}")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise UserError(f"--strength {self.strength:g}: give a number above 0, and at most 1")
+        if self.grid is not None and self.strength not in (None, 1.0):
+            raise UserError(f"--grid: with --strength {self.strength:g} steps are of equal time; leave one "
+                            "of them out")
         for name in ("overlap", "segment"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= MOST_SECONDS:

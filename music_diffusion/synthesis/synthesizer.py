@@ -71,7 +71,7 @@ class Synthesizer:
                     raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)}: this model "
                                     "knows no performances; leave it out")
         return self.model.sampled_by(Sampling(
-            steps=settings.steps, solver=settings.solver, guidance=settings.guidance,
+            steps=settings.steps, solver=settings.solver, grid=settings.grid, guidance=settings.guidance,
             performance_guidance=settings.performance_guidance, strength=settings.strength,
             passes=settings.passes))
 

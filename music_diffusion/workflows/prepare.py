@@ -19,6 +19,7 @@ from music_diffusion.workflows.requests import (
     AudioFolderRequest,
     ConversionsRequest,
     DataSetRequest,
+    ExcerptsRequest,
     ReferencesRequest,
     ScoresRequest,
 )
@@ -165,3 +166,18 @@ def prepare_conversions(request: ConversionsRequest, progress: Progress = unseen
         scores=request.source, soundfont=request.soundfont, conversions=request.conversions or PAPER,
         pieces=request.pieces, seconds=request.seconds, split=request.split, sample_rate=request.rate,
         workers=request.workers, seed=request.seed), request.destination, in_steps(progress))
+
+
+def prepare_excerpts(request: ExcerptsRequest, progress: Progress = unseen) -> dict[str, int]:
+    """Cuts excerpts of recordings, or makes noise like them, to compare samples of a generator with.
+
+    Returns the number of excerpts of each folder. Raises UserError as
+    `evaluation.excerpts.write_excerpts` does.
+    """
+    from music_diffusion.evaluation.excerpts import ExcerptPlan, write_excerpts
+
+    check_source(request.source)
+    _check_apart(request.destination, request.source)
+    return write_excerpts(ExcerptPlan(
+        source=request.source, seconds=request.seconds, count=request.count, noise=request.noise,
+        sample_rate=request.rate, seed=request.seed), request.destination, in_steps(progress))

@@ -168,6 +168,19 @@ class ConversionsRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExcerptsRequest(Request):
+    """See `workflows.prepare.prepare_excerpts`."""
+
+    source: str  # folder of recordings, or of a folder of them for each class
+    destination: str  # folder of audio and a table
+    seconds: float = ranged(10.24, 0.1)  # of an excerpt
+    count: int = ranged(100, 1)  # excerpts in all
+    noise: str | None = None  # phases or spectrum: noise like them instead
+    rate: int = ranged(16000, 1000)  # Hz
+    seed: int = 0  # another one draws other excerpts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoresRequest(RendersRequest):
     """See `workflows.prepare.render_scores`."""
 
@@ -261,6 +274,19 @@ class SeamsRequest(Request):
     max_minutes: float = 10.0  # of the start of every piece
     count: int = ranged(8, 1)  # pieces that are made from noise
     seconds: float = ranged(60.0, 1)  # … of such a length
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GapsRequest(Request):
+    """See `workflows.gaps.measure_gaps`."""
+
+    reference: str  # folder of recordings
+    model: str  # name or folder of a model that makes sound from noise
+    steps: int | None = ranged(None, 1)  # sampling steps; None: as the model was released
+    gap: float = ranged(1.5, 0.1)  # seconds that are made anew, in the middle of an excerpt
+    passes: tuple[int, ...] = (1, 4)  # of the projection
+    count: int = ranged(24, 1)  # excerpts, of as many recordings
     seed: int = 0
 
 

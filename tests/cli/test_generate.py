@@ -80,6 +80,14 @@ def test_json_is_one_object(generate):
     assert pathlib.Path("out.png").stat().st_size > 1000
 
 
+def test_json_of_several_takes_is_a_list(generate):
+    code, out, err = generate("--out-dir", "takes", "--count", 2, "--seconds", 1, "--steps", 1, "--json")
+    assert (code, err) == (0, "")
+    takes = json.loads(out)
+    assert [take["seed"] for take in takes] == [0, 1]
+    assert [read_audio(take["output"]).duration for take in takes] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("arguments, kind, seconds", [
     (["--continue", "in.wav", "--seconds", 2], "continued", 5.0),
     (["--continue", "in.wav", "--until", "in.wav", "--seconds", 1], "continued", 7.0),

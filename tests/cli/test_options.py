@@ -18,6 +18,7 @@ from music_diffusion.cli import transcribe as transcribe_command
 from music_diffusion.cli import transfer as transfer_command
 from music_diffusion.cli import tune as tune_command
 from music_diffusion.cli.options import SHARED, Text, argument, command, option
+from music_diffusion.diffusion.sampling import KarrasLogSNR, UniformLogSNR, UniformTime
 from music_diffusion.diffusion.solvers import DDIM, DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.plan import EvaluationPlan
@@ -129,7 +130,7 @@ def test_a_field_without_a_text_is_a_mistake_at_once():
             pass
 
 
-def test_solvers_are_objects():
+def test_solvers_and_grids_are_objects():
     seen = []
 
     @command("x")
@@ -141,7 +142,13 @@ def test_solvers_are_objects():
     for name in ("ddim", "ddpm", "dpm++2m"):
         assert CliRunner().invoke(app, ["--solver", name, "--steps", "3"]).exit_code == 0
     assert [s.solver for s in seen] == [DDIM(eta=0.0), DDPM(log_variance=0.0), DPMSolverPP2M()]
-    assert {s.steps for s in seen} == {3}
+    assert {s.steps for s in seen} == {3} and {s.grid for s in seen} == {None}
+    for name in ("time", "logsnr", "karras"):
+        assert CliRunner().invoke(app, ["--grid", name]).exit_code == 0
+    assert [s.grid for s in seen[3:]] == [UniformTime(), UniformLogSNR(), KarrasLogSNR()]
+    assert "unknown; choose time, logsnr" in str(CliRunner().invoke(app, ["--grid", "even"]).exception)
+    both = CliRunner().invoke(app, ["--grid", "time", "--strength", "0.5"])
+    assert "leave one of them out" in str(both.exception)
     assert "unknown; choose ddim, ddpm" in str(CliRunner().invoke(app, ["--solver", "euler"]).exception)
 
 
@@ -154,7 +161,8 @@ COMMANDS = {
     evaluate.evaluate: EvaluationPlan, render.render: requests.ScoresRequest,
     prepare.data_set: requests.DataSetRequest, prepare.audio_folder: requests.AudioFolderRequest,
     prepare.references: requests.ReferencesRequest,
-    prepare.conversions: requests.ConversionsRequest, dump.dump: requests.DumpRequest,
+    prepare.conversions: requests.ConversionsRequest, prepare.excerpts: requests.ExcerptsRequest,
+    dump.dump: requests.DumpRequest,
     models_commands.release: requests.ReleaseRequest,
     models_commands.compare: requests.CompareRequest,
     models_commands.note_rows: requests.NoteRowsRequest,

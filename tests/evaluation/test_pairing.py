@@ -134,6 +134,14 @@ def test_a_row_is_about_the_files_whose_path_ends_like_it(tmp_path):
     assert table.of(None) is None
 
 
+def test_groups_are_the_folders_of_the_files(folders):
+    plan = folders(["calm/1.wav", "loud/2.wav"], ["calm/a.wav", "deep/loud/b.wav"], groups="folders")
+    pairing = pair_files(plan)
+    found = {pathlib.Path(i.generated or i.reference).name: i.group for i in pairing.items}
+    assert found == {"1.wav": "calm", "a.wav": "calm", "2.wav": "loud", "b.wav": "loud"}
+    assert not [problem for problem in pairing.problems if problem.kind == "no_group"]
+
+
 def test_groups_come_from_either_side_and_gaps_are_named(folders, tmp_path):
     path = group_table(tmp_path, "file,group\nref/a.wav,A\ngen/b.wav,B\n", "utf-8-sig")
     plan = folders(["a.wav", "b.wav", "c.wav"], ["a.wav", "b.wav", "c.wav"], groups=path)

@@ -6,6 +6,7 @@ from reference.tiny_release import MODEL as FRAME
 from reference.tiny_transcriber import MODEL as TRANSCRIBER
 from reference.toy_generator import Dice
 
+from music_diffusion.diffusion.sampling import UniformTime
 from music_diffusion.diffusion.solvers import DDIM
 from music_diffusion.errors import UserError
 from music_diffusion.models.adaptation import AdaptationModel
@@ -59,7 +60,8 @@ def test_a_generator_that_says_nothing_overlaps_segments_of_any_length():
 
 
 @pytest.mark.parametrize("sampling", [
-    {"steps": 2}, {"solver": DDIM()}, {"guidance": 1.0}, {"performance_guidance": 2.0}], ids=str)
+    {"steps": 2}, {"solver": DDIM()}, {"grid": UniformTime()}, {"guidance": 1.0},
+    {"performance_guidance": 2.0}], ids=str)
 def test_what_a_generator_does_not_have_cannot_be_chosen(sampling):
     flag = next(iter(sampling)).replace("_", "-")
     with pytest.raises(UserError, match=f"--{flag} .*: a GeneratorBase has nothing") as error:

@@ -11,6 +11,7 @@ from reference.compiled import eval_fn, loss_fn, predict
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.regions import CLASS, GIVEN, REGION
+from music_diffusion.diffusion.sampling import KarrasLogSNR
 from music_diffusion.diffusion.schedules import alpha_sigma, signal_rates
 from music_diffusion.errors import UserError
 from music_diffusion.models import unconditional
@@ -130,6 +131,17 @@ def test_what_is_given_stays(params):
     assert np.abs(changed - made)[region == 0].max() > 1e-3  # what stays does
 
 
+def test_what_is_projected_alone_is_not_seen(params):
+    blind = dataclasses.replace(OURS, sees=False)
+    z, logsnr = normal(1, B, 0, 1), np.zeros(B, np.float32)
+    batch = {CLASS: np.zeros((B, 2), np.float32), GIVEN: normal(2), REGION: np.ones((B, T, F), np.float32)}
+    free = OURS.denoiser(params, {CLASS: batch[CLASS]}, z.shape)(z, logsnr)
+    np.testing.assert_array_equal(blind.denoiser(params, batch, z.shape)(z, logsnr), free)
+    assert np.abs(OURS.denoiser(params, batch, z.shape)(z, logsnr) - free).max() > 1e-3
+    half = batch | {REGION: batch[REGION] * (np.arange(T) < 8)[:, None]}
+    np.testing.assert_array_equal(predict(blind, params, half, RNG)[:, :8], half[GIVEN][:, :8])
+
+
 def test_variation_of_no_strength_is_the_recording(params):
     batch = {CLASS: np.zeros((B, 2), np.float32), GIVEN: np.clip(normal(2), -0.99, 0.99),
              REGION: np.zeros((B, T, F), np.float32)}
@@ -151,7 +163,8 @@ def test_running_statistics_are_trained_with_the_paper_s_network():
     batch = batch_of(model)
     gradient = jax.grad(lambda p: model.loss_fn(p, batch, RNG)[0])(params)
     assert np.abs(gradient["unet"]["down_0_0"]["norm"]["running_mean"]).max() > 1e-3
-    assert OURS.sampling == Sampling(steps=4, solver=OURS.solver, guidance=1.0, strength=1.0, passes=1)
+    assert OURS.sampling == Sampling(steps=4, solver=OURS.solver, grid=OURS.times, guidance=1.0,
+                                     strength=1.0, passes=1)
 
 
 @pytest.mark.parametrize("changes, words", [
@@ -171,5 +184,6 @@ def test_settings_that_it_does_not_have_are_refused():
         PAPER.sampled_by(Sampling(guidance=2.0))
     with pytest.raises(UserError, match="context"):
         dataclasses.replace(PAPER, context=4)
-    assert OURS.sampled_by(Sampling(steps=7, strength=0.5, passes=3, guidance=2.0)) == dataclasses.replace(
-        OURS, num_steps=7, strength=0.5, passes=3, guidance_weight=2.0)
+    asked = Sampling(steps=7, grid=KarrasLogSNR(), strength=0.5, passes=3, guidance=2.0)
+    assert OURS.sampled_by(asked) == dataclasses.replace(
+        OURS, num_steps=7, times=KarrasLogSNR(), strength=0.5, passes=3, guidance_weight=2.0)

@@ -17,6 +17,7 @@ from music_diffusion.conditions import note_frames
 from music_diffusion.conditions.base import Source
 from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram
+from music_diffusion.diffusion.sampling import UniformTime
 from music_diffusion.diffusion.solvers import DDPM, DPMSolverPP2M
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import Sampling
@@ -233,7 +234,8 @@ def test_settings_replace_what_was_released_and_nothing_more(synthesizer):
     changed = synthesizer.sampled_by(RenderSettings(steps=7, guidance=2.0, solver=DPMSolverPP2M()))
     assert changed == dataclasses.replace(MODEL, num_steps=7, guidance_weight=2.0,
                                           solver=DPMSolverPP2M())
-    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), guidance=2.0, passes=1)
+    assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), grid=UniformTime(), guidance=2.0,
+                                        passes=1)
 
 
 @pytest.mark.parametrize("settings", [

@@ -4,15 +4,12 @@ import contextlib
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
+from reference.tiny_generator import tiny_generator
 from reference.tiny_release import MODEL, tiny_params
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.unconditional import UnconditionalModel
-from music_diffusion.networks.unconditional import UnconditionalConfig
-from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.generate import free_source
@@ -99,12 +96,7 @@ def test_models_without_overlaps_are_refused(synthesizer):
 
 @pytest.fixture(scope="module")
 def generator():
-    unet = UNet1DConfig(widths=(12, 12), blocks=1, time_features=4, heads=1, head_dim=4, output=128)
-    model = UnconditionalModel(config=UnconditionalConfig(unet=unet, regions=True), frames=64, context=32,
-                               num_steps=2)
-    params = jax.tree.map(lambda v: v + 0.1 * np.random.default_rng(v.size).normal(size=v.shape),
-                          model.init(jax.random.key(0), {})["params"])
-    return Synthesizer(name="tiny", model=model, params=params)
+    return tiny_generator()
 
 
 def test_sound_from_noise_goes_on_or_does_not(generator):
