@@ -13,7 +13,7 @@ import inspect
 import math
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -57,9 +57,7 @@ def named_solver(name: str) -> Any:
 
     solvers = {"ddim": DDIM(eta=0.0), "ddpm": DDPM(log_variance=0.0), "dpm++2m": DPMSolverPP2M(),
                "heun": Heun(), "unipc": UniPC()}
-    if name not in solvers:
-        raise UserError(f"--solver {name}: unknown; choose {', '.join(solvers)}")
-    return solvers[name]
+    return _chosen("--solver", name, solvers)
 
 
 def named_grid(name: str) -> Any:
@@ -67,9 +65,14 @@ def named_grid(name: str) -> Any:
     from music_diffusion.diffusion.sampling import KarrasLogSNR, UniformLogSNR, UniformTime
 
     grids = {"time": UniformTime(), "logsnr": UniformLogSNR(), "karras": KarrasLogSNR()}
-    if name not in grids:
-        raise UserError(f"--grid {name}: unknown; choose {', '.join(grids)}")
-    return grids[name]
+    return _chosen("--grid", name, grids)
+
+
+def _chosen(flag: str, name: str, choices: Mapping[str, Any]) -> Any:
+    """Returns the choice of a name. Raises UserError for an unknown one."""
+    if name not in choices:
+        raise UserError(f"{flag} {name}: unknown; choose {', '.join(choices)}")
+    return choices[name]
 
 
 SHARED = {

@@ -174,6 +174,11 @@ class FolderGroups:
         return None if path is None else name_key(os.path.basename(os.path.dirname(os.path.abspath(path))))
 
 
+def open_groups(groups: str, column: str) -> GroupTable | FolderGroups:
+    """Returns the groups of a table, or of FOLDERS. Raises UserError as `GroupTable` does."""
+    return FolderGroups() if groups == FOLDERS else GroupTable(groups, column)
+
+
 def _ending(path: str) -> tuple[str, ...]:
     """The parts of a path, without the suffix of audio or notes, as `name_key` compares them."""
     stem, suffix = os.path.splitext(name_key(path.strip()).replace("\\", "/"))
@@ -216,8 +221,7 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
         items, more = _with_notes(items, plan.notes)
         problems += more
     if plan.groups is not None:
-        table = FolderGroups() if plan.groups == FOLDERS else GroupTable(plan.groups, plan.group_column)
-        items, more = _with_groups(items, table, plan)
+        items, more = _with_groups(items, open_groups(plan.groups, plan.group_column), plan)
         problems += more
     if plan.sources is not None:
         sources, more = find_files(plan.sources, AUDIO, "audio")

@@ -11,8 +11,8 @@ from music_diffusion.errors import UserError
 # How recordings are put into other timbres: by the model; not at all; by the difference of mean spectra; by
 # playing what the transcriber hears; by the model without its evidence, from the noised recording.
 METHODS = ("model", "nothing", "recoloured", "played", "noised")
-FOLDERS = "folders"
 WITHOUT_MODEL = ("nothing", "recoloured")
+FOLDERS = "folders"  # in place of a table of groups: that of a file is the folder in which it lies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

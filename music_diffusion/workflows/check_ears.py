@@ -20,7 +20,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation import ears
 from music_diffusion.evaluation.embeddings import Embedder
 from music_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
-from music_diffusion.evaluation.pairing import AUDIO, NOTES, GroupTable, find_files
+from music_diffusion.evaluation.pairing import AUDIO, NOTES, find_files, open_groups
 from music_diffusion.evaluation.sounds import SILENCE, read_start
 from music_diffusion.files import write_text
 from music_diffusion.notes.midi import read_midi
@@ -107,7 +107,7 @@ def _read(request: EarsRequest, monitor: Monitor, progress: Progress
     """Yields recordings, each with the half [S] that is compared, and copies of its other half."""
     files, _ = find_files(request.reference, AUDIO, "audio")
     notes = {} if request.notes is None else find_files(request.notes, NOTES, "MIDI")[0]
-    table = None if request.groups is None else GroupTable(request.groups, request.group_column)
+    table = None if request.groups is None else open_groups(request.groups, request.group_column)
     for number, (name, path) in enumerate(files.items()):
         progress(number / len(files))
         wave, facts = read_start(path, 60 * request.max_minutes)

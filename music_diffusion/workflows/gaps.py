@@ -31,8 +31,6 @@ MOST_SECONDS = 600.0  # of the start of a recording, from which an excerpt is dr
 LEAST_SHARE = 0.25  # of a segment that is known on either side of a gap
 
 Mel = Float[np.ndarray, "T F"]
-# (log-mel in which a gap is open, its first and its last frame + 1) → filled.
-Fill = Callable[[Mel, int, int], Mel]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +48,9 @@ class Gap:
         region = np.ones(self.mel.shape, bool)
         region[self.first:self.last] = False
         return region
+
+
+Fill = Callable[[Gap], Mel]  # of what is in the gap nothing is used
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,23 +83,23 @@ def measure_gaps(request: GapsRequest, output: str | None = None, monitor: Monit
         raise UserError(f"{request.model}: makes nothing from noise alone; use a model that was trained to")
     gaps = _draw(request, synthesizer, model)
     settings = RenderSettings(steps=request.steps, seed=request.seed)
-    ways: dict[str, Fill | None] = {}
+    ways: dict[str, Fill] = {}
     if model.config.regions:
         ways["seen by the network"] = _by_model(synthesizer, settings)
     blind = dataclasses.replace(synthesizer, model=dataclasses.replace(model, sees=False))
     for passes in request.passes:
         ways[f"projected, {passes} pass{'es' * (passes > 1)}"] = _by_model(
             blind, settings.changed(passes=passes))
-    ways |= {"a line from edge to edge": _line, "another place of the recording": None}
+    ways |= {"a line from edge to edge": _line, "another place of the recording": _elsewhere,
+             "what was there": lambda gap: gap.mel}
     rows: dict[str, dict[str, float]] = {}
     with monitor.bar(f"filling gaps with {request.model}") as progress:
         for k, (name, fill) in enumerate(ways.items()):
             filled = []
             for i, gap in enumerate(gaps):
-                filled.append(_elsewhere(gap) if fill is None else fill(gap.mel, gap.first, gap.last))
+                filled.append(fill(gap))
                 progress((k + (i + 1) / len(gaps)) / len(ways))
             rows[name] = dataclasses.asdict(scores(gaps, filled, request.seed))
-    rows["what was there"] = dataclasses.asdict(scores(gaps, [gap.mel for gap in gaps], request.seed))
     facts = {"model": synthesizer.name, "gaps": len(gaps), "seconds": request.gap, "rows": rows}
     if output is not None:
         folder = pathlib.Path(output)
@@ -123,20 +124,18 @@ def scores(gaps: list[Gap], filled: list[Mel], seed: int = 0) -> GapScores:
 
 
 def _by_model(synthesizer: Synthesizer, settings: RenderSettings) -> Fill:
-    def fill(mel: Mel, first: int, last: int) -> Mel:
-        region = np.ones(mel.shape, bool)
-        region[first:last] = False
-        source = Source(codec=synthesizer.codec, frames=len(mel), mel=np.where(region, mel, 0.0).astype(
-            np.float32), region=region)
+    def fill(gap: Gap) -> Mel:
+        known = np.where(gap.region, gap.mel, np.float32(0))
+        source = Source(codec=synthesizer.codec, frames=len(known), mel=known, region=gap.region)
         return np.concatenate(list(synthesizer.stream_mel(source, settings)))
 
     return fill
 
 
-def _line(mel: Mel, first: int, last: int) -> Mel:
-    share = np.linspace(0, 1, last - first + 2)[1:-1, None]
-    filled = mel.copy()
-    filled[first:last] = (1 - share) * mel[first - 1] + share * mel[last]
+def _line(gap: Gap) -> Mel:
+    share = np.linspace(0, 1, gap.last - gap.first + 2)[1:-1, None]
+    filled = gap.mel.copy()
+    filled[gap.first:gap.last] = (1 - share) * gap.mel[gap.first - 1] + share * gap.mel[gap.last]
     return filled
 
 

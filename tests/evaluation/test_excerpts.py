@@ -78,7 +78,7 @@ def test_noise_has_the_spectrum_and_no_beats(recordings, tmp_path, noise):
     assert rows == noise_rows
 
     def swing(samples):
-        """Of the levels of tenths of a second: about 25 dB of beats with pauses between."""
+        """Spread of the levels of 50 ms, dB."""
         power = np.square(samples.reshape(20, -1)).mean(axis=1)
         return 10 * np.log10(np.percentile(power, 90) / max(np.percentile(power, 10), 1e-9))
 

@@ -41,11 +41,11 @@ def test_what_was_there_has_no_edges_and_no_error(gaps):
 
 
 def test_a_line_is_dull_and_another_place_has_edges(gaps):
-    line = scores(gaps, [module._line(gap.mel, FIRST, LAST) for gap in gaps])
+    line = scores(gaps, [module._line(gap) for gap in gaps])
     other = scores(gaps, [module._elsewhere(gap) for gap in gaps])
     assert line.spread < 0.8 and line.edges < 0.8 and other.edges > 3 and other.p < 0.01
     assert other.error > line.error > 0.01 and line.outside == other.outside == 0
-    filled = module._line(gaps[0].mel, FIRST, LAST)
+    filled = module._line(gaps[0])
     np.testing.assert_allclose(np.diff(filled[FIRST - 1:LAST + 1], n=2, axis=0), 0, atol=1e-5)
 
 
@@ -91,6 +91,7 @@ def test_recordings_are_at_the_level_that_was_learned(recordings):
     generator = tiny_generator()
     request = GapsRequest(reference=str(recordings), model="tiny", gap=0.4)
     drawn = module._draw(request, generator, generator.model)
+    # An excerpt of 1.3 s of a tone that swings once a second, at the level of the whole recording.
     assert [level(gap.mel) for gap in drawn] == pytest.approx([LEVEL] * 2, abs=0.4)
 
 
