@@ -70,6 +70,7 @@ def make_app() -> typer.Typer:
     for name, function in (("list", models_commands.list_models), ("show", models_commands.show),
                            ("release", models_commands.release),
                            ("compare", models_commands.compare), ("note-maps", models_commands.note_maps),
+                           ("statistics", models_commands.statistics),
                            ("note-rows", models_commands.note_rows),
                            ("performances", models_commands.performances)):
         _add(models, name, function)

@@ -15,6 +15,7 @@ from music_diffusion.workflows.requests import (
     NoteRowsRequest,
     PerformanceListRequest,
     ReleaseRequest,
+    StatisticsRequest,
 )
 
 if TYPE_CHECKING:
@@ -127,6 +128,19 @@ def note_maps(request: NoteMapsRequest, json: bool = False) -> None:
 
     with terminal.progress_bar(f"note maps {request.output}") as bar:
         draw_maps(request, bar)
+    terminal.print_made(request.output, {}, json=json)
+
+
+@command("music-diffusion models statistics data/ statistics.safetensors --patch 4",
+         data=argument("Folder that prepare wrote.", "DATA"),
+         output=argument("File to write.", "FILE.safetensors"),
+         patch=option("Frames of a patch, as the recipe has it (UnconditionalConfig.patch).", metavar="N"))
+def statistics(request: StatisticsRequest, json: bool = False) -> None:
+    """Estimate mean and principal axes of prepared data, around which the generator predicts patches."""
+    from music_diffusion.workflows.models import estimate_statistics
+
+    with terminal.progress_bar(f"statistics {request.output}") as bar:
+        estimate_statistics(request, bar)
     terminal.print_made(request.output, {}, json=json)
 
 

@@ -2,7 +2,8 @@
 
 Pouya Mehr et al. ("Diffusion model for music synthesis") train a 2-D U-Net that predicts the noise of
 spectrograms of 5.12 and 10.24 s, sampled by deterministic DDIM. What ships here is a U-Net over frames
-that predicts v, around the mean of all music, and sees what is known of the spectrogram.
+(or patches of them) that predicts v, around the mean of all music, and sees what is known of the
+spectrogram.
 
 Features of a batch: `targets` [B, T, F], scaled mel in [-1, 1] (not needed to predict); with classes
 `class`, numbers [B] or weights [B, K]; and, to predict, `given` and `region` [B, T, F]
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from music_diffusion.conditions.regions import CLASS, GIVEN, REGION, ClassAndReg
 from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, Epsilon, V
-from music_diffusion.diffusion.preconditioning import unit_scale, v_around
+from music_diffusion.diffusion.preconditioning import unit_scale, v_along, v_around
 from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, noised, sample
 from music_diffusion.diffusion.schedules import CosineSchedule, Schedule, alpha_sigma
 from music_diffusion.diffusion.solvers import DDIM, Solver
@@ -41,6 +42,7 @@ from music_diffusion.models.base import (
 )
 from music_diffusion.models.regions import draw_regions, keeping
 from music_diffusion.models.spaces import MelSpace
+from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.layers import TRACKED, follow
 from music_diffusion.networks.unconditional import UnconditionalConfig, UnconditionalDenoiser
 from music_diffusion.types import Batch, Params, StepProgress
@@ -52,6 +54,8 @@ Condition = dict[str, jax.Array]
 class UnconditionalModel(DiffusionBase):
     """The zoo member; implements `models.base.Generator`."""
 
+    training_only: ClassVar[Mapping[str, Any]] = {"statistics": None}  # now among the weights
+
     config: UnconditionalConfig = UnconditionalConfig()
     codec: MelCodec = MelCodec()
     frames: int = 512  # of a segment
@@ -61,9 +65,10 @@ class UnconditionalModel(DiffusionBase):
     distance: Callable[[Array, Array], Array] = squared  # elementwise
     training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
     # Mean and deviation of the data, around which the network predicts v (`diffusion.preconditioning`). A
-    # deviation of 0: it predicts the noise, as it is.
+    # deviation of 0: it predicts the noise, as it is. Of a network of patches their statistics count.
     data_mean: float = -0.45
     data_std: float = 0.45
+    statistics: str | None = None  # safetensors with those of patches (`models statistics`), to begin with
     class_dropout: float = 0.1  # share of training examples without their class; in [0, 1]
     region_dropout: float = 0.3  # … of which nothing is known
     solver: Solver = DDIM(eta=0.0)
@@ -94,6 +99,14 @@ class UnconditionalModel(DiffusionBase):
             raise UserError(f"{self.strength=} must be above 0 and at most 1")
         if not self.data_std >= 0:
             raise UserError(f"{self.data_std=} must be at least 0")
+        if self.config.patch and (not self.data_std or self.config.unet.output != self._patch):
+            raise UserError(f"UnconditionalModel: a network of patches of {self.config.patch} frames needs "
+                            f"data_std above 0 and UNet1DConfig.output = {self._patch}")
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Returns the statistics of patches, which are no trained parameters."""
+        return ("^statistics/",) if self.config.patch else ()
 
     @property
     def network(self) -> UnconditionalDenoiser:
@@ -139,11 +152,20 @@ class UnconditionalModel(DiffusionBase):
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone
-        picture = jnp.zeros((1, self.config.multiple, self.codec.mels))
+        frames = self.config.multiple
+        picture = self._patches(jnp.zeros((1, frames, self.codec.mels)))
         variables = jax.jit(self.network.init)(
             rng, picture, jnp.zeros((1,)), jnp.zeros((1,)), jnp.zeros((1, len(self.classes))),
             picture, picture)
-        return {name: variables[name] for name in ("params", "params_axes")}
+        params = dict(variables["params"])
+        if self.statistics is not None:
+            shapes = jax.tree.map(jnp.shape, {"statistics": params.get("statistics", {})})
+            stored = load_safetensors(self.statistics)
+            if jax.tree.map(jnp.shape, stored) != shapes:
+                raise UserError(f"{self.statistics}: not the statistics of patches of {self.config.patch} "
+                                f"frames; make them by `models statistics DATA FILE --patch N`")
+            params |= stored
+        return {"params": params, "params_axes": variables["params_axes"]}
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
@@ -186,7 +208,8 @@ class UnconditionalModel(DiffusionBase):
             sown.extend(states)
             return output
 
-        scale = (lambda logsnr: unit_scale(logsnr, self.data_std)) if self.data_std else None
+        std = self._statistics(params)["std"] if self.config.patch else self.data_std
+        scale = (lambda logsnr: unit_scale(logsnr, std)) if self.data_std else None
         return diffusion_loss(denoise, targets, rng, schedule=self.schedule,
                               parameterization=self._parameterization, distance=self.distance, mask=mask,
                               times=self.training_times, output_scale=scale)
@@ -208,10 +231,12 @@ class UnconditionalModel(DiffusionBase):
         """Returns v, or the noise; `states` takes what the network sows in training."""
         _, sigma = alpha_sigma(logsnr)
         time, variance = self.schedule.inverse(logsnr), jnp.square(sigma)
+        region = cond.get("region")
+        known = None if region is None else self._known(params, cond["known"], region)
 
         def network(u: Array) -> Array:
-            arguments = ({"params": params}, u, time, variance, cond["classes"], cond.get("known"),
-                         cond.get("region"))
+            arguments = ({"params": params}, u, time, variance, cond["classes"], known,
+                         None if region is None else self._patches(region))
             if states is None:
                 return self.network.apply(*arguments)
             output, state = self.network.apply(*arguments, train=True, mutable=[TRACKED])
@@ -220,7 +245,28 @@ class UnconditionalModel(DiffusionBase):
 
         if not self.data_std:
             return network(z)
-        return v_around(network, z, logsnr, self.data_mean, self.data_std)
+        if not self.config.patch:
+            return v_around(network, z, logsnr, self.data_mean, self.data_std)
+        return v_along(network, self._patches(z), logsnr, **self._statistics(params)).reshape(z.shape)
+
+    def _patches(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
+        """Returns a row for each patch, or frames as they are."""
+        return x.reshape(x.shape[0], -1, self._patch) if self.config.patch else x
+
+    @property
+    def _patch(self) -> int:
+        return self.config.patch * self.codec.mels
+
+    def _statistics(self, params: Params) -> dict[str, Array]:
+        return jax.lax.stop_gradient(dict(params["statistics"]))
+
+    def _known(self, params: Params, given: Float[Array, "B T F"], region: Float[Array, "B T F"]) -> Array:
+        """Returns what is known as the network sees it: 0 elsewhere; patches along axes, of unit variance."""
+        if not self.config.patch:
+            return given * region
+        own = self._statistics(params)
+        away = (self._patches(given) - own["mean"]) * self._patches(region)
+        return away @ own["axes"] * jax.lax.rsqrt(jnp.mean(jnp.square(own["std"])))
 
     def denoiser(self, params: Params, batch: Batch, shape: tuple[int, ...]) -> DenoiseFn:
         """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""

@@ -4,6 +4,9 @@ Either U-Net serves: `unet2d`, which takes the spectrogram for a picture, or `un
 for the channels of a frame and is many times cheaper on a CPU. The class is a row of a table
 (`networks.performance`), of which all weights 0 stand for none. What is known of the spectrogram is further
 input beside the noise: its values, 0 where they are not known, and where that is.
+
+With patches a position of `unet1d` is several frames, along the axes in which the data varies
+(`diffusion.preconditioning.v_along`): fewer positions, of wider features, at the same cost of a frame.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.partitioning import param_with_axes
 from jaxtyping import Array, Float
 
+from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
 from music_diffusion.networks.unet2d import UNet2D, UNet2DConfig
@@ -27,8 +32,14 @@ class UnconditionalConfig:
     classes: int = 0  # K, rows of the table; 0: there are no classes
     class_features: int = 64  # of a row
     regions: bool = False  # whether it sees what is known of the spectrogram
+    # Frames of a patch, of `unet1d`, along the axes of the data's statistics; 0: frames as they are.
+    patch: int = 0
+    region_features: int = 256  # of what is known of a patch
 
     def __post_init__(self):
+        if self.patch < 0 or self.patch and isinstance(self.unet, UNet2DConfig) or self.region_features < 1:
+            raise ValueError(f"{self.patch=} must be at least 0, and 0 for a UNet2D; "
+                             f"{self.region_features=} at least 1")
         if self.classes < 0 or self.class_features < 1:
             raise ValueError(f"{self.classes=} must be at least 0, {self.class_features=} 1")
 
@@ -36,7 +47,24 @@ class UnconditionalConfig:
     def multiple(self) -> int:
         """Frames (and bins, of a picture) must be multiples of this."""
         unet = self.unet
-        return unet.multiple if isinstance(unet, UNet2DConfig) else unet.frame_multiple
+        if isinstance(unet, UNet2DConfig):
+            return unet.multiple
+        return unet.frame_multiple * max(self.patch, 1)
+
+
+class PatchStatistics(nn.Module):
+    """Mean, axes and deviations of patches: parameters that are estimated of the data, not trained."""
+
+    features: int  # D, of a patch
+
+    @nn.compact
+    def __call__(self) -> tuple[Float[Array, " D"], Float[Array, "D D"], Float[Array, " D"]]:
+        d, init = (self.features,), nn.initializers
+        mean = param_with_axes("mean", init.zeros, d, jnp.float32, axes=("embed",))
+        axes = param_with_axes("axes", lambda rng, shape, dtype: jnp.eye(shape[0], dtype=dtype), d * 2,
+                               jnp.float32, axes=("embed", "mlp"))
+        std = param_with_axes("std", init.ones, d, jnp.float32, axes=("embed",))
+        return mean, axes, std
 
 
 class UnconditionalDenoiser(nn.Module):
@@ -52,12 +80,12 @@ class UnconditionalDenoiser(nn.Module):
         """One prediction.
 
         Args:
-          z: noisy data.
+          z: noisy data; with patches [B, T / P, P F], along their axes.
           time: the schedule's time, in [0, 1]; for `unet1d`.
           variance: σ² of the noise; for `unet2d`.
           classes: weights of the classes, all 0 for none; with `config.classes`.
-          known: spectrogram, of which what lies in `region` counts; with `config.regions`.
-          region: 1 where it is known, else 0.
+          known: the spectrogram where it is known, else 0; as `z`.
+          region: 1 where it is known, else 0; patches of it are not along the axes.
           train: see `UNet2D`.
         """
         c = self.config
@@ -68,9 +96,13 @@ class UnconditionalDenoiser(nn.Module):
             told = PerformanceTable(table, name="classes")(classes)
         if c.regions:
             assert known is not None and region is not None
-            beside = [known * region, region]
+            beside = [known, region]
         if isinstance(c.unet, UNet2DConfig):
             pictures = jnp.stack(beside, axis=-1) if beside else None
             return UNet2D(c.unet, name="unet")(z, variance, pictures, told, train=train)
         condition = jnp.concatenate([z[..., :0], *beside], axis=-1)
+        if c.patch:
+            PatchStatistics(z.shape[-1], name="statistics")()
+            if beside:
+                condition = Dense(c.region_features, axes=("mel", "mlp"), name="known")(condition)
         return UNet1D(c.unet, name="unet")(z, time, condition, told)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import optax
+import optax.contrib
 
 from music_diffusion.errors import UserError
 from music_diffusion.types import Params
@@ -69,6 +70,33 @@ def adamw(
                             mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
     return Optimizer(transform=transform, learning_rate=_as_schedule(learning_rate),
                      frozen=tuple(frozen))
+
+
+def muon(
+    *, learning_rate: Schedule | float = 5e-3, momentum: float = 0.95, iterations: int = 3,
+    b1: float = 0.9, b2: float = 0.999, weight_decay: float = 0.0, others: float = 0.25,
+    frozen: Sequence[str] = (),
+) -> Optimizer:
+    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): matrices move by orthonormal steps.
+
+    The momentum of a matrix is made nearly orthonormal by Newton–Schulz iterations, and its elements have
+    the root mean square 0.2 (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2). All other
+    parameters are AdamW's.
+
+    Args:
+      learning_rate: of matrices.
+      momentum: of their gradients.
+      iterations: of Newton–Schulz; 5 in the source, of which 3 are cheaper and enough.
+      b1, b2: of AdamW.
+      weight_decay: of matrices.
+      others: AdamW's learning rate, as a share of `learning_rate`.
+      frozen: see `Optimizer`.
+    """
+    schedule = _as_schedule(learning_rate)
+    transform = optax.contrib.muon(
+        learning_rate, ns_steps=iterations, beta=momentum, weight_decay=weight_decay, adam_b1=b1,
+        adam_b2=b2, adam_learning_rate=lambda step: others * schedule(step), consistent_rms=0.2)
+    return Optimizer(transform=transform, learning_rate=schedule, frozen=tuple(frozen))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.performances import (
     FILE,
     Performances,
@@ -12,7 +13,7 @@ from music_diffusion.conditions.performances import (
 )
 from music_diffusion.data.records import Record, read_manifest
 from music_diffusion.errors import UserError
-from music_diffusion.models.weights import WEIGHTS, weight_files
+from music_diffusion.models.weights import WEIGHTS, save_safetensors, weight_files
 from music_diffusion.synthesis import hub
 from music_diffusion.synthesis.release import release
 from music_diffusion.synthesis.released_copy import is_released, release_copy
@@ -25,6 +26,7 @@ from music_diffusion.workflows.requests import (
     NoteRowsRequest,
     PerformanceListRequest,
     ReleaseRequest,
+    StatisticsRequest,
 )
 from music_diffusion.workflows.sources import check_source
 
@@ -136,6 +138,19 @@ def draw_maps(request: NoteMapsRequest, progress: Progress = unseen) -> None:
         return None if named is None else known.number(named)
 
     add_note_maps(request.data, request.output, config, timbre, progress=in_steps(progress), row_of=row_of)
+
+
+def estimate_statistics(request: StatisticsRequest, progress: Progress = unseen) -> None:
+    """Writes the statistics of patches of prepared records, which a model that predicts patches starts with.
+
+    Raises UserError: no records, or too few.
+    """
+    from music_diffusion.data.patch_statistics import patch_statistics
+
+    check_source(request.data)
+    codec = MelCodec.from_dict(read_manifest(request.data)["codec"])
+    found = patch_statistics(request.data, codec, request.patch, in_steps(progress))
+    save_safetensors(request.output, found, dtype="float32", facts={"patch": request.patch})
 
 
 def list_performances(request: PerformanceListRequest) -> Performances:

@@ -242,6 +242,15 @@ class NoteMapsRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StatisticsRequest(Request):
+    """See `workflows.models.estimate_statistics`."""
+
+    data: str  # folder of records
+    output: str  # safetensors to write
+    patch: int = ranged(4, 1, 64)  # frames of a patch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PerformanceListRequest(Request):
     """See `workflows.models.list_performances`."""
 

@@ -1,0 +1,50 @@
+"""Mean and principal axes of patches of mel frames, around which a network predicts them.
+
+See `diffusion.preconditioning.v_along`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data.examples import Examples
+from music_diffusion.errors import UserError
+from music_diffusion.types import Params, StepProgress
+
+STRETCH = 128  # patches that are read at once
+FLOOR = 0.003  # of a deviation, in scaled mel: below it, 0.01 nat or so, lies what storage rounds away
+
+
+def patch_statistics(folder: str, codec: MelCodec, patch: int,
+                     progress: StepProgress = lambda i, n: None) -> Params:
+    """Estimates mean m [D], axes A [D, D] and deviations s [D] of patches of `patch` frames; D = patch × F.
+
+    Of all training records; the columns of A are the eigenvectors of the covariance, the largest first.
+
+    Args:
+      folder: of records.
+      codec: of their mel.
+      patch: frames, from 1.
+      progress: takes (segments read, segments in all).
+
+    Returns:
+      {"statistics": {"mean", "axes", "std"}}, part of the parameters of `models.unconditional`.
+
+    Raises UserError: the folder cannot be read, or holds fewer patches than a covariance needs.
+    """
+    examples = Examples(folder=folder, split="train", codec=codec, frames=patch * STRETCH)
+    features = patch * codec.mels
+    count, total, square = 0, np.zeros(features), np.zeros((features, features))
+    for i, (record, first) in enumerate(examples.segments):
+        rows = examples.segment(record, first)["targets"].reshape(-1, features).astype(np.float64)
+        count, total, square = count + len(rows), total + rows.sum(0), square + rows.T @ rows
+        progress(i + 1, len(examples))
+    if count < 2 * features:
+        raise UserError(f"{folder}: {count} patches are too few for statistics of {features} features; "
+                        "add recordings or take a smaller patch")
+    mean = total / count
+    variance, axes = np.linalg.eigh(square / count - np.outer(mean, mean))
+    std = np.maximum(np.sqrt(np.maximum(variance, 0.0)), FLOOR)
+    own = {"mean": mean, "axes": axes[:, ::-1], "std": std[::-1]}
+    return {"statistics": {name: np.ascontiguousarray(value, np.float32) for name, value in own.items()}}
