@@ -7,10 +7,12 @@ process that was killed is hidden, and its name ends in `.part`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 from music_diffusion.errors import UserError
 from music_diffusion.paths import encoded, shown
@@ -70,6 +72,14 @@ def write_text(target: str | os.PathLike, text: str) -> None:
     Raises UserError as `atomic_write`.
     """
     write_bytes(target, encoded(text))
+
+
+def write_json(target: str | os.PathLike, facts: Any) -> None:
+    """Writes facts as JSON for people and programs, whole or not at all.
+
+    Raises ValueError where a number is not finite, which JSON does not have.
+    """
+    write_text(target, json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_bytes(target: str | os.PathLike, content: bytes) -> None:

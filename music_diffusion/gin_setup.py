@@ -23,7 +23,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.training.loop": ("train", "TrainConfig"),
     "music_diffusion.synthesis.release": ("released",),
     "music_diffusion.training.optimizers": (
-        "adafactor", "adamw", "muon", "by_part", "tracking", "PartOptimizer", "warmup_cosine", "warmup_constant"),
+        "adafactor", "adamw", "muon", "by_part", "tracking", "PartOptimizer", "warmup_cosine",
+        "warmup_constant"),
     "music_diffusion.training.partitioning": ("MeshConfig",),
     "music_diffusion.audio.codec": ("MelCodec",),
     "music_diffusion.audio.spectral_loss": ("LinearSpectralLoss", "MelSpectralLoss"),

@@ -148,7 +148,10 @@ PARAMETERS = {
         roll=3 * 128 + 2 * 35 + 2 * 128 + 2 * 88) - 64 + 128 * 128 + 128 * 64,
     # As tests/networks/test_unet2d.py counts the layers.
     **{f"difftransfer_{name}.gin": 21_565_441 for name in CONVERSIONS},
-    "unconditional.gin": 15_289_856,
+    # Patches of 512 features beside 256 of what is known, and their statistics.
+    "unconditional.gin": 512**2 + 2 * 512 + 2 * 512 * 256 + unet_layout(
+        widths=(448, 448), heads=7, performances=4, features=64, mels=512, roll=256 - 2 * 512 - 1)
+        - 64 * 2 * 512,
     **{f"unconditional_{name}.gin": 4_209_889 for name in (
         "gtzan_10", "gtzan_10_long", "gtzan_50", "gtzan_100", "carnatic_50", "carnatic_159", "guitarset",
         "maestro")},

@@ -63,6 +63,7 @@ def v_along(network: Callable[[Array], Array], z: Float[Array, "B N D"], logsnr:
       std: s > 0 along each axis.
     """
     alpha, sigma = alpha_sigma(per_example(logsnr, z.ndim))
+    mean, std = mean[None, None], std[None, None]
     n = jnp.sqrt(alpha**2 * std**2 + sigma**2)
     u = (z - alpha * mean) @ axes / n
     guess = std**2 / n
@@ -83,5 +84,5 @@ def unit_scale(logsnr: Float[Array, "..."], std: Float[ArrayLike, "..."]) -> Flo
       std: s > 0, one or along each axis [D].
     """
     alpha, sigma = (part[..., None] for part in alpha_sigma(logsnr))
-    variance = jnp.square(jnp.atleast_1d(std))
+    variance = jnp.square(jnp.reshape(std, (*(1,) * logsnr.ndim, -1)))
     return jax.lax.rsqrt(jnp.mean(variance / (alpha**2 * variance + sigma**2), -1))

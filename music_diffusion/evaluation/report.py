@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import io
-import json
 import math
 import os
 import pathlib
@@ -28,7 +27,7 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import GENERATED, REFERENCE, UNRELATED, FileResult
 from music_diffusion.evaluation.summary import FEW_MINUTES, Summary, main_scores
 from music_diffusion.evaluation.tools import Tools
-from music_diffusion.files import write_text
+from music_diffusion.files import write_json, write_text
 from music_diffusion.paths import shown
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
@@ -51,7 +50,7 @@ def write_report(output: str | os.PathLike, plan: EvaluationPlan, tools: Tools,
     """
     folder = pathlib.Path(output)
     content = report_content(plan, tools, results, summary, speed)
-    write_text(folder / JSON, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_json(folder / JSON, content)
     write_text(folder / CSV, _scores_csv(results))
     write_text(folder / HTML, render_html(plan, results, summary, examples, content))
     return content

@@ -261,11 +261,11 @@ class UnconditionalModel(DiffusionBase):
         return jax.lax.stop_gradient(dict(params["statistics"]))
 
     def _known(self, params: Params, given: Float[Array, "B T F"], region: Float[Array, "B T F"]) -> Array:
-        """Returns what is known as the network sees it: 0 elsewhere; patches along axes, of unit variance."""
+        """Returns what is known as the network sees it: 0 elsewhere; patches along axes, of variance 1."""
         if not self.config.patch:
             return given * region
         own = self._statistics(params)
-        away = (self._patches(given) - own["mean"]) * self._patches(region)
+        away = (self._patches(given) - own["mean"][None, None]) * self._patches(region)
         return away @ own["axes"] * jax.lax.rsqrt(jnp.mean(jnp.square(own["std"])))
 
     def denoiser(self, params: Params, batch: Batch, shape: tuple[int, ...]) -> DenoiseFn:

@@ -77,19 +77,19 @@ def muon(
     b1: float = 0.9, b2: float = 0.999, weight_decay: float = 0.0, others: float = 0.25,
     frozen: Sequence[str] = (),
 ) -> Optimizer:
-    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): matrices move by orthonormal steps.
+    """Muon: matrices move by orthonormal steps (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
     The momentum of a matrix is made nearly orthonormal by Newton–Schulz iterations, and its elements have
     the root mean square 0.2 (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2). All other
-    parameters are AdamW's.
+    parameters are Adam's with Nesterov momentum, without decay.
 
     Args:
       learning_rate: of matrices.
       momentum: of their gradients.
       iterations: of Newton–Schulz; 5 in the source, of which 3 are cheaper and enough.
-      b1, b2: of AdamW.
+      b1, b2: of Adam.
       weight_decay: of matrices.
-      others: AdamW's learning rate, as a share of `learning_rate`.
+      others: Adam's learning rate, as a share of `learning_rate`.
       frozen: see `Optimizer`.
     """
     schedule = _as_schedule(learning_rate)

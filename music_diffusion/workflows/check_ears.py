@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from music_diffusion.evaluation.embeddings import Embedder
 from music_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
 from music_diffusion.evaluation.pairing import AUDIO, NOTES, find_files, open_groups
 from music_diffusion.evaluation.sounds import SILENCE, read_start
-from music_diffusion.files import write_text
+from music_diffusion.files import write_json
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.types import Progress
 from music_diffusion.workflows.embedders import load_embedder
@@ -87,7 +86,7 @@ def check_ears(request: EarsRequest, output: str | None = None, monitor: Monitor
     if output is not None:
         folder = pathlib.Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / EARS_FILE, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write_json(folder / EARS_FILE, facts)
     return facts
 
 

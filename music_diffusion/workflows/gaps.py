@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.pairing import AUDIO, find_files
 from music_diffusion.evaluation.seams import Piece, seams
 from music_diffusion.evaluation.sounds import SILENCE, read_start
-from music_diffusion.files import write_text
+from music_diffusion.files import write_json
 from music_diffusion.models.unconditional import UnconditionalModel
 from music_diffusion.notes.heard import level
 from music_diffusion.synthesis.hub import load
@@ -104,7 +103,7 @@ def measure_gaps(request: GapsRequest, output: str | None = None, monitor: Monit
     if output is not None:
         folder = pathlib.Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / GAPS_FILE, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write_json(folder / GAPS_FILE, facts)
     return facts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.memorization import WINDOW, Neighbour, Search, memorization
 from music_diffusion.evaluation.pairing import AUDIO, find_files
 from music_diffusion.evaluation.sounds import read_start
-from music_diffusion.files import atomic_write, write_text
+from music_diffusion.files import atomic_write, write_json
 from music_diffusion.workflows.monitor import SILENT, Monitor
 from music_diffusion.workflows.requests import MemorizedRequest
 
@@ -87,7 +86,7 @@ def memorized(request: MemorizedRequest, output: str | None = None, monitor: Mon
     if output is not None:
         folder = pathlib.Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FACTS, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write_json(folder / FACTS, facts)
         _write_table(folder / TABLE, list(samples), found[:ends[0]])
     return facts
 

@@ -141,7 +141,7 @@ def draw_maps(request: NoteMapsRequest, progress: Progress = unseen) -> None:
 
 
 def estimate_statistics(request: StatisticsRequest, progress: Progress = unseen) -> None:
-    """Writes the statistics of patches of prepared records, which a model that predicts patches starts with.
+    """Writes the statistics of patches of prepared records, with which a model that predicts them starts.
 
     Raises UserError: no records, or too few.
     """

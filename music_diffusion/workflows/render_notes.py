@@ -13,7 +13,7 @@ from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.evaluation.pairing import NOTES, Problem, find_files
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import cut_notes
-from music_diffusion.files import write_text
+from music_diffusion.files import write_json
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi, write_midi
 from music_diffusion.synthesis.hub import find, load
@@ -111,7 +111,7 @@ def read_log(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def write_log(path: pathlib.Path, log: dict[str, dict[str, Any]]) -> None:
     """Writes what `read_log` reads."""
-    write_text(path, json.dumps(log, indent=1))
+    write_json(path, log)
 
 
 def remove_others(folder: pathlib.Path, names: set[str]) -> None:

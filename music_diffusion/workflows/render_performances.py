@@ -22,7 +22,7 @@ from music_diffusion.evaluation.pairing import AUDIO, NOTES, GroupTable, Problem
 from music_diffusion.evaluation.performance_plan import draw_performances
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.evaluation.scoring import class_name, cut_notes
-from music_diffusion.files import atomic_write
+from music_diffusion.files import atomic_write, write_json
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
@@ -172,7 +172,7 @@ def _render(render: Render) -> Problem | None:
                        what=str(e).removeprefix(f"{render.midi}: "))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_audio(target, wave, subtype="PCM_24")  # 16 bits are too noisy for what is quiet
-    note.write_text(json.dumps(dataclasses.asdict(render), indent=1) + "\n")
+    write_json(note, dataclasses.asdict(render))
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -15,6 +14,7 @@ from music_diffusion.errors import UserError
 from music_diffusion.evaluation.pairing import NOTES, find_files
 from music_diffusion.evaluation.scoring import cut_notes
 from music_diffusion.evaluation.seams import Piece, Seams, seams
+from music_diffusion.files import write_json
 from music_diffusion.notes.midi import read_midi
 from music_diffusion.notes.notes import Notes
 from music_diffusion.synthesis.context import ChainJoining
@@ -67,7 +67,7 @@ def measure_seams(request: SeamsRequest, output: str | None = None, monitor: Mon
     if output is not None:
         folder = pathlib.Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SEAMS_FILE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write_json(folder / SEAMS_FILE, facts)
     return facts
 
 

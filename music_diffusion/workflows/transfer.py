@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from music_diffusion.data.audio_folder import find_audio
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
-from music_diffusion.files import write_text
+from music_diffusion.files import write_json
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.paths import check_apart, name_key, shown, source_file
 from music_diffusion.synthesis.hearing import Hearing, open_hearing
@@ -111,7 +111,7 @@ def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderS
                     skipped.append((file.path, str(e).removeprefix(f"{source}: ")))
                     continue
                 log[name] = key
-                write_text(out / LOG, json.dumps(log, indent=1))
+                write_json(out / LOG, log)
             made.append(name)
             bar(1.0)
     if not made:

@@ -6,7 +6,6 @@ import contextlib
 import csv
 import dataclasses
 import importlib.util
-import json
 import math
 import pathlib
 import shutil
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from music_diffusion import gin_setup
 from music_diffusion.errors import StoppedError, UserError
-from music_diffusion.files import atomic_write, write_text
+from music_diffusion.files import atomic_write, write_json, write_text
 from music_diffusion.paths import shown
 from music_diffusion.workflows.fine_tuning import EVALUATIONS, fine_tune, shorter, validation_losses
 from music_diffusion.workflows.monitor import SILENT, Monitor
@@ -281,7 +280,7 @@ def _write(optuna: Any, request: TuneRequest, study: optuna.Study, folder: pathl
             start=None if first is None else first.value, best=None if best is None else best.value,
             values={} if best is None else dict(best.params),
             gin_file=None if best is None else str(folder / BEST))
-        write_text(folder / SUMMARY, json.dumps(dataclasses.asdict(done), indent=1))
+        write_json(folder / SUMMARY, dataclasses.asdict(done))
     return done
 
 

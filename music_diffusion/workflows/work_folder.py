@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from music_diffusion.errors import UserError
+from music_diffusion.files import write_json
 from music_diffusion.models.weights import WEIGHTS
 from music_diffusion.paths import check_utf8
 
@@ -49,7 +50,7 @@ class WorkFolder:
         self.check()
         note = pathlib.Path(self.path(NOTE))
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(self._depends(), indent=1) + "\n")
+        write_json(note, self._depends())
 
     def _depends(self) -> dict[str, Any]:
         """Returns the settings as JSON gives them back: tuples are lists."""

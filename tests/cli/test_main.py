@@ -13,8 +13,8 @@ from music_diffusion.errors import StoppedError, UserError
 COMMANDS = ["synthesize", "reconstruct", "transcribe", "adapt", "train", "evaluate", "benchmark", "models",
             "prepare", "render", "dump"]
 INNER = ["models list", "models show", "models release", "models note-rows", "models note-maps",
-         "models performances", "prepare sets", "prepare maestro", "prepare audio_folder",
-         "prepare references"]
+         "models statistics", "models performances", "prepare sets", "prepare maestro",
+         "prepare audio_folder", "prepare references"]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from music_diffusion.workflows.requests import (
     NoteRowsRequest,
     PerformanceListRequest,
     ReleaseRequest,
+    StatisticsRequest,
 )
 
 
@@ -106,7 +107,9 @@ def test_models_without_performances_have_none_to_show(run, root):
      "render_note_rows", NoteRowsRequest(soundfont="a.sf2", output="out", notes_per_program=7, workers=3,
                                          seed=4)),
     (["note-maps", "data", "out", "--weights", "w", "--performances", "p.json"], "draw_maps",
-     NoteMapsRequest(data="data", output="out", weights="w", performances="p.json"))],
+     NoteMapsRequest(data="data", output="out", weights="w", performances="p.json")),
+    (["statistics", "data", "out", "--patch", "8"], "estimate_statistics",
+     StatisticsRequest(data="data", output="out", patch=8))],
     ids=lambda x: x if isinstance(x, str) else "")
 def test_what_makes_models_is_handed_on(run, tmp_path, monkeypatch, arguments, workflow, want):
     seen = []

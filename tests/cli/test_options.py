@@ -167,6 +167,7 @@ COMMANDS = {
     models_commands.compare: requests.CompareRequest,
     models_commands.note_rows: requests.NoteRowsRequest,
     models_commands.note_maps: requests.NoteMapsRequest,
+    models_commands.statistics: requests.StatisticsRequest,
     models_commands.performances: requests.PerformanceListRequest}
 HIDDEN = {  # filled in otherwise, or for recipes alone
     synthesize_command.synthesize: {"strength"},  # of what a recording becomes

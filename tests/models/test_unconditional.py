@@ -17,9 +17,11 @@ from music_diffusion.errors import UserError
 from music_diffusion.models import unconditional
 from music_diffusion.models.base import Sampling
 from music_diffusion.models.unconditional import UnconditionalModel
+from music_diffusion.models.weights import save_safetensors
 from music_diffusion.networks.unconditional import UnconditionalConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.networks.unet2d import UNet2DConfig
+from music_diffusion.training.optimizers import frozen_mask
 
 B, T, F = 4, 16, 8
 CODEC = MelCodec(mels=F)
@@ -31,6 +33,8 @@ OURS = UnconditionalModel(
     frames=T, context=8, classes=("calm", "loud"), num_steps=4)
 PAPER = UnconditionalModel(config=UnconditionalConfig(unet=PICTURE), codec=CODEC, frames=T, num_steps=3,
                            schedule=signal_rates(lowest=0.1952, highest=0.9326), data_std=0.0)
+PATCHES = dataclasses.replace(OURS, config=dataclasses.replace(
+    OURS.config, patch=2, region_features=6, unet=dataclasses.replace(FRAMES, output=2 * F)))
 RNG = jax.random.key(3)
 
 
@@ -55,16 +59,29 @@ def awake(model):
                         compiled.init(model, shapes(model))["params"])
 
 
+def statistics(axes=None):
+    """Those of patches of N(-0.45, 0.45²) with neighbours that move together, along their axes."""
+    axes = np.linalg.qr(np.random.default_rng(8).normal(size=(2 * F, 2 * F)))[0] if axes is None else axes
+    return {"mean": np.full(2 * F, -0.45), "axes": axes, "std": np.full(2 * F, 0.45)}
+
+
 @pytest.fixture(scope="module")
 def params():
     return awake(OURS)
 
 
+@pytest.fixture(scope="module")
+def patch_params():
+    return awake(PATCHES) | {"statistics": jax.tree.map(np.float32, statistics())}
+
+
 @pytest.mark.parametrize("function", [loss_fn, eval_fn])
-@pytest.mark.parametrize("model", [OURS, PAPER], ids=["ours", "paper"])
+@pytest.mark.parametrize("model", [OURS, PAPER, PATCHES], ids=["ours", "paper", "patches"])
 def test_network_that_says_nothing_costs_one(model, function):
     # The noise has variance 1; and so has what is left of data N(mean, std²) at every noise level.
     fresh = compiled.init(model, shapes(model))["params"]
+    if model is PATCHES:
+        fresh = fresh | {"statistics": jax.tree.map(np.float32, statistics())}
     loss, metrics = function(model, fresh, batch_of(model, 256), RNG)
     assert loss == pytest.approx(1.0, abs=0.02) and metrics["loss"] == pytest.approx(loss)
 
@@ -131,6 +148,55 @@ def test_what_is_given_stays(params):
     assert np.abs(changed - made)[region == 0].max() > 1e-3  # what stays does
 
 
+def test_patches_see_only_what_is_known(patch_params):
+    # A band and a beginning that ends within a patch.
+    region = np.zeros((B, T, F), np.float32)
+    region[:, :5], region[:, :, :3] = 1, 1
+    batch = {CLASS: np.zeros((B, 2), np.float32), GIVEN: normal(2), REGION: region}
+    z, logsnr = normal(1, B, 0, 1), np.zeros(B, np.float32)
+
+    def v(**changes):
+        return np.asarray(PATCHES.denoiser(patch_params, batch | changes, z.shape)(z, logsnr))
+
+    np.testing.assert_array_equal(v(), v(**{GIVEN: np.where(region > 0, batch[GIVEN], 0.7)}))
+    assert np.abs(v() - v(**{GIVEN: np.where(region > 0, 0.7, batch[GIVEN])})).max() > 1e-3
+    assert np.abs(v() - v(**{REGION: region * (np.arange(F) > 0)})).max() > 1e-3
+    made = predict(PATCHES, patch_params, batch, RNG)
+    np.testing.assert_array_equal(made[region > 0], batch[GIVEN][region > 0])
+
+
+def test_axes_are_another_view_of_the_same_data(patch_params):
+    # With one deviation along all axes the guess is the same along any of them, and F is not along them.
+    silent = jax.tree.map(np.zeros_like, patch_params["unet"])
+    z, logsnr = normal(1, B, 0, 1), np.zeros(B, np.float32)
+    batch = {CLASS: np.zeros((B, 2), np.float32)}
+    ours = awake(OURS)
+    by_axes = [PATCHES.denoiser(patch_params | {"unet": silent, "statistics": jax.tree.map(
+        np.float32, statistics(axes))}, batch, z.shape)(z, logsnr) for axes in (None, np.eye(2 * F))]
+    by_frames = OURS.denoiser(ours | {"unet": jax.tree.map(np.zeros_like, ours["unet"])}, batch, z.shape)(
+        z, logsnr)
+    for v in by_axes:
+        np.testing.assert_allclose(v, by_frames, atol=1e-5)
+
+
+def test_statistics_come_from_a_file_and_are_not_trained(tmp_path):
+    file = tmp_path / "statistics.safetensors"
+    save_safetensors(file, {"statistics": statistics()}, dtype="float32")
+    model = dataclasses.replace(PATCHES, statistics=str(file))
+    params = model.init(RNG, {})["params"]
+    for name, value in statistics().items():
+        np.testing.assert_allclose(params["statistics"][name], value, rtol=1e-6)
+    assert jax.tree.structure(params) == jax.tree.structure(PATCHES.init(RNG, {})["params"])
+    for name, gradient in jax.grad(lambda p: model.loss_fn(p, batch_of(model), RNG)[0])(
+            params)["statistics"].items():
+        assert not np.any(gradient), name
+    frozen = frozen_mask(params, model.frozen, strict=True)
+    assert all(jax.tree.leaves(frozen["statistics"])) and not any(jax.tree.leaves(frozen["unet"]))
+    other = dataclasses.replace(OURS, statistics=str(file))
+    with pytest.raises(UserError, match="not the statistics of patches of 0 frames"):
+        other.init(RNG, {})
+
+
 def test_what_is_projected_alone_is_not_seen(params):
     blind = dataclasses.replace(OURS, sees=False)
     z, logsnr = normal(1, B, 0, 1), np.zeros(B, np.float32)
@@ -173,7 +239,11 @@ def test_running_statistics_are_trained_with_the_paper_s_network():
     ({"context": 16}, "context = 16 must be at least 0, below 16"),
     ({"class_dropout": 1.5}, "class_dropout = 1.5 must be from 0 to 1"),
     ({"strength": 0.0}, "strength=0.0 must be above 0"), ({"passes": 0}, "passes=0"),
-    ({"data_std": -1.0}, "data_std=-1.0"), ({"num_steps": 0}, "num_steps=0")])
+    ({"data_std": -1.0}, "data_std=-1.0"),
+    ({"config": PATCHES.config, "data_std": 0.0}, "patches of 2 frames needs data_std above 0"),
+    ({"config": dataclasses.replace(OURS.config, patch=2)}, "UNet1DConfig.output = 16"),
+    ({"config": PATCHES.config, "frames": 18}, "frames = 18 must be a multiple of 4"),
+    ({"num_steps": 0}, "num_steps=0")])
 def test_impossible_fields_are_refused(changes, words):
     with pytest.raises(UserError, match=words):
         dataclasses.replace(OURS, **changes)

@@ -13,6 +13,7 @@ from music_diffusion.training.optimizers import (
     adamw,
     by_part,
     frozen_mask,
+    muon,
     skip_frozen,
     warmup_constant,
     warmup_cosine,
@@ -38,6 +39,22 @@ def test_adamw_first_step_is_the_sign_and_only_matrices_decay():
     np.testing.assert_allclose(update["kernel"], expected, atol=1e-6)
     np.testing.assert_allclose(update["bias"], -0.1 * np.sign(GRADS["dense"]["bias"]), atol=1e-6)
     assert np.abs(0.05 * np.asarray(bias)).max() > 1e-3  # a decayed bias would have failed
+
+
+def test_muon_moves_matrices_along_their_singular_vectors_and_biases_by_adam():
+    grads = {"dense": {"kernel": jnp.asarray(RNG.normal(size=(6, 4)), jnp.float32),
+                       "bias": GRADS["dense"]["bias"]}}
+    params = jax.tree.map(jnp.zeros_like, grads)
+    update = first_update(muon(learning_rate=0.1, iterations=5, others=0.5).transform, params, grads)
+    u, _, v = np.linalg.svd(np.asarray(grads["dense"]["kernel"], np.float64), full_matrices=False)
+    # An orthonormal matrix of 4 columns has 4 of 24 for its mean square; 0.2 is asked for.
+    along = np.diag(u.T @ update["kernel"] @ v.T) / (-0.1 * 0.2 * np.sqrt(24 / 4))
+    assert (along > 0.6).all() and (along < 1.3).all()  # Newton–Schulz ends near 1, by its design
+    across = u.T @ update["kernel"] @ v.T
+    np.testing.assert_allclose(across - np.diag(np.diag(across)), 0.0, atol=1e-5)
+    # Nesterov: the momentum after one more such step, by 1 - b1², and the gradient itself.
+    step = 0.9 * 0.1 / (1 - 0.9**2) + 1
+    np.testing.assert_allclose(update["bias"], -0.05 * step * np.sign(grads["dense"]["bias"]), atol=1e-6)
 
 
 def test_adafactor_first_step_is_relative_to_the_parameter():

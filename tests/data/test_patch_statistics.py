@@ -1,0 +1,49 @@
+"""Statistics of patches against NumPy's covariance of the data they were made of."""
+
+import numpy as np
+import pytest
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.data import records
+from music_diffusion.data.patch_statistics import FLOOR, patch_statistics
+from music_diffusion.errors import UserError
+from music_diffusion.notes.notes import Notes
+
+CODEC = MelCodec(mels=3)
+P = 2
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two training records of log-mel that moves together over bins, and over the frames of a patch."""
+    rng = np.random.default_rng(0)
+    for split, count, shift in (("train", 2, 0.0), ("validation", 1, 5.0)):
+        records.write_shard(tmp_path / f"{split}-00000.array_record", (records.Record(
+            mel=(rng.normal(size=(P * 128, 1)).repeat(3, 1) * [1, 2, 0] - 4 + shift).astype(np.float32),
+            notes=Notes.empty()).to_bytes() for _ in range(count)))
+    records.write_manifest(tmp_path, codec=CODEC.to_dict(), seed=0)
+    return tmp_path
+
+
+def patches(folder):
+    read = [records.Record.from_bytes(m) for m in records.read_shard(folder / "train-00000.array_record")]
+    rows = np.concatenate([np.asarray(CODEC.scale(r.mel.astype(np.float32)), np.float64) for r in read])
+    return rows.reshape(-1, P * 3)
+
+
+def test_mean_axes_and_deviations_are_those_of_the_training_data(folder):
+    done = []
+    found = patch_statistics(str(folder), CODEC, P, lambda i, n: done.append((i, n)))["statistics"]
+    assert done == [(1, 2), (2, 2)] and {v.dtype for v in found.values()} == {np.dtype(np.float32)}
+    rows = patches(folder)
+    np.testing.assert_allclose(found["mean"], rows.mean(0), atol=1e-6)
+    axes = found["axes"].astype(np.float64)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(P * 3), atol=1e-6)
+    np.testing.assert_allclose(axes * found["std"]**2 @ axes.T, np.cov(rows.T, bias=True), atol=2e-5)
+    assert (np.diff(found["std"]) <= 0).all() and found["std"][0] > 10 * FLOOR
+    assert found["std"][2:] == pytest.approx(FLOOR)  # two of six move; none is without a deviation
+
+
+def test_a_patch_needs_enough_data(folder):
+    with pytest.raises(UserError, match="too few for statistics of 384 features; add record"):
+        patch_statistics(str(folder), CODEC, 128)
