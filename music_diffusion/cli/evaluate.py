@@ -50,7 +50,7 @@ SHOWN = 5  # problems on the terminal; the report has all
          bindings=option("What the recipe leaves open; repeatable.", "--binding", metavar="NAME=VALUE"),
          seams=option("Instead: does one hear where segments meet? --model renders the notes, or "
                       "makes sound from noise, with segments that meet and without; -o takes seams.json."),
-         gaps=option("Instead: how well does --model, a generator, fill gaps in the recordings of "
+         gaps=option("Instead: how well does --model (generator) fill gaps in the recordings of "
                      "--reference? -o takes gaps.json."),
          check_ears=option("Instead: do the embeddings put recordings, copies and others in the order of "
                            "an ear? --reference; better with --groups, --notes, --soundfont; -o takes "
@@ -156,8 +156,6 @@ def _seams(given: dict[str, Any], output: str | None, json: bool) -> None:
 def _gaps(given: dict[str, Any], output: str | None, json: bool) -> None:
     if given["reference"] is None:
         raise UserError("--reference is missing: give the folder of recordings in which gaps are opened")
-    if given["model"] is None:
-        raise UserError("--model is missing: give one that makes sound from noise")
     from music_diffusion.workflows.gaps import measure_gaps
 
     facts = measure_gaps(_request(GapsRequest, given), output, terminal.TERMINAL)

@@ -9,12 +9,12 @@ from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.workflows.requests import GenerateRequest
 
 
-@command("music-diffusion generate --model my_model -o OUT.wav --seconds 30",
+@command("music-diffusion generate -o OUT.wav --seconds 30 --class orchestral",
          output=option("Where to write: .wav, .flac or .mp3; of several takes give --out-dir.", "--output",
                        "-o", metavar="OUT.wav"),
          seconds=option("How long; 10 if left out.", metavar="SECONDS"),
          model=option("Name or folder of a model that makes sound from noise."),
-         class_name=option("One of the model's classes (see its config.gin), or NAME:0.7+NAME:0.3.",
+         class_name=option("One of the model's classes (models show generator), or NAME:0.7+NAME:0.3.",
                            "--class", metavar="TEXT"),
          continued=option("A recording that goes on, for --seconds.", "--continue", metavar="IN.wav"),
          until=option("With --continue: the recording that it is led to.", metavar="NEXT.wav"),

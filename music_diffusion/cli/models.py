@@ -134,7 +134,8 @@ def note_maps(request: NoteMapsRequest, json: bool = False) -> None:
 @command("music-diffusion models statistics data/ statistics.safetensors --patch 4",
          data=argument("Folder that prepare wrote.", "DATA"),
          output=argument("File to write.", "FILE.safetensors"),
-         patch=option("Frames of a patch, as the recipe has it (UnconditionalConfig.patch).", metavar="N"))
+         patch=option("Frames of a patch, as the recipe has it (UnconditionalConfig.patch).", metavar="N"),
+         around_maps=option("Of what the records' note maps miss, for models of notes."))
 def statistics(request: StatisticsRequest, json: bool = False) -> None:
     """Estimate mean and principal axes of prepared data, around which the generator predicts patches."""
     from music_diffusion.workflows.models import estimate_statistics

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.note_frames import NoteFrames
+from music_diffusion.conditions.spectrograms import Nothing
 from music_diffusion.data.examples import Examples
 from music_diffusion.errors import UserError
 from music_diffusion.types import Params, StepProgress
@@ -16,7 +18,7 @@ STRETCH = 128  # patches that are read at once
 FLOOR = 0.003  # of a deviation, in scaled mel: below it, 0.01 nat or so, lies what storage rounds away
 
 
-def patch_statistics(folder: str, codec: MelCodec, patch: int,
+def patch_statistics(folder: str, codec: MelCodec, patch: int, *, around_maps: bool = False,
                      progress: StepProgress = lambda i, n: None) -> Params:
     """Estimates mean m [D], axes A [D, D] and deviations s [D] of patches of `patch` frames; D = patch × F.
 
@@ -26,6 +28,7 @@ def patch_statistics(folder: str, codec: MelCodec, patch: int,
       folder: of records.
       codec: of their mel.
       patch: frames, from 1.
+      around_maps: of what the records' note maps miss, instead of the spectrograms themselves.
       progress: takes (segments read, segments in all).
 
     Returns:
@@ -33,11 +36,15 @@ def patch_statistics(folder: str, codec: MelCodec, patch: int,
 
     Raises UserError: the folder cannot be read, or holds fewer patches than a covariance needs.
     """
-    examples = Examples(folder=folder, split="train", codec=codec, frames=patch * STRETCH)
+    conditions = NoteFrames(slots=0) if around_maps else Nothing()
+    examples = Examples(folder=folder, split="train", codec=codec, frames=patch * STRETCH,
+                        conditions=conditions)
     features = patch * codec.mels
     count, total, square = 0, np.zeros(features), np.zeros((features, features))
     for i, (record, first) in enumerate(examples.segments):
-        rows = examples.segment(record, first)["targets"].reshape(-1, features).astype(np.float64)
+        example = examples.segment(record, first)
+        mel = example["targets"] - example["maps"][:, 0] if around_maps else example["targets"]
+        rows = mel.reshape(-1, features).astype(np.float64)
         count, total, square = count + len(rows), total + rows.sum(0), square + rows.T @ rows
         progress(i + 1, len(examples))
     if count < 2 * features:

@@ -50,7 +50,7 @@ def v_around(network: Callable[[Array], Array], z: Float[Array, "B ..."], logsnr
 
 
 def v_along(network: Callable[[Array], Array], z: Float[Array, "B N D"], logsnr: Float[Array, " B"],
-            mean: Float[Array, " D"], axes: Float[Array, "D D"], std: Float[Array, " D"]
+            mean: Float[Array, "#B #N D"], axes: Float[Array, "D D"], std: Float[Array, "#B 1 D"]
             ) -> Float[Array, "B N D"]:
     """Returns v by equation 4.
 
@@ -58,12 +58,11 @@ def v_along(network: Callable[[Array], Array], z: Float[Array, "B N D"], logsnr:
       network: i [B, N, D], along the axes → F [B, N, D], not along them.
       z: noisy data.
       logsnr: of each example.
-      mean: m.
+      mean: m, of all examples or of each, of all positions or of each.
       axes: A, orthonormal columns.
-      std: s > 0 along each axis.
+      std: s > 0 along each axis, of all examples or of each.
     """
     alpha, sigma = alpha_sigma(per_example(logsnr, z.ndim))
-    mean, std = mean[None, None], std[None, None]
     n = jnp.sqrt(alpha**2 * std**2 + sigma**2)
     u = (z - alpha * mean) @ axes / n
     guess = std**2 / n
@@ -72,7 +71,7 @@ def v_along(network: Callable[[Array], Array], z: Float[Array, "B N D"], logsnr:
     return known - network(guess * u) / per_example(unit_scale(logsnr, std), z.ndim)
 
 
-def unit_scale(logsnr: Float[Array, "..."], std: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+def unit_scale(logsnr: Float[Array, " B"], std: Float[ArrayLike, "..."]) -> Float[Array, " B"]:
     """Returns a factor per noise level by which the mean square of v's errors is 1 where F says nothing.
 
         (mean over axes of s² / n²)^(-1/2)
@@ -80,9 +79,10 @@ def unit_scale(logsnr: Float[Array, "..."], std: Float[ArrayLike, "..."]) -> Flo
     With one s that is n / s, by which errors of v become errors of F.
 
     Args:
-      logsnr: of any shape.
-      std: s > 0, one or along each axis [D].
+      logsnr: of each example.
+      std: s > 0, a number or of a shape that meets that of the data, such as [B, 1, 1] or [1, 1, D].
     """
-    alpha, sigma = (part[..., None] for part in alpha_sigma(logsnr))
-    variance = jnp.square(jnp.reshape(std, (*(1,) * logsnr.ndim, -1)))
-    return jax.lax.rsqrt(jnp.mean(variance / (alpha**2 * variance + sigma**2), -1))
+    variance = jnp.square(jnp.atleast_1d(jnp.asarray(std)))
+    alpha, sigma = alpha_sigma(per_example(logsnr, variance.ndim))
+    share = variance / (alpha**2 * variance + sigma**2)
+    return jax.lax.rsqrt(jnp.mean(share, tuple(range(1, share.ndim))))

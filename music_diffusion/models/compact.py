@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from music_diffusion.errors import UserError
+from music_diffusion.networks.patches import STATISTICS
 from music_diffusion.networks.performance import PERFORMANCE_TABLE
 
 STORAGE = "int8/1"  # name and version of the format, in the file's metadata
@@ -24,10 +25,11 @@ MOST = 127  # greatest q; -128 is not used, so that signs are alike
 def fits(name: str, array: np.ndarray) -> bool:
     """Returns whether an array is stored in 8 bits: a large matrix of floats, and no table of performances.
 
-    Biases and norms are small. A table of performances has a digest of its values in float16.
+    Biases and norms are small. A table of performances has a digest of its values in float16. Axes of
+    statistics must stay orthonormal.
     """
     return (np.issubdtype(array.dtype, np.floating) and array.ndim >= 2 and array.size >= LARGE
-            and not name.endswith(PERFORMANCE_TABLE))
+            and not name.endswith(PERFORMANCE_TABLE) and not name.startswith(f"{STATISTICS}/"))
 
 
 def to_int8(name: str, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,7 @@ from music_diffusion.models.note_map import MapModel
 from music_diffusion.models.performance import one_more, performance_weights, widened
 from music_diffusion.models.regions import keeping
 from music_diffusion.models.spaces import MelSpace
+from music_diffusion.models.statistics import FROZEN, with_statistics
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
@@ -77,7 +78,8 @@ Condition = dict[str, jax.Array]
 class FrameDiffusionModel(DiffusionBase):
     """The zoo member; implements `models.base.Generator`."""
 
-    training_only: ClassVar[Mapping[str, Any]] = {"timbre_weights": None}  # now among the weights
+    # Now among the weights.
+    training_only: ClassVar[Mapping[str, Any]] = {"timbre_weights": None, "statistics": None}
 
     config: ScoreDenoiserConfig = ScoreDenoiserConfig()
     ring: float = 2.0  # seconds that the map and the rolls hear a note after its end
@@ -90,6 +92,7 @@ class FrameDiffusionModel(DiffusionBase):
     performance_dropout: float = 0.1  # … without their performance, drawn independently
     evidence_dropout: float = 0.1  # … without the evidence of a recording
     timbre_weights: str | None = None  # safetensors with a note timbre network, to begin with
+    statistics: str | None = None  # … with those of patches of what its map misses (`models statistics`)
     train_timbre: bool = False  # whether the note timbre network is trained too
     solver: Solver = DDIM(eta=0.0)
     times: TimeGrid = UniformTime()
@@ -135,7 +138,7 @@ class FrameDiffusionModel(DiffusionBase):
     @property
     def segment(self) -> SegmentLength:
         """Returns the lengths that the U-Net can halve."""
-        return SegmentLength(multiple=self.config.unet.frame_multiple)
+        return SegmentLength(multiple=self.config.multiple)
 
     @property
     def performances(self) -> PerformanceConfig | None:
@@ -184,12 +187,12 @@ class FrameDiffusionModel(DiffusionBase):
     @property
     def frozen(self) -> tuple[str, ...]:
         """Returns patterns of parameters that training leaves alone."""
-        return () if self.train_timbre else ("timbre/.*",)
+        return (*(() if self.train_timbre else ("timbre/.*",)), *((FROZEN,) if self.config.patch else ()))
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone
-        t = self.config.unet.frame_multiple
+        t = self.config.multiple
         slots = {f: jnp.zeros((1, t, 1), jnp.int32 if i < 3 else jnp.float32)
                  for i, f in enumerate(SLOT_FIELDS)}
         arguments = (jnp.zeros((1, t, self.codec.mels)), jnp.zeros((1,)), jnp.zeros((1,)),
@@ -208,6 +211,7 @@ class FrameDiffusionModel(DiffusionBase):
             if shapes[0] != shapes[1]:
                 raise UserError(f"{self.timbre_weights}: not the weights of {self.config.timbre}")
             variables["params"] = {**variables["params"], "timbre": timbre}
+        variables["params"] = with_statistics(variables["params"], self.statistics, self.config.patch)
         return variables
 
     def note_maps(self, params: Params, batch: Batch,
@@ -314,8 +318,7 @@ class FrameDiffusionModel(DiffusionBase):
     def _loss(self, params, batch, rng, keep, keep_performance=None, keep_evidence=None):
         cond = self.condition(params, batch, keep, keep_performance, keep_evidence)
         targets = jnp.asarray(batch["targets"])
-        c = self.config
-        s = keep * c.residual_std + (1 - keep) * c.data_std
+        s = self.network.apply({"params": params}, keep, method="deviation")
 
         def denoise(z, logsnr):
             return self._denoise(params, z, logsnr, cond)

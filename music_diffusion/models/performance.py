@@ -26,6 +26,7 @@ from music_diffusion.types import Batch, Params
 
 FILM = "DenseGeneral_0/kernel"
 INPUT = "unet/input/taps/kernel"  # of a U-Net over frames, which reads TAPS of them side by side
+FRAME = "frame/kernel"  # of a U-Net over patches: what it sees of the conditions of a frame
 TAPS = 3
 
 
@@ -54,10 +55,9 @@ def performance_weights(batch: Batch, config: PerformanceConfig | None,
 def widened(fresh: Params, stored: Params) -> dict[str, Any]:
     """Returns parameters of a model without performances, or with fewer, as those of one with more.
 
-    FiLM layers, and the input layer of a U-Net over frames, get rows of zeros for the features that are
-    new to them, so that the model begins as it was: whatever a new feature's value, it adds nothing yet.
-    What
-    `stored` does not have (the table, the FiLM of the attention) stays fresh. Rows and
+    FiLM layers, and the layer by which a U-Net sees features of frames, get rows of zeros for new
+    ones, so that the model begins as it was: whatever a new feature's value, it adds nothing yet.
+    What `stored` does not have (the table, the FiLM of the attention) stays fresh. Rows and
     features that the table already had keep their values; the features that are new are
     0 in the rows that are not, which later training of FiLM's new rows leaves alone.
 
@@ -73,7 +73,7 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
             result[name] = value
             continue
         kept, shape = np.asarray(kept), np.shape(value)
-        if name.endswith(FILM) and kept.shape[0] < shape[0]:
+        if (name.endswith(FILM) or name == FRAME) and kept.shape[0] < shape[0]:
             kept = np.pad(kept, [(0, shape[0] - kept.shape[0]), (0, 0)])
         elif name == INPUT and kept.shape[0] < shape[0]:
             taps = kept.reshape(TAPS, -1, kept.shape[1])

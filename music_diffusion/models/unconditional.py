@@ -42,8 +42,9 @@ from music_diffusion.models.base import (
 )
 from music_diffusion.models.regions import draw_regions, keeping
 from music_diffusion.models.spaces import MelSpace
-from music_diffusion.models.weights import load_safetensors
+from music_diffusion.models.statistics import FROZEN, with_statistics
 from music_diffusion.networks.layers import TRACKED, follow
+from music_diffusion.networks.patches import PatchStatistics, folded
 from music_diffusion.networks.unconditional import UnconditionalConfig, UnconditionalDenoiser
 from music_diffusion.types import Batch, Params, StepProgress
 
@@ -106,7 +107,7 @@ class UnconditionalModel(DiffusionBase):
     @property
     def frozen(self) -> tuple[str, ...]:
         """Returns the statistics of patches, which are no trained parameters."""
-        return ("^statistics/",) if self.config.patch else ()
+        return (FROZEN,) if self.config.patch else ()
 
     @property
     def network(self) -> UnconditionalDenoiser:
@@ -157,15 +158,8 @@ class UnconditionalModel(DiffusionBase):
         variables = jax.jit(self.network.init)(
             rng, picture, jnp.zeros((1,)), jnp.zeros((1,)), jnp.zeros((1, len(self.classes))),
             picture, picture)
-        params = dict(variables["params"])
-        if self.statistics is not None:
-            shapes = jax.tree.map(jnp.shape, {"statistics": params.get("statistics", {})})
-            stored = load_safetensors(self.statistics)
-            if jax.tree.map(jnp.shape, stored) != shapes:
-                raise UserError(f"{self.statistics}: not the statistics of patches of {self.config.patch} "
-                                f"frames; make them by `models statistics DATA FILE --patch N`")
-            params |= stored
-        return {"params": params, "params_axes": variables["params_axes"]}
+        return {"params": with_statistics(variables["params"], self.statistics, self.config.patch),
+                "params_axes": variables["params_axes"]}
 
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
@@ -208,7 +202,7 @@ class UnconditionalModel(DiffusionBase):
             sown.extend(states)
             return output
 
-        std = self._statistics(params)["std"] if self.config.patch else self.data_std
+        std = self._statistics(params)[-1] if self.config.patch else self.data_std
         scale = (lambda logsnr: unit_scale(logsnr, std)) if self.data_std else None
         return diffusion_loss(denoise, targets, rng, schedule=self.schedule,
                               parameterization=self._parameterization, distance=self.distance, mask=mask,
@@ -247,26 +241,27 @@ class UnconditionalModel(DiffusionBase):
             return network(z)
         if not self.config.patch:
             return v_around(network, z, logsnr, self.data_mean, self.data_std)
-        return v_along(network, self._patches(z), logsnr, **self._statistics(params)).reshape(z.shape)
+        return v_along(network, self._patches(z), logsnr, *self._statistics(params)).reshape(z.shape)
 
     def _patches(self, x: Float[Array, "B T F"]) -> Float[Array, "B N D"]:
         """Returns a row for each patch, or frames as they are."""
-        return x.reshape(x.shape[0], -1, self._patch) if self.config.patch else x
+        return folded(x, self.config.patch)
 
     @property
     def _patch(self) -> int:
         return self.config.patch * self.codec.mels
 
-    def _statistics(self, params: Params) -> dict[str, Array]:
-        return jax.lax.stop_gradient(dict(params["statistics"]))
+    def _statistics(self, params: Params) -> tuple[Array, Array, Array]:
+        """Returns (mean, axes, std)."""
+        return PatchStatistics(self._patch).apply({"params": jax.lax.stop_gradient(params["statistics"])})
 
     def _known(self, params: Params, given: Float[Array, "B T F"], region: Float[Array, "B T F"]) -> Array:
         """Returns what is known as the network sees it: 0 elsewhere; patches along axes, of variance 1."""
         if not self.config.patch:
             return given * region
-        own = self._statistics(params)
-        away = (self._patches(given) - own["mean"][None, None]) * self._patches(region)
-        return away @ own["axes"] * jax.lax.rsqrt(jnp.mean(jnp.square(own["std"])))
+        mean, axes, std = self._statistics(params)
+        away = (self._patches(given) - mean) * self._patches(region)
+        return away @ axes * jax.lax.rsqrt(jnp.mean(jnp.square(std)))
 
     def denoiser(self, params: Params, batch: Batch, shape: tuple[int, ...]) -> DenoiseFn:
         """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""

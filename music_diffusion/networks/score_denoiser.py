@@ -10,6 +10,9 @@ performances (`networks.performance`), or the embedding of a `reference` recordi
 the performance's own notes if the timbre network has performances too, FiLM with the mel bins as features
 gives it a performance's tone, gains on tails of its energy (`audio.tails`) a performance's room, and FiLM
 in every block of the U-Net the rest.
+
+With patches (`networks.patches`) a position of the U-Net is several frames, and what the map misses is
+denoised along the axes in which it varies (`diffusion.preconditioning.v_along`).
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from music_diffusion.audio.codec import MelCodec
-from music_diffusion.diffusion.preconditioning import v_around
+from music_diffusion.diffusion.preconditioning import v_along, v_around
 from music_diffusion.errors import UserError
 from music_diffusion.networks.film import FiLMLayer
 from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
+from music_diffusion.networks.patches import PatchStatistics, folded
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
 
@@ -49,10 +53,15 @@ class ScoreDenoiserConfig:
     residual_std: float = 0.08  # s: deviation of the data from the map
     data_mean: float = -0.45  # the map of the dropped condition
     data_std: float = 0.45  # s of the dropped condition
+    # Frames of a patch, whose statistics are s of the kept condition; 0: frames as they are.
+    patch: int = 0
+    frame_features: int = 160  # of the conditions of a frame, in a patch
 
     def __post_init__(self):
-        if self.unet.output != self.codec.mels:
-            raise ValueError(f"{self.unet.output=} must be {self.codec.mels=}")
+        if self.patch < 0 or self.frame_features < 1:
+            raise ValueError(f"{self.patch=} must be at least 0, {self.frame_features=} 1")
+        if self.unet.output != self.codec.mels * max(self.patch, 1):
+            raise ValueError(f"{self.unet.output=} must be {self.codec.mels=} times the frames of a patch")
         if self.tails and self.performances is None and not self.reference:
             raise ValueError(f"{self.tails=} are for performances and references, and there are none")
         own = self.timbre.performances
@@ -69,6 +78,11 @@ class ScoreDenoiserConfig:
     @property
     def codec(self) -> MelCodec:
         return self.timbre.codec
+
+    @property
+    def multiple(self) -> int:
+        """The number of frames must be a multiple of this."""
+        return self.unet.frame_multiple * max(self.patch, 1)
 
 
 # Of notes that a recording is drawn with, as they sound on: velocity, seconds since onset and note-off.
@@ -129,6 +143,9 @@ class ScoreDenoiser(nn.Module):
             self.reverberation = Reverberation(self.config.codec)
         if self.config.reference:
             self.likeness = Likeness(self.config.reference_features)
+        if self.config.patch:
+            self.statistics = PatchStatistics(self.config.patch * self.config.codec.mels)
+            self.frame = Dense(self.config.frame_features, axes=("embed", "mlp"))
 
     def note_maps(self, slots: dict[str, jax.Array], performance: jax.Array | None = None,
                   *, one_hot: bool = False) -> jax.Array:
@@ -220,16 +237,29 @@ class ScoreDenoiser(nn.Module):
             jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1)),
             *([] if evidence is None else [evidence]),
             *([] if wanted is None or evidence is None else [self.heard_map(evidence, wanted)])], -1)
+        if c.patch:
+            features = folded(self.frame(features), c.patch)
         return {"map": note_map, "features": features, "keep": keep, **given}
+
+    def deviation(self, keep: Float[Array, " B"]) -> Float[Array, "B 1 D"]:
+        """Returns s of each example, with its notes or without: one, or along each axis of a patch."""
+        keep_Bx1x1 = keep[:, None, None]
+        kept = self.statistics()[-1] if self.config.patch else self.config.residual_std
+        return keep_Bx1x1 * kept + (1 - keep_Bx1x1) * self.config.data_std
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
                 time: Float[Array, " B"], cond: dict[str, jax.Array]) -> Float[Array, "B T F"]:
         """Returns v; `time` is the schedule's time of `logsnr`."""
-        c = self.config
-        keep = cond["keep"][:, None, None]
-        s = keep * c.residual_std + (1 - keep) * c.data_std
-        return v_around(lambda u: self.unet(u, time, cond["features"], cond.get("performance")),
-                        z, logsnr, cond["map"], s)
+        patch, s = self.config.patch, self.deviation(cond["keep"])
+
+        def network(u: Array) -> Array:
+            return self.unet(u, time, cond["features"], cond.get("performance"))
+
+        if not patch:
+            return v_around(network, z, logsnr, cond["map"], s)
+        mean, axes, _ = self.statistics()
+        around = folded(cond["map"], patch) + cond["keep"][:, None, None] * mean
+        return v_along(network, folded(z, patch), logsnr, around, axes, s).reshape(z.shape)
 
     def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None, evidence=None,
                  reference=None, wanted=None):

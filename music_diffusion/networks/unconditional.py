@@ -15,10 +15,10 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.partitioning import param_with_axes
 from jaxtyping import Array, Float
 
 from music_diffusion.networks.layers import Dense
+from music_diffusion.networks.patches import PatchStatistics
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
 from music_diffusion.networks.unet2d import UNet2D, UNet2DConfig
@@ -50,21 +50,6 @@ class UnconditionalConfig:
         if isinstance(unet, UNet2DConfig):
             return unet.multiple
         return unet.frame_multiple * max(self.patch, 1)
-
-
-class PatchStatistics(nn.Module):
-    """Mean, axes and deviations of patches: parameters that are estimated of the data, not trained."""
-
-    features: int  # D, of a patch
-
-    @nn.compact
-    def __call__(self) -> tuple[Float[Array, " D"], Float[Array, "D D"], Float[Array, " D"]]:
-        d, init = (self.features,), nn.initializers
-        mean = param_with_axes("mean", init.zeros, d, jnp.float32, axes=("embed",))
-        axes = param_with_axes("axes", lambda rng, shape, dtype: jnp.eye(shape[0], dtype=dtype), d * 2,
-                               jnp.float32, axes=("embed", "mlp"))
-        std = param_with_axes("std", init.ones, d, jnp.float32, axes=("embed",))
-        return mean, axes, std
 
 
 class UnconditionalDenoiser(nn.Module):

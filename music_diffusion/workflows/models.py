@@ -149,7 +149,8 @@ def estimate_statistics(request: StatisticsRequest, progress: Progress = unseen)
 
     check_source(request.data)
     codec = MelCodec.from_dict(read_manifest(request.data)["codec"])
-    found = patch_statistics(request.data, codec, request.patch, in_steps(progress))
+    found = patch_statistics(request.data, codec, request.patch, around_maps=request.around_maps,
+                             progress=in_steps(progress))
     save_safetensors(request.output, found, dtype="float32", facts={"patch": request.patch})
 
 

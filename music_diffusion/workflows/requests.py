@@ -15,6 +15,7 @@ from music_diffusion.errors import UserError
 
 RANGE = "range"  # key of a field's metadata: (least, most)
 NO_MODEL = "none"  # in place of a model's name
+GENERATOR = "generator"  # the model in the package that makes sound from noise
 
 
 def ranged(default: Any = dataclasses.MISSING, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -248,6 +249,7 @@ class StatisticsRequest(Request):
     data: str  # folder of records
     output: str  # safetensors to write
     patch: int = ranged(4, 1, 64)  # frames of a patch
+    around_maps: bool = False  # whether of what the records' note maps miss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -291,7 +293,7 @@ class GapsRequest(Request):
     """See `workflows.gaps.measure_gaps`."""
 
     reference: str  # folder of recordings
-    model: str  # name or folder of a model that makes sound from noise
+    model: str = GENERATOR  # name or folder of a model that makes sound from noise
     steps: int | None = ranged(None, 1)  # sampling steps; None: as the model was released
     gap: float = ranged(1.5, 0.1)  # seconds that are made anew, in the middle of an excerpt
     passes: tuple[int, ...] = (1, 4)  # of the projection
@@ -355,7 +357,7 @@ class TransferRequest(Request):
 class GenerateRequest(Request):
     """See `workflows.generate.generate`."""
 
-    model: str  # name or folder of a model that makes sound from noise
+    model: str = GENERATOR  # name or folder of a model that makes sound from noise
     output: str | None = None  # .wav, .flac or .mp3; of several takes None
     seconds: float | None = ranged(None, 0)  # that are made
     class_name: str | None = None  # one of the model's, or a mixture NAME:0.7+NAME:0.3

@@ -1,5 +1,7 @@
 """Statistics of patches against NumPy's covariance of the data they were made of."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def patches(folder):
 
 def test_mean_axes_and_deviations_are_those_of_the_training_data(folder):
     done = []
-    found = patch_statistics(str(folder), CODEC, P, lambda i, n: done.append((i, n)))["statistics"]
+    found = patch_statistics(str(folder), CODEC, P, progress=lambda i, n: done.append((i, n)))["statistics"]
     assert done == [(1, 2), (2, 2)] and {v.dtype for v in found.values()} == {np.dtype(np.float32)}
     rows = patches(folder)
     np.testing.assert_allclose(found["mean"], rows.mean(0), atol=1e-6)
@@ -42,6 +44,23 @@ def test_mean_axes_and_deviations_are_those_of_the_training_data(folder):
     np.testing.assert_allclose(axes * found["std"]**2 @ axes.T, np.cov(rows.T, bias=True), atol=2e-5)
     assert (np.diff(found["std"]) <= 0).all() and found["std"][0] > 10 * FLOOR
     assert found["std"][2:] == pytest.approx(FLOOR)  # two of six move; none is without a deviation
+
+
+def test_statistics_of_what_maps_miss(folder):
+    rng, missed = np.random.default_rng(3), []
+    path = folder / "train-00000.array_record"
+    mapped = []
+    for record in [records.Record.from_bytes(m) for m in records.read_shard(path)]:
+        scaled = CODEC.scale(record.mel.astype(np.float32))
+        maps = (scaled[:, None] + rng.normal(0.1, 0.2, (len(scaled), 2, 3))).astype(np.float16)
+        missed.append(scaled - maps[:, 0].astype(np.float32))
+        mapped.append(dataclasses.replace(record, maps=maps).to_bytes())
+    records.write_shard(path, mapped)
+    found = patch_statistics(str(folder), CODEC, P, around_maps=True)["statistics"]
+    rows = np.concatenate(missed).reshape(-1, P * 3)
+    np.testing.assert_allclose(found["mean"], rows.mean(0), atol=1e-4)
+    axes = found["axes"].astype(np.float64)
+    np.testing.assert_allclose(axes * found["std"]**2 @ axes.T, np.cov(rows.T, bias=True), atol=1e-4)
 
 
 def test_a_patch_needs_enough_data(folder):

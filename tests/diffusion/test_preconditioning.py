@@ -12,6 +12,7 @@ AXES, _ = np.linalg.qr(RNG.normal(size=(D, D)))
 STD = np.array([1.5, 0.7, 0.4, 0.2, 0.05, 0.01])
 MEAN = RNG.normal(size=D)
 LOGSNR = np.array([-6.0, 0.0, 3.0, 9.0])
+STATISTICS = (jnp.float32(MEAN)[None, None], jnp.float32(AXES), jnp.float32(STD)[None, None])
 
 
 def rates(logsnr):
@@ -32,8 +33,7 @@ def noisy():
 
 def test_network_that_says_nothing_is_the_posterior_mean():
     _, _, z = noisy()
-    v = v_along(nothing, jnp.float32(z), jnp.float32(LOGSNR), jnp.float32(MEAN), jnp.float32(AXES),
-                jnp.float32(STD))
+    v = v_along(nothing, jnp.float32(z), jnp.float32(LOGSNR), *STATISTICS)
     covariance = AXES * STD**2 @ AXES.T
     for level, (alpha, sigma) in enumerate(zip(*rates(LOGSNR), strict=True)):
         gain = alpha * covariance @ np.linalg.inv(alpha**2 * covariance + sigma**2 * np.eye(D))
@@ -45,10 +45,9 @@ def test_network_that_says_nothing_is_the_posterior_mean():
 def test_its_errors_have_unit_variance_when_scaled():
     x0, eps, z = noisy()
     alpha, sigma = (part[:, None, None] for part in rates(LOGSNR))
-    v = v_along(nothing, jnp.float32(z), jnp.float32(LOGSNR), jnp.float32(MEAN), jnp.float32(AXES),
-                jnp.float32(STD))
+    v = v_along(nothing, jnp.float32(z), jnp.float32(LOGSNR), *STATISTICS)
     error = np.asarray(v) - (alpha * eps - sigma * x0)
-    scale = np.asarray(unit_scale(jnp.float32(LOGSNR), jnp.float32(STD)))
+    scale = np.asarray(unit_scale(jnp.float32(LOGSNR), STATISTICS[-1]))
     np.testing.assert_allclose(scale**2 * np.square(error).mean((1, 2)), 1.0, rtol=0.04)
 
 
@@ -61,7 +60,7 @@ def test_what_the_network_sees_and_says():
         seen.append(np.asarray(i))
         return jnp.full_like(i, 0.5).at[..., 0].set(-1.0)
 
-    arguments = [jnp.float32(a) for a in (z, LOGSNR, MEAN, AXES, STD)]
+    arguments = [jnp.float32(z), jnp.float32(LOGSNR), *STATISTICS]
     away = np.asarray(v_along(network, *arguments) - v_along(nothing, *arguments))
     scale = np.asarray(unit_scale(arguments[1], arguments[-1]))
     # In the data's own bins, and at unit variance as `unit_scale` has it.
@@ -81,10 +80,11 @@ def test_with_one_deviation_it_is_that_around_a_mean():
     def network(u):
         return jnp.tanh(u) + 0.1
 
-    along = v_along(network, z, jnp.float32(LOGSNR), jnp.float32(MEAN), jnp.eye(D), jnp.full(D, 0.3))
-    around = v_around(network, z, jnp.float32(LOGSNR), jnp.float32(MEAN)[None, None], 0.3)
+    along = v_along(network, z, jnp.float32(LOGSNR), STATISTICS[0], jnp.eye(D),
+                    jnp.full((1, 1, D), 0.3))
+    around = v_around(network, z, jnp.float32(LOGSNR), STATISTICS[0], 0.3)
     np.testing.assert_allclose(along, around, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(unit_scale(jnp.float32(LOGSNR), jnp.full(D, 0.3)),
+    np.testing.assert_allclose(unit_scale(jnp.float32(LOGSNR), jnp.full((1, 1, D), 0.3)),
                                unit_scale(jnp.float32(LOGSNR), 0.3), rtol=1e-6)
 
 

@@ -99,7 +99,8 @@ def test_values_that_cannot_be_held_are_an_error_with_the_name(bad):
     ("kernel", np.zeros((64, 64), np.float32), True), ("kernel", np.zeros((64, 63), np.float32), False),
     ("kernel", np.zeros((3, 3, 64, 64), np.float16), True), ("bias", np.zeros(10000, np.float32), False),
     ("ids", np.zeros((100, 100), np.int32), False), (PERFORMANCE_TABLE, np.zeros((300, 18)), False),
-    ("timbre/" + PERFORMANCE_TABLE, np.zeros((300, 18)), False)])
+    ("timbre/" + PERFORMANCE_TABLE, np.zeros((300, 18)), False),
+    ("statistics/axes", np.zeros((512, 512)), False)])
 def test_large_matrices_alone_are_stored_so(name, array, fits):
     assert compact.fits(name, array) is fits
 

@@ -96,6 +96,54 @@ def test_without_the_network_v_is_that_of_the_exact_posterior_mean(variables, in
     np.testing.assert_allclose(v, want, atol=2e-5 * (1 + np.abs(want).max()))
 
 
+@pytest.fixture(scope="module")
+def patches(inputs):
+    """A fresh network of patches of two frames, and parameters with statistics of correlated features."""
+    rng = np.random.default_rng(6)
+    network = ScoreDenoiser(dataclasses.replace(
+        CONFIG, patch=2, frame_features=6, unet=dataclasses.replace(CONFIG.unet, output=2 * F)))
+    fresh = unfreeze(jax.jit(network.init)(jax.random.key(0), *inputs)["params"])
+    axes, _ = np.linalg.qr(rng.normal(size=(2 * F, 2 * F)))
+    own = {"mean": rng.normal(0, 0.1, 2 * F), "axes": axes, "std": np.geomspace(0.5, 0.01, 2 * F)}
+    return network, fresh | {"statistics": jax.tree.map(jnp.float32, own)}, own
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.0])
+@pytest.mark.parametrize("logsnr", [-12.0, 3.0, 8.0])
+def test_without_the_network_v_of_patches_is_that_of_the_exact_mean(patches, inputs, logsnr, keep):
+    network, fresh, own = patches
+    z, _, time, _, roll, _ = inputs
+    maps = np.random.default_rng(3).uniform(-1, 1, (B, T, 2, F))
+    cond = network.apply({"params": fresh}, jnp.asarray(maps, jnp.float32), roll, jnp.full(B, keep),
+                         method="condition")
+    v = network.apply({"params": fresh}, z, jnp.full(B, logsnr), time, cond, method="denoise")
+    mean = maps[:, :, 0].reshape(B, -1, 2 * F) + own["mean"] if keep else np.full((B, T // 2, 2 * F), -0.3)
+    covariance = own["axes"] * own["std"]**2 @ own["axes"].T if keep else 0.25 * np.eye(2 * F)
+    alpha, sigma = alpha_sigma(logsnr)
+    z = np.asarray(z, np.float64).reshape(mean.shape)
+    gain = alpha * covariance @ np.linalg.inv(alpha**2 * covariance + sigma**2 * np.eye(2 * F))
+    want = (alpha * z - mean - (z - alpha * mean) @ gain.T) / sigma
+    np.testing.assert_allclose(v, want.reshape(B, T, F), atol=5e-5 * (1 + np.abs(want).max()))
+    s = network.apply({"params": fresh}, jnp.full(B, keep), method="deviation")
+    np.testing.assert_allclose(np.broadcast_to(s, (B, 1, 2 * F)),
+                               np.broadcast_to(own["std"] if keep else 0.5, (B, 1, 2 * F)), rtol=1e-6)
+
+
+def test_a_patch_sees_the_conditions_of_its_own_frames(patches, inputs):
+    network, fresh, _ = patches
+    *_, roll, keep = inputs
+    maps = jnp.asarray(np.random.default_rng(3).uniform(-1, 1, (B, T, 2, F)), jnp.float32)
+
+    def features(roll):
+        cond = network.apply({"params": fresh}, maps, roll, keep, method="condition")
+        return np.asarray(cond["features"])
+
+    seen = features(roll)
+    assert seen.shape == (B, T // 2, 2 * 6)
+    away = np.abs(features(roll.at[:, 3].add(1.0)) - seen).max(0)
+    assert away[1, 6:].max() > 1e-3 and not away[0].any() and not away[1, :6].any()
+
+
 @pytest.mark.parametrize("logsnr", [-8.0, 0.0, 3.5, 10.0])
 def test_the_network_learns_unit_variance_and_nothing_linear_in_its_input(variables, logsnr):
     """What equation 2 leaves to F, by drawing residuals and noise."""

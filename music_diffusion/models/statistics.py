@@ -1,0 +1,35 @@
+"""Statistics of patches among a model's parameters; estimated by `data.patch_statistics`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from music_diffusion.errors import UserError
+from music_diffusion.models.weights import load_safetensors
+from music_diffusion.networks.patches import STATISTICS
+from music_diffusion.types import Params
+
+FROZEN = f"^{STATISTICS}/"  # pattern of what training leaves alone
+
+
+def with_statistics(params: Params, path: str | None, patch: int) -> dict[str, Any]:
+    """Returns fresh parameters, those of the part from a file.
+
+    Args:
+      params: of a network.
+      path: safetensors that `models statistics` wrote; None: parameters are as they were.
+      patch: frames of a patch, for the message.
+
+    Raises UserError: the file cannot be read, or is of other patches.
+    """
+    if path is None:
+        return dict(params)
+    stored = load_safetensors(path)
+    wanted = jax.tree.map(jnp.shape, {STATISTICS: dict(params.get(STATISTICS, {}))})
+    if jax.tree.map(jnp.shape, stored) != wanted:
+        raise UserError(f"{path}: not the statistics of patches of {patch} frames; make them by `models "
+                        "statistics DATA FILE --patch N`")
+    return {**params, **stored}
