@@ -42,6 +42,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.networks.istft_head": ("ISTFTHeadConfig",),
     "music_diffusion.networks.discriminators": (
         "STFTDiscriminatorConfig", "WaveDiscriminatorConfig", "DiscriminatorsConfig"),
+    "music_diffusion.networks.autoencoder": ("FrameAutoencoderConfig", "PictureAutoencoderConfig"),
     "music_diffusion.networks.pitch_net": ("PitchNetConfig",),
     "music_diffusion.networks.vggish": ("VGGishConfig",),
     "music_diffusion.audio.log_frequency": ("LogFrequencyConfig",),
@@ -64,6 +65,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.models.frame_diffusion": ("FrameDiffusionModel", "NoteTimbreModel"),
     "music_diffusion.models.timbre_transfer": ("TimbreTransferModel",),
     "music_diffusion.models.unconditional": ("UnconditionalModel",),
+    "music_diffusion.models.feature_loss": ("FeatureLoss",),
+    "music_diffusion.models.autoencoder": ("AutoencoderModel", "divergence", "moments"),
     "music_diffusion.data.synthetic": ("SyntheticSource",),
     "music_diffusion.data.audio_source": ("AudioSource",),
     "music_diffusion.data.recording_source": (

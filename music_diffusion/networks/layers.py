@@ -149,6 +149,7 @@ TRACKED = "tracked"  # collection in which statistics are sown that parameters s
 class BatchNorm(nn.Module):
     """Normalisation of every feature over batch and positions; scale and bias by feature. In float32.
 
+    Without `affine` there are no scale and bias: features have mean 0 and variance 1.
     Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167. While training by the batch's own mean and
     variance, else by running ones. These are parameters: `TRACKED` gets half of the square of how far
     they lie from the batch's, whose gradient (`follow`) moves them by `training.optimizers.tracking`.
@@ -156,12 +157,14 @@ class BatchNorm(nn.Module):
 
     epsilon: float = 1e-3
     dtype: jnp.dtype = jnp.float32
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *N D"], train: bool = False) -> Float[Array, "B *N D"]:
         shape, axes = (x.shape[-1],), ("embed",)
-        scale = param_with_axes("scale", nn.initializers.ones, shape, jnp.float32, axes=axes)
-        bias = param_with_axes("bias", nn.initializers.zeros, shape, jnp.float32, axes=axes)
+        if self.affine:
+            scale = param_with_axes("scale", nn.initializers.ones, shape, jnp.float32, axes=axes)
+            bias = param_with_axes("bias", nn.initializers.zeros, shape, jnp.float32, axes=axes)
         mean = param_with_axes("running_mean", nn.initializers.zeros, shape, jnp.float32, axes=axes)
         variance = param_with_axes("running_variance", nn.initializers.ones, shape, jnp.float32, axes=axes)
         x = x.astype(jnp.float32)
@@ -175,7 +178,9 @@ class BatchNorm(nn.Module):
         else:
             mean, variance = jax.lax.stop_gradient((mean, variance))
         y = (x - match_rank(mean, x)) * jax.lax.rsqrt(match_rank(variance, x) + self.epsilon)
-        return (y * match_rank(scale, y) + match_rank(bias, y)).astype(self.dtype)
+        if self.affine:
+            y = y * match_rank(scale, y) + match_rank(bias, y)
+        return y.astype(self.dtype)
 
 
 def follow(sown: Any) -> jax.Array:

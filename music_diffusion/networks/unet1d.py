@@ -78,17 +78,21 @@ class Conv3(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """norm → FiLM → swish → conv → norm → swish → conv, plus a linear shortcut if widths differ."""
+    """norm → FiLM → swish → conv → norm → swish → conv, plus a linear shortcut if widths differ.
+
+    Without FiLM where there is no conditioning.
+    """
 
     features: int
     norm: str = "rms"  # of NORMS
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], conditioning: Float[Array, "B K"]):
+    def __call__(self, x: Float[Array, "B T D"], conditioning: Float[Array, "B K"] | None = None):
         norm = functools.partial(NORMS[self.norm], dtype=self.dtype)
         h = norm(name="norm_0")(x)
-        h = FiLMLayer(dtype=self.dtype, name="film")(h, conditioning)
+        if conditioning is not None:
+            h = FiLMLayer(dtype=self.dtype, name="film")(h, conditioning)
         h = Conv3(self.features, dtype=self.dtype, name="conv_0")(nn.swish(h))
         h = norm(name="norm_1")(h)
         # Zero: a new block begins as the identity.

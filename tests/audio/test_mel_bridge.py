@@ -1,0 +1,56 @@
+"""VGGish's patches out of the codec's spectrogram, against those of the waveform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from music_diffusion.audio.codec import MelCodec
+from music_diffusion.audio.mel_bridge import vggish_patches
+from music_diffusion.audio.vggish_mel import VGGishMel
+
+CODEC, FRONT = MelCodec(), VGGishMel()
+TIME = np.arange(2 * 16000) / 16000
+
+
+def both(samples):
+    samples = samples.astype(np.float32)
+    seen = vggish_patches(CODEC, FRONT, jnp.asarray(CODEC.encode(samples))[None])[0]
+    heard = FRONT.encode(samples)
+    return np.asarray(seen)[:len(heard)], heard
+
+
+@pytest.mark.parametrize("samples", [
+    0.1 * np.random.default_rng(0).normal(size=len(TIME)),
+    0.3 * np.sin(2 * np.pi * 440 * TIME) * np.exp(-TIME),
+    sum(0.1 / k * np.sin(2 * np.pi * 220 * k * TIME) for k in range(1, 20))],
+    ids=["noise", "tone", "harmonics"])
+def test_what_is_seen_is_nearly_what_is_heard(samples):
+    seen, heard = both(samples)
+    assert seen.shape == heard.shape == (2, 96, 64)
+    assert np.corrcoef(seen.ravel(), heard.ravel())[0, 1] > 0.92
+    assert np.abs(seen - heard).mean() < 0.35
+
+
+@pytest.mark.parametrize("hertz", [200.0, 1000.0, 5000.0])
+def test_a_tone_lies_in_its_band(hertz):
+    seen, heard = both(0.3 * np.sin(2 * np.pi * hertz * TIME))
+    assert abs(int(seen[0].mean(0).argmax()) - int(heard[0].mean(0).argmax())) <= 1
+
+
+def test_a_click_lies_at_its_time():
+    samples = np.zeros(len(TIME))
+    samples[8000] = 1.0
+    seen, heard = both(samples)
+    times = [np.average(np.arange(96), weights=np.exp(x[0]).sum(-1) - 64 * FRONT.offset)
+             for x in (seen, heard)]
+    assert times[0] == pytest.approx(times[1], abs=0.5)
+
+
+def test_it_has_a_gradient_and_wants_one_rate():
+    mel = jnp.asarray(CODEC.encode(0.1 * np.random.default_rng(0).normal(size=16000)))[None]
+    gradient = jax.grad(lambda m: vggish_patches(CODEC, FRONT, m).sum())(mel)
+    heard = slice(12, 120)  # bands within VGGish's 125 to 7,500 Hz
+    assert np.isfinite(gradient).all() and (np.abs(gradient[0, 5:40, heard]) > 0).all()
+    with pytest.raises(ValueError, match="is not"):
+        vggish_patches(MelCodec(sample_rate=24000, fmax=12000.0), FRONT, mel)
