@@ -1,8 +1,8 @@
 """Distances as an audio network hears them: of what spectrograms hold (perceptual), and of their style.
 
 The network is VGGish's, of the package's tagger or with the published weights; it hears spectrograms
-by `audio.mel_bridge`. It is given, not trained, but its input has a gradient: in Prioteasa & Stempel-Hauburger's
-code theirs had none, and their style loss never moved.
+by `audio.mel_bridge`. It is given, not trained, but its input has a gradient: in the code of Prioteasa and
+Stempel-Hauburger it had none, and their style loss never moved.
 """
 
 from __future__ import annotations

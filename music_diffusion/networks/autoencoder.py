@@ -154,7 +154,7 @@ class PictureDecoder(nn.Module):
         h = z.reshape(*z.shape[:2], -1, c.latent)
         sizes = (*reversed(c.features), 1)
         for i, size in enumerate(sizes):
-            # A transposed convolution of stride 2 gives each cell four: a convolution of all, told apart.
+            # As a transposed convolution of stride 2: each cell becomes four.
             h = Conv(4 * size, (3, 3), name=f"conv_{i}")(h)
             h = apart(h)
             if i < len(sizes) - 1:
