@@ -271,7 +271,8 @@ class UnconditionalModel(DiffusionBase):
             cond |= {"known": jnp.asarray(seen.get(GIVEN, nothing)),
                      "region": jnp.asarray(seen.get(REGION, nothing))}
         without = cond | {"classes": jnp.zeros_like(cond["classes"])}
-        return Guidance(weights=(self.guidance_weight,))(
+        weight = self.guidance_weight if self.classes else 1.0
+        return Guidance(weights=(weight,))(
             lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (cond, without))
 
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
