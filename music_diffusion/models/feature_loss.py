@@ -1,4 +1,4 @@
-"""Distances as an audio network hears them: of what spectrograms hold (perceptual), and of their style.
+"""Distance of spectrograms as an audio network hears them.
 
 The network is VGGish's, of the package's tagger or with the published weights; it hears spectrograms
 by `audio.mel_bridge`. It is given, not trained, but its input has a gradient: in the code of Prioteasa and
@@ -68,22 +68,6 @@ class FeatureLoss:
                    made: Float[Array, "B T F"]) -> Float[Array, ""]:
         """Returns the mean over layers of the squared difference of maps, in units of the real ones'."""
         return _mean_over_layers(self.features(params, codec, real), self.features(params, codec, made))
-
-    def style(self, params: Params, codec: MelCodec, style: Float[Array, "B T F"],
-              made: Float[Array, "B T F"]) -> Float[Array, ""]:
-        """Returns the same of what maps have over time: mean and deviation of every feature and band.
-
-        Which notes there are, and when, plays no part.
-        """
-        def summed(maps: list[Array]) -> list[Array]:
-            found = []
-            for m in maps:  # over patches and time
-                deviation = jnp.sqrt(jnp.var(m, axis=(1, 2)) + 1e-6)
-                found.append(jnp.concatenate([jnp.mean(m, axis=(1, 2)), deviation], axis=-1))
-            return found
-
-        return _mean_over_layers(summed(self.features(params, codec, style)),
-                                 summed(self.features(params, codec, made)))
 
 
 def _mean_over_layers(real: list[Array], made: list[Array]) -> Float[Array, ""]:

@@ -153,8 +153,7 @@ class UnconditionalModel(DiffusionBase):
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""
         del shapes  # parameters depend on the configuration alone
-        frames = self.config.multiple
-        picture = self._patches(jnp.zeros((1, frames, self.codec.mels)))
+        picture = self._patches(jnp.zeros((1, self.config.multiple, self.codec.mels)))
         variables = jax.jit(self.network.init)(
             rng, picture, jnp.zeros((1,)), jnp.zeros((1,)), jnp.zeros((1, len(self.classes))),
             picture, picture)
@@ -191,7 +190,7 @@ class UnconditionalModel(DiffusionBase):
         mask = None
         if self.config.regions:
             region = draw_regions(rng_region, targets.shape, self.region_dropout)
-            cond |= {"known": targets, "region": region}
+            cond |= self._seen(params, targets, region)
             mask = 1 - region
 
         def denoise(z: Array, logsnr: Array) -> Array:
@@ -225,12 +224,10 @@ class UnconditionalModel(DiffusionBase):
         """Returns v, or the noise; `states` takes what the network sows in training."""
         _, sigma = alpha_sigma(logsnr)
         time, variance = self.schedule.inverse(logsnr), jnp.square(sigma)
-        region = cond.get("region")
-        known = None if region is None else self._known(params, cond["known"], region)
 
         def network(u: Array) -> Array:
-            arguments = ({"params": params}, u, time, variance, cond["classes"], known,
-                         None if region is None else self._patches(region))
+            arguments = ({"params": params}, u, time, variance, cond["classes"], cond.get("known"),
+                         cond.get("region"))
             if states is None:
                 return self.network.apply(*arguments)
             output, state = self.network.apply(*arguments, train=True, mutable=[TRACKED])
@@ -255,21 +252,23 @@ class UnconditionalModel(DiffusionBase):
         """Returns (mean, axes, std)."""
         return PatchStatistics(self._patch).apply({"params": jax.lax.stop_gradient(params["statistics"])})
 
-    def _known(self, params: Params, given: Float[Array, "B T F"], region: Float[Array, "B T F"]) -> Array:
-        """Returns what is known as the network sees it: 0 elsewhere; patches along axes, of variance 1."""
+    def _seen(self, params: Params, given: Float[Array, "B T F"], region: Float[Array, "B T F"]
+              ) -> Condition:
+        """Returns what is known, and where, as the network sees it: patches along axes, of variance 1."""
         if not self.config.patch:
-            return given * region
+            return {"known": given * region, "region": region}
         mean, axes, std = self._statistics(params)
         away = (self._patches(given) - mean) * self._patches(region)
-        return away @ axes * jax.lax.rsqrt(jnp.mean(jnp.square(std)))
+        return {"known": away @ axes * jax.lax.rsqrt(jnp.mean(jnp.square(std))),
+                "region": self._patches(region)}
 
     def denoiser(self, params: Params, batch: Batch, shape: tuple[int, ...]) -> DenoiseFn:
         """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""
         cond = {"classes": self._classes(batch, shape[0])}
         if self.config.regions:
             nothing, seen = jnp.zeros(shape), batch if self.sees else {}
-            cond |= {"known": jnp.asarray(seen.get(GIVEN, nothing)),
-                     "region": jnp.asarray(seen.get(REGION, nothing))}
+            cond |= self._seen(params, jnp.asarray(seen.get(GIVEN, nothing)),
+                               jnp.asarray(seen.get(REGION, nothing)))
         without = cond | {"classes": jnp.zeros_like(cond["classes"])}
         weight = self.guidance_weight if self.classes else 1.0
         return Guidance(weights=(weight,))(

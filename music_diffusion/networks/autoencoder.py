@@ -5,7 +5,8 @@ latent diffusion models", section 2.1.1): convolutions of stride 2, mirrored. `F
 mel bins for the channels of a frame, as `networks.unet1d` does: patches of frames, residual blocks of
 convolutions over time, dense in frequency; many times cheaper on a CPU.
 
-Both end in a batch norm of the latent, so that it has mean 0 and variance 1.
+Both encoders end in a batch norm: in the second without scale and bias, so that its latent has mean 0 and
+variance 1.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def awake(model):
 
 
 def statistics(axes=None):
-    """Those of patches of N(-0.45, 0.45²) with neighbours that move together, along their axes."""
+    """Statistics of patches of N(-0.45, 0.45²), along given axes or random ones."""
     axes = np.linalg.qr(np.random.default_rng(8).normal(size=(2 * F, 2 * F)))[0] if axes is None else axes
     return {"mean": np.full(2 * F, -0.45), "axes": axes, "std": np.full(2 * F, 0.45)}
 
