@@ -162,7 +162,7 @@ PARAMETERS = {
         - 64 * 2 * 512,
     # The autoencoder, its judge, and the tagger without its heads or the published VGGish.
     "autoencoder.gin": frame_autoencoder(width=384, latent=64) + 162_481 + shipped("tagger") - 129 * 44,
-    "autoencoder_paper.gin": 558_500 + 72_141_184,
+    "autoencoder_paper.gin": 224_417 + 72_141_184,
     **{f"unconditional_{name}.gin": 4_209_889 for name in (
         "gtzan_10", "gtzan_10_long", "gtzan_50", "gtzan_100", "carnatic_50", "carnatic_159", "guitarset",
         "maestro")},

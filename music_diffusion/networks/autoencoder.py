@@ -17,10 +17,11 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.partitioning import param_with_axes
 from jaxtyping import Array, Float
 
 from music_diffusion.networks.conv import Conv
-from music_diffusion.networks.layers import DTYPES, BatchNorm, Dense, check_choice
+from music_diffusion.networks.layers import DTYPES, BatchNorm, Dense, check_choice, fan_in_init
 from music_diffusion.networks.unet1d import NORMS, ResidualBlock
 
 LOGVAR = (-12.0, 4.0)  # range of the posterior's log variance
@@ -155,19 +156,25 @@ class PictureDecoder(nn.Module):
         h = z.reshape(*z.shape[:2], -1, c.latent)
         sizes = (*reversed(c.features), 1)
         for i, size in enumerate(sizes):
-            # As a transposed convolution of stride 2: each cell becomes four.
-            h = Conv(4 * size, (3, 3), name=f"conv_{i}")(h)
-            h = apart(h)
+            h = TransposedConv(size, name=f"conv_{i}")(h)
             if i < len(sizes) - 1:
                 h = nn.relu(BatchNorm(name=f"norm_{i}")(h, train))
         return jnp.tanh(h[..., 0])
 
 
-def apart(x: Float[Array, "B H W D"]) -> Float[Array, "B 2H 2W E"]:
-    """Returns the picture of twice the size in which each cell's features are those of 2 × 2 cells."""
-    size, height, width, features = x.shape
-    x = x.reshape(size, height, width, 2, 2, features // 4)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(size, 2 * height, 2 * width, features // 4)
+class TransposedConv(nn.Module):
+    """3 × 3 convolution of stride 2, transposed: cell i of the input reaches 2i - 1, 2i and 2i + 1."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2H 2W D"]:
+        kernel = param_with_axes("kernel", fan_in_init, (3, 3, x.shape[-1], self.features), jnp.float32,
+                                 axes=("conv", "conv_2", "embed", "mlp"))
+        bias = param_with_axes("bias", nn.initializers.zeros, (self.features,), jnp.float32, axes=("mlp",))
+        y = jax.lax.conv_transpose(x, kernel, (2, 2), ((1, 2), (1, 2)),
+                                   dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return y + bias[None, None, None]
 
 
 class Autoencoder(nn.Module):

@@ -28,7 +28,7 @@ def both(samples):
 def test_what_is_seen_is_nearly_what_is_heard(samples):
     seen, heard = both(samples)
     assert seen.shape == heard.shape == (2, 96, 64)
-    # Of noise what differs is the noise itself; 0.35 nat is less than half of a patch's own deviation.
+    # One band beside: 0.86 of noise, 0.82 and 0.88 nat of harmonics. What patches vary by: 0.8 to 2.1 nat.
     assert np.corrcoef(seen.ravel(), heard.ravel())[0, 1] > 0.92
     assert np.abs(seen - heard).mean() < 0.35
 

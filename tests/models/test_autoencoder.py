@@ -20,7 +20,7 @@ from music_diffusion.networks.autoencoder import (
     FrameAutoencoderConfig,
     PictureAutoencoderConfig,
     Posterior,
-    apart,
+    TransposedConv,
     sampled,
 )
 from music_diffusion.networks.discriminators import STFTDiscriminatorConfig
@@ -74,16 +74,21 @@ def test_the_paper_s_sizes():
     paper = AutoencoderModel(config=PictureAutoencoderConfig())
     shapes = jax.eval_shape(paper.network.init, RNG, jnp.zeros((1, 128, 128)))["params"]
     count = sum(np.prod(v.shape) for v in jax.tree.leaves(shapes))
-    convolutions = (9 * (64 + 64 * 128 + 128 * 32) + 64 + 128 + 32  # down
-                    + 9 * (32 * 128 + 128 * 64 + 64) * 4 + 4 * (128 + 64 + 1))  # up, four cells a cell
+    convolutions = 2 * 9 * (64 + 64 * 128 + 128 * 32) + (64 + 128 + 32) + (128 + 64 + 1)  # down and up
     assert count == convolutions + 4 * (64 + 128 + 32 + 128 + 64)  # batch norms
     assert (paper.config.step, paper.config.channels) == (8, 16 * 32)
 
 
-def test_cells_are_told_apart_as_they_were_put_together():
-    picture = np.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
-    together = picture.reshape(2, 2, 2, 3, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 2, 3, 12)
-    np.testing.assert_array_equal(apart(jnp.asarray(together)), picture)
+def test_transposed_convolution_is_the_loop():
+    rng = np.random.default_rng(0)
+    x, kernel, bias = (rng.normal(size=shape) for shape in ((1, 3, 4, 2), (3, 3, 2, 5), (5,)))
+    want = np.zeros((6 + 2, 8 + 2, 5))  # with an edge of one cell
+    for h, w, i, j in np.ndindex(3, 4, 3, 3):
+        # As the convolution from 6 × 8 cells to 3 × 4 reads them, and so with its kernel reversed.
+        want[2 * h + i, 2 * w + j] += x[0, h, w] @ kernel[2 - i, 2 - j]
+    made = TransposedConv(5).apply({"params": {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}},
+                                   jnp.float32(x))
+    np.testing.assert_allclose(made[0], want[1:-1, 1:-1] + bias, atol=1e-5)
 
 
 def test_frames_see_their_surroundings_alone(batch):
