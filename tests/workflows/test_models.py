@@ -8,18 +8,29 @@ import pytest
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.performances import Performance, Performances, write_performances
-from music_diffusion.data import note_maps, note_renders
+from music_diffusion.data import note_maps, note_renders, records
 from music_diffusion.data.note_renders import NoteRowPlan
+from music_diffusion.data.patch_statistics import patch_statistics
 from music_diffusion.data.records import Record, write_manifest
 from music_diffusion.errors import UserError
 from music_diffusion.models.frame_diffusion import NoteTimbreModel
-from music_diffusion.models.weights import save_safetensors
+from music_diffusion.models.weights import load_safetensors, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
 from music_diffusion.notes.notes import Notes
 from music_diffusion.workflows import models
-from music_diffusion.workflows.models import draw_maps, release_run, render_note_rows
-from music_diffusion.workflows.requests import NoteMapsRequest, NoteRowsRequest, ReleaseRequest
+from music_diffusion.workflows.models import (
+    draw_maps,
+    estimate_statistics,
+    release_run,
+    render_note_rows,
+)
+from music_diffusion.workflows.requests import (
+    NoteMapsRequest,
+    NoteRowsRequest,
+    ReleaseRequest,
+    StatisticsRequest,
+)
 
 
 @pytest.fixture
@@ -147,3 +158,18 @@ def test_sources_that_are_not_there(workflow, request_):
 def test_weights_that_are_not_there(source):
     with pytest.raises(UserError, match="nowhere.safetensors"):
         draw_maps(NoteMapsRequest(data=str(source), output="out", weights="nowhere.safetensors"))
+
+
+def test_statistics_are_written_as_a_model_takes_them(tmp_path):
+    codec = MelCodec(mels=3)
+    rng = np.random.default_rng(0)
+    records.write_shard(tmp_path / "train-00000.array_record", [records.Record(
+        mel=rng.normal(-4, 1, (256, 3)).astype(np.float32), notes=Notes.empty()).to_bytes()])
+    records.write_manifest(tmp_path, codec=codec.to_dict(), seed=0)
+    out = tmp_path / "statistics.safetensors"
+    estimate_statistics(StatisticsRequest(data=str(tmp_path), output=str(out), patch=2))
+    want = patch_statistics(str(tmp_path), codec, 2)["statistics"]
+    stored = load_safetensors(out)["statistics"]
+    assert set(stored) == set(want) == {"mean", "axes", "std"}
+    for name, value in want.items():
+        np.testing.assert_array_equal(stored[name], value)
