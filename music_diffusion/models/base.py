@@ -88,6 +88,10 @@ class Model(Protocol):
         """
         ...
 
+    def require_start(self) -> None:
+        """Raises UserError where fresh parameters lack what training does not give them."""
+        ...
+
     def released_params(self, params: Params) -> Params:
         """Returns the parameters that a released model has."""
         ...
@@ -123,6 +127,9 @@ class ModelBase:
     def adopt(self, params: Params, stored: Params) -> Params:
         """Returns stored parameters as they are."""
         return stored
+
+    def require_start(self) -> None:
+        """Passes: training gives everything."""
 
     def released_params(self, params: Params) -> Params:
         """Returns all parameters."""

@@ -59,7 +59,7 @@ from music_diffusion.models.note_map import MapModel
 from music_diffusion.models.performance import one_more, performance_weights, widened
 from music_diffusion.models.regions import keeping
 from music_diffusion.models.spaces import MelSpace
-from music_diffusion.models.statistics import FROZEN, with_statistics
+from music_diffusion.models.statistics import FROZEN, require_statistics, with_statistics
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
@@ -188,6 +188,10 @@ class FrameDiffusionModel(DiffusionBase):
     def frozen(self) -> tuple[str, ...]:
         """Returns patterns of parameters that training leaves alone."""
         return (*(() if self.train_timbre else ("timbre/.*",)), *((FROZEN,) if self.config.patch else ()))
+
+    def require_start(self) -> None:
+        """Raises UserError where patches have no statistics."""
+        require_statistics("FrameDiffusionModel", self.statistics, self.config.patch)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""

@@ -33,3 +33,17 @@ def with_statistics(params: Params, path: str | None, patch: int) -> dict[str, A
         raise UserError(f"{path}: not the statistics of patches of {patch} frames; make them by `models "
                         "statistics DATA FILE --patch N`")
     return {**params, **stored}
+
+
+def require_statistics(model: str, path: str | None, patch: int) -> None:
+    """Raises UserError where fresh parameters of a model of patches would know nothing of them.
+
+    Args:
+      model: its name in recipes.
+      path: as in `with_statistics`.
+      patch: frames of a patch; 0 for a model without.
+    """
+    if patch and path is None:
+        raise UserError(f"{model}.statistics is None: make them by `models statistics DATA FILE --patch "
+                        f"{patch}`, and give the file (--gin.STATISTICS), or weights to begin with "
+                        "(--gin.INIT_FROM)")

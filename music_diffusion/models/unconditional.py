@@ -42,7 +42,7 @@ from music_diffusion.models.base import (
 )
 from music_diffusion.models.regions import draw_regions, keeping
 from music_diffusion.models.spaces import MelSpace
-from music_diffusion.models.statistics import FROZEN, with_statistics
+from music_diffusion.models.statistics import FROZEN, require_statistics, with_statistics
 from music_diffusion.networks.layers import TRACKED, follow
 from music_diffusion.networks.patches import PatchStatistics, folded
 from music_diffusion.networks.unconditional import UnconditionalConfig, UnconditionalDenoiser
@@ -149,6 +149,10 @@ class UnconditionalModel(DiffusionBase):
         model = super().sampled_by(dataclasses.replace(sampling, strength=None))
         strength = sampling.strength
         return model if strength is None else dataclasses.replace(model, strength=strength)
+
+    def require_start(self) -> None:
+        """Raises UserError where patches have no statistics."""
+        require_statistics("UnconditionalModel", self.statistics, self.config.patch)
 
     def init(self, rng: PRNGKeyArray, shapes: Mapping[str, tuple[int, ...]]) -> Variables:
         """Returns fresh `params` and `params_axes`; see `models.base.Model.init`."""

@@ -110,7 +110,10 @@ class RecipeInitializer(utils.TrainStateInitializer):
 
     def from_scratch(self, init_rng: jax.Array) -> train_state.TrainState:
         """See `TrainStateInitializer.from_scratch`."""
-        state, source = super().from_scratch(init_rng), self._recipe.init_from
+        source = self._recipe.init_from
+        if source is None:
+            self._recipe.model.require_start()
+        state = super().from_scratch(init_rng)
         if source is None:
             return state
         parts = state.state_dict()

@@ -196,6 +196,8 @@ class _Start:
     def __init__(self, model: Model, data: DataSource, optimizer: Optimizer, config: TrainConfig,
                  mesh: MeshConfig, devices: Mesh, checkpoints: Checkpoints,
                  init_from: str | None, init_parts: Sequence[str]):
+        if checkpoints.latest_step() is None and init_from is None:
+            model.require_start()
         index, count = partitioning.batch_shard(devices)
         self.iterator = data.train_iterator(
             config.batch_size // count, config.seed, shard_index=index, shard_count=count)

@@ -79,6 +79,14 @@ def test_statistics_are_begun_with_and_left_alone(model, params):
             model.config, patch=4, unet=dataclasses.replace(model.config.unet, output=4 * F))).init(RNG, {})
 
 
+def test_training_does_not_begin_around_no_statistics(model):
+    model.require_start()
+    frames = dataclasses.replace(MODEL.config, patch=0, unet=dataclasses.replace(MODEL.config.unet, output=F))
+    dataclasses.replace(MODEL, config=frames).require_start()
+    with pytest.raises(UserError, match=r"FrameDiffusionModel.statistics is None.*--patch 2"):
+        MODEL.require_start()
+
+
 def test_a_recording_beside_the_notes_changes_nothing_before_it_is_learned(params, batch):
     rng = np.random.default_rng(6)
     stored = params | {"unet": jax.tree.map(

@@ -17,6 +17,7 @@ from music_diffusion.data import records
 from music_diffusion.data.audio_records import AudioRecord
 from music_diffusion.data.audio_renders import COLUMNS
 from music_diffusion.data.note_renders import FILE, ROW_DTYPE
+from music_diffusion.models.weights import save_safetensors
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 
@@ -33,6 +34,7 @@ class ZooMember:
     predicts: str = "npy"  # files of inference
     renders: bool = False  # whether it makes music of notes
     fast: tuple[str, ...] = ()  # bindings for inference
+    patch: int = 0  # features of a patch, with statistics beside the data; 0: without
 
     def arguments(self, folder: pathlib.Path) -> list[str]:
         """--gin_file and --gin.NAME=value of either trainer; writes the data, where there is none."""
@@ -41,6 +43,11 @@ class ZooMember:
             if not folder.exists():
                 self.data(folder)
             bindings += (f"DATA = '{folder}'",)
+        if self.patch:
+            file = folder.with_suffix(".safetensors")
+            own = {"mean": np.zeros(self.patch), "axes": np.eye(self.patch), "std": np.full(self.patch, 0.3)}
+            save_safetensors(file, {"statistics": own}, dtype="float32")
+            bindings += (f"STATISTICS = '{file}'",)
         pairs = [binding.partition(" = ") for binding in bindings]
         return [f"--gin_file=recipes/{self.recipe}", *(f"--gin.{n}={v}" for n, _, v in pairs)]
 
@@ -137,13 +144,14 @@ ZOO = {
                   "RecordSource.frames = 32", "RecordSource.codec = @MelCodec()",
                   "RecordSource.eval_batch_count = 2", "NoteTokens.tokens = 128")),
     "frame_diffusion": ZooMember(
-        recipe="default.gin", data=small_records, renders=True,
+        recipe="default.gin", data=small_records, renders=True, patch=64,
         fast=("FrameDiffusionModel.num_steps=2",), bindings=(
             *STEPS, *SMALL_CODEC, *WARM, "RecordSource.frames = 32", "NoteFrames.slots = 4",
             "RecordSource.codec = @MelCodec()", "RecordSource.eval_batch_count = 2",
             "NoteTimbreConfig.width = 8", "NoteTimbreConfig.layers = 1",
             "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1",
-            "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 16")),
+            "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 64",
+            "ScoreDenoiserConfig.frame_features = 8")),
     "timbre_transfer": ZooMember(
         recipe="difftransfer_piano_to_vibraphone.gin", data=paired_records,
         fast=("TimbreTransferModel.num_steps=2",), bindings=(
@@ -153,12 +161,13 @@ ZOO = {
             "UNet2DConfig.heads = 1", "UNet2DConfig.head_dim = 4", "UNet2DConfig.attention_down = ()",
             "UNet2DConfig.attention_up = (1,)")),
     "unconditional": ZooMember(
-        recipe="unconditional.gin", data=labelled_records,
+        recipe="unconditional.gin", data=labelled_records, patch=64,
         fast=("UnconditionalModel.num_steps=2",), bindings=(
             *STEPS, *SMALL_CODEC, *WARM, "CLASSES = ('folk', 'jazz')", "CLASS_COUNT = 2", "FRAMES = 32",
             "UnconditionalModel.context = 16", "RecordSource.eval_batch_count = 2",
             "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1",
-            "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 16")),
+            "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 64",
+            "UnconditionalConfig.region_features = 8")),
     "note_timbre": ZooMember(
         recipe="note_timbre.gin", data=note_rows, bindings=(
             *STEPS, *WARM, "BATCH_SIZE = 32", "NoteTimbreModel.config = @NoteTimbreConfig()",
