@@ -21,6 +21,7 @@ from music_diffusion.conditions.note_tokens import NoteTokens
 from music_diffusion.conditions.performance_numbers import PerformanceNumbers
 from music_diffusion.conditions.regions import ClassAndRegion
 from music_diffusion.conditions.spectrograms import Nothing, SourceSpectrogram, StyleSpectrogram
+from music_diffusion.conditions.style import ContentAndStyle
 from music_diffusion.data import records
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.items import SPLITS
@@ -133,10 +134,12 @@ UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
 CLASSES = Member(name="classes", frames=512, of_classes=True)
 # Style transfer (Prioteasa and Stempel-Hauburger 2025): pictures of 128 frames.
 STYLE_TRANSFER = Member(name="style_transfer", frames=128, conditions=StyleSpectrogram())
+# … of what is heard in one timbre, in the sound of another.
+RESTYLE = Member(name="restyle", conditions=ContentAndStyle())
 
 FROM_NOTES = (SPECTROGRAM_DIFFUSION, SPECTROGRAM_DIFFUSION_CONTEXT, FRAME_DIFFUSION)
 OF_PERFORMERS = (PERFORMANCE, PERFORMANCE_FRAMES)
-OF_PAIRS = (TIMBRE_TRANSFER, TRANSFER)
+OF_PAIRS = (TIMBRE_TRANSFER, TRANSFER, RESTYLE)
 FROM_NOISE = (UNCONDITIONAL, UNCONDITIONAL_LONG)
 
 

@@ -13,9 +13,12 @@ from music_diffusion.workflows.requests import GenerateRequest
          output=option("Where to write: .wav, .flac or .mp3; of several takes give --out-dir.", "--output",
                        "-o", metavar="OUT.wav"),
          seconds=option("How long; 10 if left out.", metavar="SECONDS"),
-         model=option("Name or folder of a model that makes sound from noise."),
+         model=option("Name or folder of a model that makes sound from noise; generator if left out, "
+                      "restyle with --style."),
          class_name=option("One of the model's classes (models show generator), or NAME:0.7+NAME:0.3.",
                            "--class", metavar="TEXT"),
+         style=option("A recording that it should sound like, of a model that restyles.",
+                      metavar="STYLE.wav"),
          continued=option("A recording that goes on, for --seconds.", "--continue", metavar="IN.wav"),
          until=option("With --continue: the recording that it is led to.", metavar="NEXT.wav"),
          edit=option("A recording of which a part is made anew: --inpaint, --band or both.",

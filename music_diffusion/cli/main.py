@@ -21,6 +21,7 @@ from music_diffusion.cli.generate import generate
 from music_diffusion.cli.options import Command
 from music_diffusion.cli.reconstruct import reconstruct
 from music_diffusion.cli.render import render
+from music_diffusion.cli.restyle import restyle
 from music_diffusion.cli.synthesize import synthesize
 from music_diffusion.cli.terminal import one_line, prepare_streams, say
 from music_diffusion.cli.train import train
@@ -59,7 +60,7 @@ def make_app() -> typer.Typer:
     """Returns the program with all its commands."""
     app = typer.Typer(no_args_is_help=True, **TYPER)
     app.callback()(options)
-    for function in (synthesize, transfer, generate, reconstruct, transcribe, adapt):
+    for function in (synthesize, transfer, restyle, generate, reconstruct, transcribe, adapt):
         _add(app, function.__name__, function)
     _add(app, "train", train, context_settings=PASSED_ON)
     for function in (tune, evaluate, benchmark):

@@ -156,6 +156,7 @@ class Source:
     performance: Float[np.ndarray, " R"] | None = None  # weights of the rows of a model's table
     heard: np.ndarray | None = None  # [T, 2 P] uint8 of the recording; see `notes.heard`
     reference: Float[np.ndarray, " D"] | None = None  # embedding of what it should sound like
+    style: Float[np.ndarray, "S F"] | None = None  # log-mel in nat of a recording that it should sound like
     classes: Float[np.ndarray, " K"] | None = None  # weights of the classes of a model that has such
     region: Bool[np.ndarray, "T F"] | None = None  # cells of `mel` that stay; None: all are made anew
     span: tuple[int, int] | None = None  # first frame that is made, and the one behind the last; None: all

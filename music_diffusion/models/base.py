@@ -193,6 +193,11 @@ class Generator(Model, Protocol):
         ...
 
     @property
+    def restyles(self) -> bool:
+        """Returns whether it takes a style's recording; see `synthesis.restyle`."""
+        ...
+
+    @property
     def sampling(self) -> Sampling:
         """Returns how it samples."""
         ...
@@ -236,6 +241,11 @@ class GeneratorBase(ModelBase):
         return False
 
     @property
+    def restyles(self) -> bool:
+        """Returns that it takes no style."""
+        return False
+
+    @property
     def sampling(self) -> Sampling:
         """Returns that there is nothing to choose."""
         return Sampling()
@@ -258,6 +268,7 @@ class Sampling:
     grid: TimeGrid | None = None  # noise levels of the steps
     guidance: float | None = None  # weight of classifier-free guidance; 1 is none
     performance_guidance: float | None = None  # … of the performance
+    content_guidance: float | None = None  # … of the content, beside a style
     # In 0..1, above 0: the share of the noise times that what is given goes through; 1: only noise is left.
     strength: float | None = None
     passes: int | None = None  # how often each step is done where a part is given; see `models.regions`
@@ -339,7 +350,7 @@ class DiffusionBase(GeneratorBase):
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
-        super().sampled_by(Sampling(strength=sampling.strength))
+        super().sampled_by(Sampling(strength=sampling.strength, content_guidance=sampling.content_guidance))
         changes = {"num_steps": sampling.steps, "solver": sampling.solver, "times": sampling.grid,
                    "guidance_weight": sampling.guidance,
                    "performance_guidance": sampling.performance_guidance, "passes": sampling.passes}

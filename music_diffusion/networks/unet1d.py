@@ -4,17 +4,19 @@ Frame-aligned conditions enter at the input layer. The noise level, and a
 performance if there is one, modulate every block. RMS norms act within a frame,
 so that a frame's result depends on its surroundings only through convolution
 and the attention of the coarsest level; group norms, the paper's, see all frames.
+The coarsest levels may also attend to memories, such as maps of a recording
+(`networks.style`), which have no place in time.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from music_diffusion.networks.film import FiLMLayer, embed_time
 from music_diffusion.networks.layers import (
@@ -40,6 +42,7 @@ class UNet1DConfig:
     heads: int = 5  # of the attention at the coarsest level
     head_dim: int = 64
     output: int = 128  # F
+    memories: int = 0  # coarsest levels that attend to a memory, on the way down and up
     norm: str = "rms"  # rms or group
     dtype: str = "float32"  # of the matrix products; "bfloat16" on accelerators
     remat: str = "none"  # what a residual block computes again for its gradient: none, dots or full
@@ -47,6 +50,8 @@ class UNet1DConfig:
     def __post_init__(self):
         if not self.widths or self.blocks < 1:
             raise ValueError(f"{self.widths=} must not be empty and {self.blocks=} at least 1")
+        if not 0 <= self.memories <= len(self.widths):
+            raise ValueError(f"{self.memories=} must be from 0 to the {len(self.widths)} levels")
         check_choice(self, "norm", NORMS)
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "remat", POLICIES)
@@ -120,6 +125,22 @@ class AttentionBlock(nn.Module):
                                       name="attention")(h)
 
 
+class MemoryBlock(nn.Module):
+    """x + attention from norm(x) to a memory; x where the mask leaves nothing of it."""
+
+    config: UNet1DConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], memory: Float[Array, "B M E"], mask: Bool[Array, " B"]
+                 ) -> Float[Array, "B T D"]:
+        c = self.config
+        attention = MultiHeadAttention(x.shape[-1], c.heads, c.head_dim, dtype=DTYPES[c.dtype],
+                                       name="attention")
+        h = NORMS[c.norm](dtype=DTYPES[c.dtype], name="norm")(x)
+        rows = jnp.broadcast_to(mask[:, None], memory.shape[:2])
+        return x + attention.attend(h, *attention.keys_values(memory), rows)
+
+
 class UNet1D(nn.Module):
     """(z, noise level, frame-aligned condition) → output.
 
@@ -135,6 +156,8 @@ class UNet1D(nn.Module):
         time: Float[Array, " B"],
         condition: Float[Array, "B T C"],
         performance: Float[Array, "B D"] | None = None,
+        memories: Sequence[Float[Array, "B M E"]] = (),
+        remembers: Bool[Array, " B"] | None = None,
     ) -> Float[Array, "B T O"]:
         """One prediction.
 
@@ -143,8 +166,12 @@ class UNet1D(nn.Module):
           time: the schedule's time, in [0, 1].
           condition: frame-aligned.
           performance: beside the time in the FiLM of every block, and then of the attention too.
+          memories: of the coarsest levels, the coarsest last; `config.memories` of them.
+          remembers: which examples have them; with memories only.
         """
         c = self.config
+        if len(memories) != c.memories or (remembers is None) != (not c.memories):
+            raise ValueError(f"{c.memories=}: the network was given {len(memories)}")
         dtype = DTYPES[c.dtype]
         if z.shape[1] % c.frame_multiple:
             raise ValueError(f"{z.shape[1]} frames are not a multiple of {c.frame_multiple}")
@@ -153,6 +180,13 @@ class UNet1D(nn.Module):
         t = embed_time(time, *dense, features=c.time_features, max_time=2e4)
         if performance is not None:
             t = jnp.concatenate([t, performance], -1)
+
+        def reminded(x: Array, level: int, name: str) -> Array:
+            """Returns x after its attention to the level's memory, if there is one."""
+            place = level - (len(c.widths) - c.memories)
+            if place < 0:
+                return x
+            return MemoryBlock(c, name=f"{name}_{level}_memory")(x, memories[place], remembers)
 
         x = jnp.concatenate([z, condition], -1)
         x = Conv3(c.widths[0], dtype=dtype, name="input")(x)
@@ -163,6 +197,7 @@ class UNet1D(nn.Module):
             for i in range(c.blocks):
                 block = ResidualBlock(width, norm=c.norm, dtype=dtype, name=f"down_{level}_{i}")
                 x = rematerialized(c.remat, block, x, t)
+            x = reminded(x, level, "down")
             skips.append(x)
         x = AttentionBlock(c, name="middle")(x, None if performance is None else t)
         for level, width in reversed(list(enumerate(c.widths))):
@@ -172,6 +207,7 @@ class UNet1D(nn.Module):
             for i in range(c.blocks):
                 block = ResidualBlock(width, norm=c.norm, dtype=dtype, name=f"up_{level}_{i}")
                 x = rematerialized(c.remat, block, x, t)
+            x = reminded(x, level, "up")
         x = nn.swish(NORMS[c.norm](dtype=dtype, name="output_norm")(x))
         return Dense(c.output, axes=("embed", "mel"), use_bias=True, kernel_init=nn.initializers.zeros,
                      name="output")(x)

@@ -14,6 +14,7 @@ from music_diffusion.conditions.regions import ClassAndRegion
 from music_diffusion.errors import UserError
 from music_diffusion.notes.heard import level
 from music_diffusion.synthesis.edits import FADE, Stretch, remade, spliced
+from music_diffusion.synthesis.hearing import style_of
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Progress
@@ -27,6 +28,8 @@ def class_weights(synthesizer: Synthesizer, text: str | None) -> Float[np.ndarra
 
     Raises UserError: an unknown class (with the nearest names), or no weight above 0.
     """
+    if text is None and synthesizer.model.restyles:
+        return None
     conditions = _conditions(synthesizer)
     if text is None:
         return None
@@ -54,15 +57,22 @@ def _conditions(synthesizer: Synthesizer) -> ClassAndRegion:
     return conditions
 
 
-def free_source(synthesizer: Synthesizer, seconds: float, classes: str | None = None) -> Source:
-    """Returns a source of nothing but a length, and perhaps a class.
+def free_source(synthesizer: Synthesizer, seconds: float, classes: str | None = None,
+                style: str | None = None) -> Source:
+    """Returns a source of nothing but a length, and perhaps a class or the style of a recording (a path).
 
-    Raises UserError: a length out of its range, or a class that the model does not know.
+    Raises UserError: a length out of its range, a class that the model does not know, a bad recording, or
+    a style for a model that takes none, or none for one that does.
     """
+    if synthesizer.model.restyles != (style is not None):
+        raise UserError(f"{synthesizer.name}: " + ("say what it should sound like: --style RECORDING"
+                        if style is None else "takes no style's recording; leave --style out"))
     if not LEAST_SECONDS <= seconds <= MOST_SECONDS:
         raise UserError(f"--seconds {seconds:g}: give from {LEAST_SECONDS:g} to {MOST_SECONDS:g} s")
     frames = int(np.ceil(seconds * synthesizer.codec.frame_rate))
-    return Source(codec=synthesizer.codec, frames=frames, classes=class_weights(synthesizer, classes))
+    mel = None if style is None else style_of(style, synthesizer.codec)
+    return Source(codec=synthesizer.codec, frames=frames, classes=class_weights(synthesizer, classes),
+                  style=mel)
 
 
 def continued(synthesizer: Synthesizer, wave: Waveform, seconds: float, *, classes: str | None = None,

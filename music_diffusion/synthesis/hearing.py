@@ -34,7 +34,7 @@ from music_diffusion.synthesis.hub import (
 from music_diffusion.synthesis.performance import parse_performance
 from music_diffusion.synthesis.reconstruct import resampled
 from music_diffusion.synthesis.synthesizer import Synthesizer
-from music_diffusion.types import Params
+from music_diffusion.types import Mel, Params
 
 LEAST_SECONDS, REFERENCE_SECONDS = 1.0, 60.0  # of a reference
 PERFORMANCES = "performances"  # the package's model that plays as references do that are named
@@ -48,6 +48,7 @@ class Hearing:
     transcriber: Transcriber
     casting: InstrumentCasting = InstrumentCasting()
     reference: Float[np.ndarray, " D"] | None = None  # embedding of what it should sound like
+    style: Mel | None = None  # of a model that restyles: log-mel in nat of what it should sound like
 
     def __call__(self, blocks: Iterator[Float[np.ndarray, " n"]], codec: MelCodec, frames: int, path: str
                  ) -> tuple[Notes, np.ndarray]:
@@ -89,7 +90,11 @@ def hear_likeness(path: str) -> Likeness:
     Raises UserError for a file that cannot be read, is silent, or shorter than LEAST_SECONDS.
     """
     tagger, params = _tagger()
-    rate = tagger.presence(params).model.front.sample_rate
+    return _likeness(_beginning(path, tagger.presence(params).model.front.sample_rate))
+
+
+def _beginning(path: str, rate: int) -> Float[np.ndarray, " S"]:
+    """Returns the samples of a recording's first REFERENCE_SECONDS, at a rate in Hz; see `style_of`."""
     with AudioReader(path) as reader:
         blocks = resampled((block[:, None] for block in reader.mono_blocks()), reader.sample_rate, rate)
         parts, count = [np.zeros(0, np.float32)], 0
@@ -104,7 +109,7 @@ def hear_likeness(path: str) -> Likeness:
                         f"{LEAST_SECONDS:g} s or more")
     if not np.abs(samples).max() > 1e-4:
         raise UserError(f"{shown(path)}: is silent; give a reference with sound")
-    return _likeness(samples)
+    return samples
 
 
 @functools.lru_cache(maxsize=1)
@@ -165,6 +170,8 @@ def open_hearing(synthesizer: Synthesizer, to: str | None = None, source: str | 
     Raises UserError: an unknown instrument, a reference that is too short or silent, nothing that says what
     the recording should become, or any of it for a model that makes one timbre alone.
     """
+    if synthesizer.model.restyles:
+        raise UserError(f"{synthesizer.name}: takes a style's recording; use restyle")
     told = {"--to": to, "--from": source, "--like": like}
     asked = [flag for flag, value in told.items() if value is not None]
     if not synthesizer.model.hears:
@@ -192,6 +199,25 @@ def open_hearing(synthesizer: Synthesizer, to: str | None = None, source: str | 
         raise UserError(f"{synthesizer.name}: say what the recording should become: --to INSTRUMENT, or "
                         "--like RECORDING")
     return Hearing(transcriber=load_transcriber(), casting=casting, reference=reference)
+
+
+def open_style(synthesizer: Synthesizer, style: str) -> Hearing:
+    """Returns ears for a model that restyles, with the style of a recording.
+
+    Raises UserError: a model that takes no style, or a bad recording; see `style_of`.
+    """
+    if not synthesizer.model.restyles:
+        raise UserError(f"{synthesizer.name}: takes no style's recording; give a model that restyles")
+    return Hearing(transcriber=load_transcriber(), style=style_of(style, synthesizer.codec))
+
+
+def style_of(path: str, codec: MelCodec) -> Mel:
+    """Returns log-mel in nat of a recording's first REFERENCE_SECONDS, at LEVEL.
+
+    Raises UserError for a file that cannot be read, is silent, or shorter than LEAST_SECONDS.
+    """
+    mel = codec.encode(_beginning(path, codec.sample_rate))
+    return np.maximum(mel + np.float32(LEVEL - level(mel)), codec.log_min)
 
 
 def _is_performance(text: str) -> bool:

@@ -26,6 +26,7 @@ class RenderSettings:
     seed: int = 0  # another seed is another take
     performance: str | None = None  # who plays what: see `synthesis.performance`
     performance_guidance: float | None = None  # weight of the performance's guidance; 1 is none
+    content_guidance: float | None = None  # … of the content of what is restyled
     strength: float | None = None  # of a change, above 0; 1: nothing of the sound itself is kept
     passes: int | None = None  # how often each step is done where a part is given, from 1
     joining: str | None = None  # of segments: one of JOININGS
@@ -44,7 +45,7 @@ class RenderSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value <= MOST_SECONDS:
                 raise UserError(f"--{name} {value:g}: give seconds above 0, up to {MOST_SECONDS:g}")
-        for name in ("guidance", "performance_guidance"):
+        for name in ("guidance", "performance_guidance", "content_guidance"):
             value = getattr(self, name)
             if value is not None and not abs(value) <= MOST_GUIDANCE:
                 raise UserError(f"--{name.replace('_', '-')} {value:g}: give a number up to "

@@ -72,7 +72,8 @@ class Synthesizer:
                                     "knows no performances; leave it out")
         return self.model.sampled_by(Sampling(
             steps=settings.steps, solver=settings.solver, grid=settings.grid, guidance=settings.guidance,
-            performance_guidance=settings.performance_guidance, strength=settings.strength,
+            performance_guidance=settings.performance_guidance,
+            content_guidance=settings.content_guidance, strength=settings.strength,
             passes=settings.passes))
 
     def joining_of(self, settings: RenderSettings = RenderSettings()) -> Joining:
@@ -201,7 +202,27 @@ class Synthesizer:
         Raises:
           UserError: a bad file, instrument, reference or setting, or a model that changes no recordings.
         """
-        from music_diffusion.synthesis.transfer import transfer  # which needs this module
+        from music_diffusion.synthesis.hearing import open_hearing  # which need this module
+        from music_diffusion.synthesis.transfer import transfer
 
-        return transfer(self, source, to=to, heard=heard, like=like, settings=settings.changed(**changes),
+        return transfer(self, source, open_hearing(self, to, heard, like),
+                        settings=settings.changed(**changes), mono=mono, progress=progress)
+
+    def restyle(self, content: str | os.PathLike | Waveform, style: str, *,
+                settings: RenderSettings = RenderSettings(), mono: bool = False,
+                progress: Progress | None = None, **changes: Any) -> Waveform:
+        """Returns what is heard in a recording, in the sound of another, by a model that restyles.
+
+        Args:
+          content: path of an audio file, or samples.
+          style: path of a recording that it should sound like.
+          settings, mono, progress, changes: as of `transfer`.
+
+        Raises:
+          UserError: a bad file or setting, or a model that does not restyle.
+        """
+        from music_diffusion.synthesis.hearing import open_style  # which need this module
+        from music_diffusion.synthesis.transfer import transfer
+
+        return transfer(self, content, open_style(self, style), settings=settings.changed(**changes),
                         mono=mono, progress=progress)

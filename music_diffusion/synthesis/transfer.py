@@ -19,7 +19,7 @@ from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
-from music_diffusion.synthesis.hearing import Hearing, open_hearing
+from music_diffusion.synthesis.hearing import Hearing
 from music_diffusion.synthesis.performance import parse_performance
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_pair
 from music_diffusion.synthesis.reconstruct import CEILING, check_files
@@ -50,12 +50,10 @@ class Transferred(Speed):
     peak: float  # largest amplitude of the output; full scale is 1
 
 
-def transfer(synthesizer: Synthesizer, source: str | os.PathLike | Waveform, *, to: str | None = None,
-             heard: str | None = None, like: str | None = None,
+def transfer(synthesizer: Synthesizer, source: str | os.PathLike | Waveform, hearing: Hearing | None, *,
              settings: RenderSettings = RenderSettings(), mono: bool = False,
              progress: Progress | None = None) -> Waveform:
-    """Returns a recording in the timbre that a model gives it, in memory; see `Synthesizer.transfer`."""
-    hearing = open_hearing(synthesizer, to, heard, like)
+    """Returns a recording as a model changes it, in memory; see `transfer_file`."""
     with tempfile.TemporaryDirectory(prefix="music-diffusion-") as folder:
         path, output = (os.path.join(folder, name) for name in ("given.wav", "made.wav"))
         if isinstance(source, Waveform):
@@ -112,7 +110,8 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
                 if not len(notes):
                     warnings.warn(f"{shown(source)}: no notes are heard in it; what is made follows its "
                                   "spectrum alone", stacklevel=2)
-                first = dataclasses.replace(first, notes=notes, heard=heard, reference=hearing.reference)
+                first = dataclasses.replace(first, notes=notes, heard=heard, reference=hearing.reference,
+                                            style=hearing.style)
             sources = [dataclasses.replace(first, mel=mel) for mel in own]
             with watch.paused():
                 synthesizer.compile(first, settings)

@@ -10,6 +10,7 @@ from typing import Any
 from music_diffusion.audio.io import check_writable, read_audio, write_audio
 from music_diffusion.audio.loudness import normalize
 from music_diffusion.audio.waveform import Waveform
+from music_diffusion.conditions.base import Source
 from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, measure
@@ -22,7 +23,7 @@ from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import SILENT, Monitor, part_of
-from music_diffusion.workflows.requests import GenerateRequest
+from music_diffusion.workflows.requests import GENERATOR, RESTYLE, GenerateRequest
 
 SECONDS = 10.0  # that are made where nothing is said
 STRENGTH = 0.5  # of a variation, where nothing is said
@@ -63,14 +64,19 @@ def generate(request: GenerateRequest, settings: RenderSettings = RenderSettings
         settings = settings.changed(strength=STRENGTH)
     made = []
     with monitor.bar(f"generating {shown(outputs[0])}") as progress:
-        synthesizer = load(request.model, request.inverter)
-        make.class_weights(synthesizer, request.class_name)  # its errors, before anything is written
+        usual = GENERATOR if request.style is None else RESTYLE
+        synthesizer = load(request.model or usual, request.inverter)
+        seconds = SECONDS if request.seconds is None else request.seconds
+        # Its errors come before anything is written.
+        source = (make.free_source(synthesizer, seconds, request.class_name, request.style)
+                  if kind == "free" else None)
+        make.class_weights(synthesizer, request.class_name)
         for k, output in enumerate(outputs):
             own = settings.changed(seed=settings.seed + k)
             if request.out_dir is not None:
                 os.makedirs(request.out_dir, exist_ok=True)
                 check_writable(output)
-            made.append(_take(request, synthesizer, kind, given, stretch, output, own,
+            made.append(_take(request, synthesizer, kind, source, given, stretch, output, own,
                               part_of(progress, k, len(outputs))))
     return made
 
@@ -90,6 +96,8 @@ def _kind(request: GenerateRequest, settings: RenderSettings) -> str:
                                 ("--strength", settings.strength, "varied")):
         if value is not None and kind != needed:
             raise UserError(f"{flag}: goes with {flags[needed]} RECORDING")
+    if request.style is not None and kind != "free":
+        raise UserError(f"--style: makes sound from noise alone; leave {flags[kind]} out")
     if kind == "edited" and request.inpaint is None and request.band is None:
         raise UserError("--edit: say what of it is made anew: --inpaint BEGIN:END in seconds, --band "
                         "LOW:HIGH in Hz, or both")
@@ -128,8 +136,9 @@ def _stretch(request: GenerateRequest, wave: Waveform) -> Stretch:
     return Stretch(begin=begin, end=end, low=low, high=high)
 
 
-def _take(request: GenerateRequest, synthesizer: Synthesizer, kind: str, given: dict[str, Waveform],
-          stretch: Stretch | None, output: str, settings: RenderSettings, progress: Progress) -> Generated:
+def _take(request: GenerateRequest, synthesizer: Synthesizer, kind: str, source: Source | None,
+          given: dict[str, Waveform], stretch: Stretch | None, output: str,
+          settings: RenderSettings, progress: Progress) -> Generated:
     """Writes one take."""
     seconds = SECONDS if request.seconds is None else request.seconds
     chosen: dict[str, Any] = {"classes": request.class_name, "settings": settings}
@@ -139,8 +148,7 @@ def _take(request: GenerateRequest, synthesizer: Synthesizer, kind: str, given: 
         "steps": sampling.steps, "solver": None if sampling.solver is None else repr(sampling.solver),
         "guidance": sampling.guidance, "strength": sampling.strength if kind == "varied" else None,
         "seed": settings.seed, "joining": synthesizer.joining_of(settings).name}
-    if kind == "free":
-        source = make.free_source(synthesizer, seconds, request.class_name)
+    if source is not None:
         rendering = render_file(synthesizer, source, output, settings=settings, plot=request.plot,
                                 progress=progress)
         speed = {field.name: getattr(rendering, field.name) for field in dataclasses.fields(Speed)}

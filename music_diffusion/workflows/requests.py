@@ -16,6 +16,7 @@ from music_diffusion.errors import UserError
 RANGE = "range"  # key of a field's metadata: (least, most)
 NO_MODEL = "none"  # in place of a model's name
 GENERATOR = "generator"  # the model in the package that makes sound from noise
+RESTYLE = "restyle"  # the one that makes it, or a content, sound as a recording does
 
 
 def ranged(default: Any = dataclasses.MISSING, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -354,10 +355,25 @@ class TransferRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RestyleRequest(Request):
+    """See `workflows.transfer.transfer`."""
+
+    source: str  # any audio, or a folder of it: the content
+    style: str  # recording that it should sound like
+    model: str = RESTYLE  # name or folder of a model that restyles
+    output: str | None = None  # .wav, .flac or .mp3; of a folder's files None
+    out_dir: str | None = None  # folder of what is made of a folder's files
+    plot: str | None = None  # .png of both spectrograms
+    inverter: str | None = None  # see `synthesis.hub.load_inverter`; None: the best for the model
+    mono: bool = False  # mix the channels to one first
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateRequest(Request):
     """See `workflows.generate.generate`."""
 
-    model: str = GENERATOR  # name or folder of a model that makes sound from noise
+    model: str | None = None  # name or folder of a model that makes sound from noise
+    style: str | None = None  # recording that it should sound like
     output: str | None = None  # .wav, .flac or .mp3; of several takes None
     seconds: float | None = ranged(None, 0)  # that are made
     class_name: str | None = None  # one of the model's, or a mixture NAME:0.7+NAME:0.3

@@ -15,7 +15,7 @@ from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.files import write_json
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.paths import check_apart, name_key, shown, source_file
-from music_diffusion.synthesis.hearing import Hearing, open_hearing
+from music_diffusion.synthesis.hearing import Hearing, open_hearing, open_style
 from music_diffusion.synthesis.hub import find, load
 from music_diffusion.synthesis.reconstruct import check_files
 from music_diffusion.synthesis.released_copy import is_released
@@ -23,7 +23,7 @@ from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.synthesis.transfer import Transferred, transfer_file
 from music_diffusion.workflows.monitor import SILENT, Monitor, part_of
-from music_diffusion.workflows.requests import TransferRequest
+from music_diffusion.workflows.requests import RestyleRequest, TransferRequest
 
 LOG = "transfers.json"  # in the folder of what was made: of what, and by which model and settings
 
@@ -37,9 +37,9 @@ class TransferredFolder:
     skipped: tuple[tuple[str, str], ...]  # recordings that could not be used, and why
 
 
-def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings(),
+def transfer(request: TransferRequest | RestyleRequest, settings: RenderSettings = RenderSettings(),
              monitor: Monitor = SILENT) -> Transferred:
-    """Writes a recording in another timbre.
+    """Writes a recording in another timbre, or style.
 
     Raises UserError for files that cannot be read or written (before the model is loaded), and as
     `synthesis.hub.load` and `synthesis.transfer.transfer_file` do.
@@ -50,20 +50,22 @@ def transfer(request: TransferRequest, settings: RenderSettings = RenderSettings
         raise UserError("give the file to write: -o OUT.wav")
     with source_file(request.source) as source:
         check_files(source, request.output, request.plot)
-        check_apart(request.output, request.like)
-        with monitor.bar(f"transferring {shown(request.output)}") as progress:
+        check_apart(request.output, _beside(request))
+        with monitor.bar(f"changing {shown(request.output)}") as progress:
             synthesizer = load(request.model, request.inverter)
             return transfer_file(synthesizer, source, request.output, settings=settings,
                                  hearing=hearing(request, synthesizer), mono=request.mono,
                                  plot=request.plot, progress=progress)
 
 
-def hearing(request: TransferRequest, synthesizer: Synthesizer) -> Hearing | None:
-    """Returns what the request asks for; see `synthesis.hearing.open_hearing`."""
+def hearing(request: TransferRequest | RestyleRequest, synthesizer: Synthesizer) -> Hearing | None:
+    """Returns what the request asks for; see `synthesis.hearing`."""
+    if isinstance(request, RestyleRequest):
+        return open_style(synthesizer, request.style)
     return open_hearing(synthesizer, request.to, request.source_instruments, request.like)
 
 
-def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderSettings(),
+def transfer_folder(request: TransferRequest | RestyleRequest, settings: RenderSettings = RenderSettings(),
                     monitor: Monitor = SILENT) -> TransferredFolder:
     """Writes every recording below a folder in another timbre, as OUT_DIR/NAME.wav.
 
@@ -84,14 +86,15 @@ def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderS
     found, unread = find_audio(request.source)
     skipped, made, kept = [(path, reason) for path, reason in unread], list[str](), 0
     log = _read_log(out / LOG)
-    options = digest(_state(request.model), repr(settings), request.mono, request.inverter, request.to,
-                     request.source_instruments, _like(request.like))
+    asked = () if isinstance(request, RestyleRequest) else (request.to, request.source_instruments)
+    options = digest(_state(request.model), repr(settings), request.mono, request.inverter, *asked,
+                     _like(_beside(request)))
     targets = _targets([file.path for file in found])
     _check_free(out, targets.values(), log, options)
     out.mkdir(parents=True, exist_ok=True)
     synthesizer: Synthesizer | None = None
     told: Hearing | None = None
-    with monitor.bar(f"transferring {shown(request.out_dir)}") as progress:
+    with monitor.bar(f"changing {shown(request.out_dir)}") as progress:
         for i, file in enumerate(found):
             source, target = folder / file.path, out / targets[file.path]
             bar = part_of(progress, i, len(found))
@@ -118,6 +121,11 @@ def transfer_folder(request: TransferRequest, settings: RenderSettings = RenderS
         raise UserError("{}: no file could be used ({}: {})".format(
             shown(request.source), *(skipped or [("none", "no audio there")])[0]))
     return TransferredFolder(made=tuple(made), kept=kept, skipped=tuple(skipped))
+
+
+def _beside(request: TransferRequest | RestyleRequest) -> str | None:
+    """Returns what the recording should sound like."""
+    return request.style if isinstance(request, RestyleRequest) else request.like
 
 
 def _like(text: str | None) -> str | None:
