@@ -81,7 +81,8 @@ def test_statistics_are_begun_with_and_left_alone(model, params):
 
 def test_training_does_not_begin_around_no_statistics(model):
     model.require_start()
-    frames = dataclasses.replace(MODEL.config, patch=0, unet=dataclasses.replace(MODEL.config.unet, output=F))
+    unet = dataclasses.replace(MODEL.config.unet, output=F)
+    frames = dataclasses.replace(MODEL.config, patch=0, unet=unet)
     dataclasses.replace(MODEL, config=frames).require_start()
     with pytest.raises(UserError, match=r"FrameDiffusionModel.statistics is None.*--patch 2"):
         MODEL.require_start()

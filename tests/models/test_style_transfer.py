@@ -1,4 +1,4 @@
-"""Style transfer against what is known: statistics of a silent network, what each term trains, what is seen."""
+"""Style transfer against what is known: statistics, what each term trains, what is seen."""
 
 import dataclasses
 
@@ -185,7 +185,8 @@ def test_a_latent_s_autoencoder_is_given(tmp_path):
     file = tmp_path / "autoencoder.safetensors"
     save_safetensors(file, {"autoencoder": params["autoencoder"]}, dtype="float32")
     begun = dataclasses.replace(LATENT, autoencoder_weights=str(file)).init(RNG, {})["params"]
-    for leaf, given in zip(*map(jax.tree.leaves, (begun["autoencoder"], params["autoencoder"])), strict=True):
+    both = [jax.tree.leaves(tree["autoencoder"]) for tree in (begun, params)]
+    for leaf, given in zip(*both, strict=True):
         np.testing.assert_array_equal(leaf, given)
     with pytest.raises(UserError, match="not the weights of"):
         other = dataclasses.replace(LATENT.autoencoder, width=10)
@@ -214,7 +215,8 @@ def test_training_begins_with_what_is_needed():
     ({"predicts": "x0"}, "predicts = 'x0'"), ({"strength": 0.0}, "strength=0.0"),
     ({"frames": 6}, "frames = 6"), ({"style_frames": 6}, "style_frames = 6"),
     ({"content_dropout": 2.0}, "content_dropout = 2.0"), ({"num_steps": 0}, "num_steps=0"),
-    ({"terms": StyleTerms(ears=EARS)}, "autoencoder is None"), ({"config": network(6)}, "output = 6 must be"),
+    ({"terms": StyleTerms(ears=EARS)}, "autoencoder is None"),
+    ({"config": network(6)}, "output = 6 must be"),
     ({"autoencoder": FrameAutoencoderConfig(mels=F, patch=4)}, "an autoencoder of 4 frames"),
 ])
 def test_configurations_that_cannot_be(changes, message):

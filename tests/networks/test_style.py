@@ -1,4 +1,4 @@
-"""Style encoders and the denoisers that attend to them: sizes of the paper, what is dropped, what is seen."""
+"""Style encoders and the denoisers that attend to them: the paper's sizes, what is dropped and seen."""
 
 import dataclasses
 

@@ -45,7 +45,8 @@ class ZooMember:
             bindings += (f"DATA = '{folder}'",)
         if self.patch:
             file = folder.with_suffix(".safetensors")
-            own = {"mean": np.zeros(self.patch), "axes": np.eye(self.patch), "std": np.full(self.patch, 0.3)}
+            own = {"mean": np.zeros(self.patch), "axes": np.eye(self.patch),
+                   "std": np.full(self.patch, 0.3)}
             save_safetensors(file, {"statistics": own}, dtype="float32")
             bindings += (f"STATISTICS = '{file}'",)
         pairs = [binding.partition(" = ") for binding in bindings]
