@@ -135,7 +135,8 @@ def note_maps(request: NoteMapsRequest, json: bool = False) -> None:
          data=argument("Folder that prepare wrote.", "DATA"),
          output=argument("File to write.", "FILE.safetensors"),
          patch=option("Frames of a patch, as the recipe has it (UnconditionalConfig.patch).", metavar="N"),
-         around_maps=option("Of what the records' note maps miss, for models of notes."))
+         around_maps=option("Of what the records' note maps miss, for models of notes."),
+         autoencoder=option("Of its latents, for models that sample them: a released one.", metavar="NAME"))
 def statistics(request: StatisticsRequest, json: bool = False) -> None:
     """Estimate mean and principal axes of prepared data, around which the generator predicts patches."""
     from music_diffusion.workflows.models import estimate_statistics

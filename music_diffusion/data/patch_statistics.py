@@ -5,7 +5,10 @@ See `diffusion.preconditioning.v_along`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from jaxtyping import Float
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.note_frames import NoteFrames
@@ -19,8 +22,11 @@ FLOOR = 0.003  # of a deviation, in scaled mel: below it, 0.01 nat or so, lies w
 
 
 def patch_statistics(folder: str, codec: MelCodec, patch: int, *, around_maps: bool = False,
+                     encode: Callable[[Float[np.ndarray, "T F"]], Float[np.ndarray, "t D"]] | None = None,
                      progress: StepProgress = lambda i, n: None) -> Params:
     """Estimates mean m [D], axes A [D, D] and deviations s [D] of patches of `patch` frames; D = patch × F.
+
+    With `encode` of latents that stand for as many frames; D are the values of one.
 
     Of all training records; the columns of A are the eigenvectors of the covariance, the largest first.
 
@@ -29,6 +35,7 @@ def patch_statistics(folder: str, codec: MelCodec, patch: int, *, around_maps: b
       codec: of their mel.
       patch: frames, from 1.
       around_maps: of what the records' note maps miss, instead of the spectrograms themselves.
+      encode: from scaled mel of `patch` × STRETCH frames to latents.
       progress: takes (segments read, segments in all).
 
     Returns:
@@ -40,15 +47,15 @@ def patch_statistics(folder: str, codec: MelCodec, patch: int, *, around_maps: b
     examples = Examples(folder=folder, split="train", codec=codec, frames=patch * STRETCH,
                         conditions=conditions)
     features = patch * codec.mels
-    count, total, square = 0, np.zeros(features), np.zeros((features, features))
+    count, total, square = 0, np.zeros(()), np.zeros(())
     for i, (record, first) in enumerate(examples.segments):
         example = examples.segment(record, first)
         mel = example["targets"] - example["maps"][:, 0] if around_maps else example["targets"]
-        rows = mel.reshape(-1, features).astype(np.float64)
+        rows = (mel.reshape(-1, features) if encode is None else np.asarray(encode(mel))).astype(np.float64)
         count, total, square = count + len(rows), total + rows.sum(0), square + rows.T @ rows
         progress(i + 1, len(examples))
-    if count < 2 * features:
-        raise UserError(f"{folder}: {count} patches are too few for statistics of {features} features; "
+    if count < 2 * total.size:
+        raise UserError(f"{folder}: {count} patches are too few for statistics of {total.size} features; "
                         "add recordings or take a smaller patch")
     mean = total / count
     variance, axes = np.linalg.eigh(square / count - np.outer(mean, mean))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.conditions.performances import (
@@ -143,15 +146,32 @@ def draw_maps(request: NoteMapsRequest, progress: Progress = unseen) -> None:
 def estimate_statistics(request: StatisticsRequest, progress: Progress = unseen) -> None:
     """Writes the statistics of patches of prepared records, with which a model that predicts them starts.
 
-    Raises UserError: no records, or too few.
+    Raises UserError: no records, or too few; an autoencoder of other patches, or of what maps miss.
     """
     from music_diffusion.data.patch_statistics import patch_statistics
 
     check_source(request.data)
     codec = MelCodec.from_dict(read_manifest(request.data)["codec"])
+    encode = None if request.autoencoder is None else _latents(request, codec)
     found = patch_statistics(request.data, codec, request.patch, around_maps=request.around_maps,
-                             progress=in_steps(progress))
+                             encode=encode, progress=in_steps(progress))
     save_safetensors(request.output, found, dtype="float32", facts={"patch": request.patch})
+
+
+def _latents(request: StatisticsRequest, codec: MelCodec) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the encoder that a request names."""
+    import jax
+
+    from music_diffusion.models.autoencoder import AutoencoderModel
+    from music_diffusion.synthesis.hub import load_trained
+
+    _, model, params = load_trained(request.autoencoder or "", AutoencoderModel, "autoencoder")
+    model.codec.check_same(codec)
+    if model.config.step != request.patch or request.around_maps:
+        raise UserError(f"{request.autoencoder}: is of spectrograms, {model.config.step} frames at once; "
+                        f"give --patch {model.config.step}, and leave --around-maps out")
+    encode = jax.jit(lambda mel: model.encode(params, mel[None])[0])
+    return lambda mel: np.asarray(encode(mel))
 
 
 def list_performances(request: PerformanceListRequest) -> Performances:

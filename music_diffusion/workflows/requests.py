@@ -251,6 +251,7 @@ class StatisticsRequest(Request):
     output: str  # safetensors to write
     patch: int = ranged(4, 1, 64)  # frames of a patch
     around_maps: bool = False  # whether of what the records' note maps miss
+    autoencoder: str | None = None  # name or folder of a released one, of whose latents they are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -66,3 +66,13 @@ def test_statistics_of_what_maps_miss(folder):
 def test_a_patch_needs_enough_data(folder):
     with pytest.raises(UserError, match="too few for statistics of 384 features; add record"):
         patch_statistics(str(folder), CODEC, 128)
+
+
+def test_statistics_of_latents(folder):
+    """Of a latent that is linear in the patch: those of the data, carried along."""
+    mixing = np.random.default_rng(4).normal(size=(P * 3, 2))
+    found = patch_statistics(str(folder), CODEC, P, encode=lambda mel: mel.reshape(-1, P * 3) @ mixing)
+    latents, own = patches(folder) @ mixing, found["statistics"]
+    np.testing.assert_allclose(own["mean"], latents.mean(0), atol=1e-5)
+    np.testing.assert_allclose(own["axes"] * own["std"]**2 @ own["axes"].T, np.cov(latents.T, bias=True),
+                               atol=1e-4)
