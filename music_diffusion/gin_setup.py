@@ -23,7 +23,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.training.loop": ("train", "TrainConfig"),
     "music_diffusion.synthesis.release": ("released",),
     "music_diffusion.training.optimizers": (
-        "adafactor", "adamw", "muon", "by_part", "tracking", "PartOptimizer", "warmup_cosine",
+        "adafactor", "adamw", "muon", "by_part", "plateau", "tracking", "PartOptimizer", "warmup_cosine",
         "warmup_constant"),
     "music_diffusion.training.partitioning": ("MeshConfig",),
     "music_diffusion.audio.codec": ("MelCodec",),
@@ -73,6 +73,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.models.feature_loss": ("FeatureLoss",),
     "music_diffusion.models.autoencoder": ("AutoencoderModel", "divergence", "moments"),
     "music_diffusion.data.synthetic": ("SyntheticSource",),
+    "music_diffusion.data.style_pictures": ("PicturePairSource",),
     "music_diffusion.data.audio_source": ("AudioSource",),
     "music_diffusion.data.recording_source": (
         "RecordingSource", "TranscriptionTargets", "TagTargets", "Varied"),

@@ -84,7 +84,8 @@ def make_app() -> typer.Typer:
                            ("audio_folder", prepare_commands.audio_folder),
                            ("references", prepare_commands.references),
                            ("conversions", prepare_commands.conversions),
-                           ("excerpts", prepare_commands.excerpts)):
+                           ("excerpts", prepare_commands.excerpts),
+                           ("pictures", prepare_commands.pictures)):
         _add(prepare, name, function)
     app.add_typer(prepare, name="prepare", epilog=_epilog(prepare_commands.prepare))
 

@@ -18,6 +18,7 @@ from music_diffusion.workflows.requests import (
     ConversionsRequest,
     DataSetRequest,
     ExcerptsRequest,
+    PicturesRequest,
     ReferencesRequest,
 )
 
@@ -173,6 +174,22 @@ def excerpts(request: ExcerptsRequest, json: bool = False) -> None:
     with terminal.progress_bar(f"excerpts {request.destination}") as progress:
         counts = prepare_excerpts(request, progress)
     summary = ", ".join(f"{n} of {folder}" for folder, n in counts.items())
+    terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
+
+
+@command("music-diffusion prepare pictures recordings/ pictures/",
+         source=argument("Folder with a folder of recordings for each instrument.", "SRC"),
+         destination=argument("Folder to write.", "DST"),
+         seconds=option("Of a piece."), minutes=option("Of a recording, at most."),
+         pairs=option("Pairs of content and style that are drawn."),
+         seed=option("Another seed draws other pairs."))
+def pictures(request: PicturesRequest, json: bool = False) -> None:
+    """Write spectrograms of recordings as 8-bit pictures, and pairs of them, for style transfer."""
+    from music_diffusion.workflows.prepare import prepare_pictures
+
+    with terminal.progress_bar(f"pictures {request.destination}") as progress:
+        counts = prepare_pictures(request, progress)
+    summary = ", ".join(f"{n} of {label}" for label, n in counts.items())
     terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
 
 

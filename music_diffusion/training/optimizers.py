@@ -181,6 +181,39 @@ def tracking(*, optimizer: Optimizer, momentum: float = 0.99,
     return dataclasses.replace(optimizer, transform=transform)
 
 
+def plateau(*, optimizer: Optimizer, window: int, factor: float = 0.5, patience: int = 10,
+            floor: float = 0.02) -> Optimizer:
+    """`optimizer`, with smaller updates whenever the loss has not fallen for a while.
+
+    That of training, of which the means of `window` steps are compared; a mean that is not below the least
+    one by 1e-4 of it counts as no fall. The learning rate that is logged is that of the beginning.
+
+    Args:
+      optimizer: of all parameters.
+      window: steps, such as those of an epoch.
+      factor: by which updates become smaller, in 0..1.
+      patience: windows without a fall before they do.
+      floor: least share of the updates that is left.
+
+    Raises UserError: a number out of its range; or, with the first step, by a trainer that does not give
+    optimizers the loss, as t5x does not.
+    """
+    if window < 1 or patience < 1 or not (0 < factor < 1 and 0 <= floor <= 1):
+        raise UserError(f"plateau needs {window=} and {patience=} of at least 1, {factor=} between 0 and 1 "
+                        f"and {floor=} in 0..1")
+    watching = optax.contrib.reduce_on_plateau(
+        factor=factor, patience=patience, rtol=1e-4, accumulation_size=window, min_scale=floor)
+
+    def update(updates, state, params=None, *, value=None, **others):
+        if value is None:
+            raise UserError("plateau: this trainer does not give optimizers the loss; use python -m "
+                            "music_diffusion.train, or another schedule")
+        return watching.update(updates, state, params, value=value, **others)
+
+    watched = optax.GradientTransformationExtraArgs(watching.init, update)
+    return dataclasses.replace(optimizer, transform=optax.chain(optimizer.transform, watched))
+
+
 def frozen_mask(params: Params, patterns: Sequence[str], *, strict: bool) -> Params:
     """True where a parameter's path ('a/b/kernel') matches one of `patterns`.
 

@@ -93,7 +93,7 @@ class Updated(NamedTuple):
 def apply_gradients(
     grads: Params, transform: optax.GradientTransformation, params: Params, opt_state: optax.OptState,
     ema_params: Params | None, step: jax.Array, *, clip_norm: float | None, ema_decay: float,
-    ema_warmup: bool,
+    ema_warmup: bool, loss: jax.Array | None = None,
 ) -> Updated:
     """Clips the gradients, updates the parameters, and moves their average.
 
@@ -103,11 +103,13 @@ def apply_gradients(
       params, opt_state, ema_params: of before; without an average `ema_params` is None.
       step: int32, completed updates.
       clip_norm, ema_decay, ema_warmup: see `make_train_step`.
+      loss: of the batch, for optimizers that watch it (`optimizers.plateau`); None where it is not known.
     """
     grad_norm = optax.tree.norm(grads)
     if clip_norm is not None:
         grads = clip_by_norm(grads, grad_norm, clip_norm)
-    updates, opt_state = transform.update(grads, opt_state, params)
+    updates, opt_state = optax.with_extra_args_support(transform).update(
+        grads, opt_state, params, value=loss)
     params = optax.apply_updates(params, updates)
     if ema_params is not None:
         ema_params = moved_average(ema_params, params, ema_decay_at(step, ema_decay, ema_warmup))
@@ -175,7 +177,7 @@ def make_train_step(
         loss, metrics, grads = mean_gradients(loss_fn, state.params, batch, rng, microbatches)
         new = apply_gradients(
             grads, transform, state.params, state.opt_state, state.ema_params, state.step,
-            clip_norm=clip_norm, ema_decay=ema_decay, ema_warmup=ema_warmup)
+            clip_norm=clip_norm, ema_decay=ema_decay, ema_warmup=ema_warmup, loss=loss)
         update_norm = optax.tree.norm(new.updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(new.grad_norm) & jnp.isfinite(update_norm)
         step = state.step + 1

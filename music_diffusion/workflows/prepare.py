@@ -20,6 +20,7 @@ from music_diffusion.workflows.requests import (
     ConversionsRequest,
     DataSetRequest,
     ExcerptsRequest,
+    PicturesRequest,
     ReferencesRequest,
     ScoresRequest,
 )
@@ -181,3 +182,18 @@ def prepare_excerpts(request: ExcerptsRequest, progress: Progress = unseen) -> d
     return write_excerpts(ExcerptPlan(
         source=request.source, seconds=request.seconds, count=request.count, noise=request.noise,
         sample_rate=request.rate, seed=request.seed), request.destination, in_steps(progress))
+
+
+def prepare_pictures(request: PicturesRequest, progress: Progress = unseen) -> dict[str, int]:
+    """Writes spectrograms of recordings as pictures, and pairs of them, as style transfer was trained.
+
+    Returns the number of pictures of each instrument. Raises UserError as
+    `data.style_pictures.write_pictures` does.
+    """
+    from music_diffusion.data.style_pictures import PicturePlan, write_pictures
+
+    check_source(request.source)
+    _check_apart(request.destination, request.source)
+    return write_pictures(PicturePlan(
+        source=request.source, seconds=request.seconds, minutes=request.minutes, pairs=request.pairs,
+        seed=request.seed), request.destination, in_steps(progress))

@@ -183,6 +183,18 @@ class ExcerptsRequest(Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PicturesRequest(Request):
+    """See `workflows.prepare.prepare_pictures`."""
+
+    source: str  # folder with a folder of recordings for each instrument
+    destination: str  # folder of pictures and their pairs
+    seconds: float = ranged(3.0, 0)  # of a picture's piece
+    minutes: float = ranged(30.0, 0)  # of a recording, at most
+    pairs: int = ranged(15000, 1)  # that are drawn
+    seed: int = 0  # another one draws other pairs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoresRequest(RendersRequest):
     """See `workflows.prepare.render_scores`."""
 

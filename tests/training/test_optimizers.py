@@ -14,6 +14,7 @@ from music_diffusion.training.optimizers import (
     by_part,
     frozen_mask,
     muon,
+    plateau,
     skip_frozen,
     warmup_constant,
     warmup_cosine,
@@ -95,6 +96,37 @@ def test_optimizers_follow_a_schedule():
     optimizer = adamw(learning_rate=schedule)
     assert np.all(first_update(optimizer.transform)["bias"] == 0)
     assert float(optimizer.learning_rate(5)) == pytest.approx(0.05)
+
+
+def scales(losses, **options):
+    """Shares of the updates that are left, step by step."""
+    made = plateau(optimizer=adamw(learning_rate=1.0, b1=0.0, b2=0.0, weight_decay=0.0), **options)
+    state, found = made.transform.init(PARAMS), []
+    step = jax.jit(lambda state, loss: made.transform.update(GRADS, state, PARAMS, value=loss))
+    for loss in losses:
+        updates, state = step(state, jnp.float32(loss))
+        found.append(float(np.abs(updates["dense"]["bias"]).max()))
+    return np.array(found)
+
+
+def test_updates_shrink_where_the_loss_no_longer_falls():
+    falling = scales(np.linspace(2, 1, 24), window=2, patience=2)
+    np.testing.assert_allclose(falling, 1, rtol=1e-5)
+    # A fall of single steps is no fall of the windows' means.
+    flat = scales([1, 3] * 12, window=2, patience=2, factor=0.5, floor=0.2)
+    assert flat[:5] == pytest.approx(1) and (np.diff(flat) <= 0).all()
+    assert sorted(set(np.round(flat, 3)), reverse=True) == [1.0, 0.5, 0.25, 0.2]
+    assert flat[-1] == pytest.approx(0.2)
+
+
+def test_plateaus_need_the_loss_and_numbers_in_range():
+    made = plateau(optimizer=adamw(), window=3)
+    with pytest.raises(UserError, match="does not give optimizers the loss"):
+        made.transform.update(GRADS, made.transform.init(PARAMS), PARAMS)
+    for wrong in ({"window": 0}, {"window": 1, "factor": 1.0}, {"window": 1, "patience": 0},
+                  {"window": 1, "floor": 2.0}):
+        with pytest.raises(UserError, match="plateau needs"):
+            plateau(optimizer=adamw(), **wrong)
 
 
 def test_frozen_parameters_have_no_update_and_no_state():
