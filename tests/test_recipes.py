@@ -92,6 +92,21 @@ def unet_layout(*, widths, heads, group=False, performances=0, features=0, tails
     return table + embedding + first + down + middle + up + output
 
 
+def style_layout(values: int, *, width=448, style=256, content=177, frame=160, vector=128) -> int:
+    """Parameters of `networks.style_denoiser` over positions of 4 frames with so many values.
+
+    A U-Net of two levels that sees 4 frames of content, FiLM of the vector and whether there is one in every
+    block, and four times attention to a map: of queries and output by the width, of keys and values by the
+    map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector.
+    """
+    block = 2 * style + 2 * (3 * style**2 + style)
+    encoder = (512 + 1) * style + 2 * (2 * block + style) + 2 * style * vector
+    memory = width + 2 * width * 7 * 64 + 2 * style * 7 * 64
+    unet = unet_layout(widths=(width, width), heads=7, performances=1, features=vector + 1, mels=values,
+                       roll=4 * frame - 2 * values - 1) - (vector + 1) * (1 + 2 * values)
+    return values**2 + 2 * values + (content + 1) * frame + encoder + unet + 4 * memory
+
+
 def shipped(name: str) -> int:
     """Parameters in the weights that come with the package; scales of 8-bit ones are none."""
     with safe_open(weights_root() / name / "weights.safetensors", "numpy") as file:
@@ -150,6 +165,10 @@ PARAMETERS = {
     "inverter_istft_44k.gin": 3_601_414 + 2_043_813,
     "inverter_44k.gin": 7_958_404,
     "note_timbre.gin": note_timbre(),
+    "restyle.gin": style_layout(512),
+    "restyle_latent.gin": style_layout(64) + frame_autoencoder(width=384, latent=64),
+    # Table 2 of the paper, its attention without biases; the autoencoder and VGGish.
+    "style_transfer_paper.gin": 2_729_984 + 8_155_296 - 8 * (512 + 256) + 224_417 + 72_141_184,
     # FiLM as of one performance, whose row of the table the two layers that see a reference stand for.
     "transfer.gin": note_timbre() + unet_layout(
         widths=(320, 320, 320), heads=5, performances=1, features=64,

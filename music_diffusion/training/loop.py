@@ -196,12 +196,12 @@ class _Start:
     def __init__(self, model: Model, data: DataSource, optimizer: Optimizer, config: TrainConfig,
                  mesh: MeshConfig, devices: Mesh, checkpoints: Checkpoints,
                  init_from: str | None, init_parts: Sequence[str]):
-        if checkpoints.latest_step() is None and init_from is None:
-            model.require_start()
         index, count = partitioning.batch_shard(devices)
         self.iterator = data.train_iterator(
             config.batch_size // count, config.seed, shard_index=index, shard_count=count)
         self.batch = next(self.iterator)
+        if checkpoints.latest_step() is None and init_from is None:
+            model.require_start()
         shapes = {k: (config.batch_size, *np.shape(v)[1:]) for k, v in self.batch.items()}
 
         def init():
