@@ -24,7 +24,7 @@ from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.notes.decoding import decode_notes
 from music_diffusion.notes.heard import only_classes
 from music_diffusion.speed import measure
-from music_diffusion.synthesis.hearing import Hearing
+from music_diffusion.synthesis.hearing import Hearing, style_of
 from music_diffusion.synthesis.hub import default_inverter, load, load_inverter, load_transcriber
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.transfer import transfer_file
@@ -123,7 +123,8 @@ class _Lazy:
         self._method: Method | None = None
         self.identity = [plan.method, plan.inverter, plan.steps, plan.seed, plan.strength,
                          [] if plan.model is None else model_digests(plan.model)]
-        if plan.method == "recoloured":  # depends on all of them
+        # These depend on all of them, or may.
+        if plan.method in ("recoloured", "model") and plan.reference is not None:
             both = [*files.values(), *find_files(plan.reference, AUDIO, "audio")[0].values()]
             self.identity.append([file_digest(path) for path in both])
 
@@ -151,10 +152,14 @@ class _Lazy:
             synthesizer = dataclasses.replace(
                 synthesizer, model=dataclasses.replace(synthesizer.model, **changes))  # type: ignore[type-var]
         transcriber = load_transcriber() if synthesizer.model.hears else None
+        styles = self._styles() if synthesizer.model.restyles else None
 
         def transfer(path: str, row: Conversion) -> Made:
             hearing = None
-            if transcriber is not None:
+            if transcriber is not None and styles is not None:
+                style = style_of(styles(path, row), synthesizer.codec)
+                hearing = Hearing(transcriber=transcriber, style=style)
+            elif transcriber is not None:
                 hearing = Hearing(transcriber=transcriber, casting=casting_of(row))
             with tempfile.TemporaryDirectory(prefix="music-diffusion-") as scratch:
                 output = os.path.join(scratch, "made.wav")
@@ -164,6 +169,24 @@ class _Lazy:
             return samples, {name: getattr(facts, name) for name in SPEED}
 
         return transfer
+
+    def _styles(self) -> Callable[[str, Conversion], str]:
+        """Returns what says which recording a file should sound like: a target of another piece.
+
+        That is the next one with the same instruments in the order of names.
+        """
+        targets = find_files(self._plan.reference, AUDIO, "audio")[0]
+
+        def style(path: str, row: Conversion) -> str:
+            alike = [name for name, other in self._rows.items()
+                     if other.target == row.target and name in targets]
+            later = [name for name in alike if self._files[name] > path]
+            others = [name for name in (*later, *alike) if self._files[name] != path]
+            if not others:
+                raise UserError("is the only recording of its conversion; there is no other to sound like")
+            return targets[others[0]]
+
+        return style
 
     def _playing(self) -> Method:
         """Returns the method that lets a model of notes play what is heard."""

@@ -138,3 +138,25 @@ def test_a_conversion_casts_each_instrument_and_one_alone_all_that_is_heard():
     assert dict(both.of_class)[int(SLAKH_CLASS_OF_PROGRAM[73])] == 40 and both.rest is None
     one = casting_of(Conversion(source=("flute",), target=("harp",)))
     assert one.rest == 46 and one.heard == (int(SLAKH_CLASS_OF_PROGRAM[73]),)
+
+
+def test_a_model_that_restyles_gets_the_target_of_another_piece(pairs, monkeypatch):
+    """The next one of the same instruments, by name; the last gets the first."""
+    heard = []
+
+    def transfer_file(synthesizer, path, output, *, hearing, **options):
+        heard.append((path[-5], hearing.style))
+        soundfile.write(output, noise(0), RATE, subtype="FLOAT")
+        return types.SimpleNamespace(**dict.fromkeys(module.SPEED, 1.0) | {"devices": "1 toy"})
+
+    model = types.SimpleNamespace(hears=True, restyles=True)
+    for name, value in (("load", lambda *_: types.SimpleNamespace(model=model, codec=MelCodec())),
+                        ("load_transcriber", object), ("model_digests", lambda name: [name]),
+                        ("style_of", lambda path, codec: path[-5]), ("transfer_file", transfer_file)):
+        monkeypatch.setattr(module, name, value)
+    made(pairs, model="toy", method="model")
+    assert heard == [("a", "b"), ("b", "c"), ("c", "a")]
+    for name in "ab":
+        (pairs / "source" / f"{name}.wav").unlink()
+    with pytest.raises(UserError, match="no other to sound like"):
+        made(pairs, model="toy", method="model", seed=1)
