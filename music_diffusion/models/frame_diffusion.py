@@ -55,6 +55,7 @@ from music_diffusion.models.base import (
     Variables,
     require_features,
 )
+from music_diffusion.models.moving_patches import moving
 from music_diffusion.models.note_map import MapModel
 from music_diffusion.models.performance import one_more, performance_weights, widened
 from music_diffusion.models.regions import keeping
@@ -72,6 +73,7 @@ from music_diffusion.notes.frames import ROLL_CHANNELS
 from music_diffusion.types import Batch, Params, StepProgress
 
 Condition = dict[str, jax.Array]
+FRAMEWISE = ("map", "features")  # of a condition, [B, T, F]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class FrameDiffusionModel(DiffusionBase):
     # recording instead of noise alone.
     strength: float = 1.0
     passes: int = 1  # how often each step is done where a part is given; see `models.regions`
+    moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
     # Deviation of the starting noise, from 0. 1 samples what was learned. A deterministic solver
     # carries less noise to less of what the notes leave open: below 1 is closer to their mean.
     temperature: float = 1.0
@@ -354,8 +357,11 @@ class FrameDiffusionModel(DiffusionBase):
             weights.append(self.evidence_guidance)
             without.append(full if self.evidence_guidance == 1.0
                            else self.condition(params, batch, on, keep_evidence=off))
-        return Guidance(weights=tuple(weights))(
-            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (full, *without))
+        denoise = moving(functools.partial(self._denoise, params),
+                         self.times.logsnrs(self.schedule, self.num_steps, jnp.float32),
+                         patch=self.config.patch if self.moves else 0, room=self.config.multiple,
+                         framewise=FRAMEWISE)
+        return Guidance(weights=tuple(weights))(denoise, (full, *without))
 
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
@@ -369,7 +375,8 @@ class FrameDiffusionModel(DiffusionBase):
             recording = jnp.asarray(batch["evidence"], jnp.float32)[..., :self.codec.mels]
             start = noised(recording, start, self.schedule, self.strength)
             times = UniformTime(start=self.strength)
-        return sample(self.denoiser(params, batch), start, rng, schedule=self.schedule,
+        denoise = dataclasses.replace(self, times=times).denoiser(params, batch)
+        return sample(denoise, start, rng, schedule=self.schedule,
                       parameterization=V(), solver=self.solver, num_steps=self.num_steps,
                       times=times, x0_hook=keeping(batch, x0_hook), passes=self.passes, progress=progress)
 

@@ -13,6 +13,7 @@ recording, `source` [B, T, F].
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -38,6 +39,7 @@ from music_diffusion.models.base import (
     Variables,
     require_features,
 )
+from music_diffusion.models.moving_patches import moving
 from music_diffusion.models.spaces import LatentSpace, MelSpace
 from music_diffusion.models.statistics import FROZEN, require_statistics, with_statistics
 from music_diffusion.models.style_loss import AUTOENCODER, StyleTerms
@@ -88,6 +90,7 @@ class StyleTransferModel(DiffusionBase):
     # Time in 0..1, above 0, at which sampling begins; below 1 with the noised content.
     strength: float = 1.0
     passes: int = 1  # of each step
+    moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
 
     def __post_init__(self):
         for name in ("content_dropout", "style_dropout"):
@@ -329,8 +332,11 @@ class StyleTransferModel(DiffusionBase):
                    self.content_guidance if CONTENT in batch and not self._pictures else 1.0)
         without = [full if weight == 1.0 else condition(*keeps)
                    for weight, keeps in zip(weights, ((on, off), (off, on)), strict=True)]
-        return Guidance(weights=weights)(
-            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (full, *without))
+        denoise = moving(functools.partial(self._denoise, params),
+                         self.times.logsnrs(self.schedule, self.num_steps, jnp.float32),
+                         patch=self._fold if self.moves else 0, room=self.config.multiple,
+                         framewise=("features",))
+        return Guidance(weights=weights)(denoise, (full, *without))
 
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B t C"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
@@ -342,7 +348,8 @@ class StyleTransferModel(DiffusionBase):
             given = self._latent(params, jnp.asarray(batch[CONTENT_MEL], jnp.float32))
             start = noised(given, z_T, self.schedule, self.strength)
             times = UniformTime(start=self.strength)
-        denoise = self.denoiser(params, batch, len(z_T), z_T.shape[1] * self.space.step)
+        own = dataclasses.replace(self, times=times)
+        denoise = own.denoiser(params, batch, len(z_T), z_T.shape[1] * self.space.step)
         return sample(denoise, start, rng, schedule=self.schedule, parameterization=self._parameterization,
                       solver=self.solver, num_steps=self.num_steps, times=times, clip_x0=self._range,
                       x0_hook=x0_hook, passes=self.passes, progress=progress)

@@ -13,6 +13,7 @@ Features of a batch: `targets` [B, T, F], scaled mel in [-1, 1] (not needed to p
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -40,6 +41,7 @@ from music_diffusion.models.base import (
     Variables,
     require_features,
 )
+from music_diffusion.models.moving_patches import moving
 from music_diffusion.models.regions import draw_regions, keeping
 from music_diffusion.models.spaces import MelSpace
 from music_diffusion.models.statistics import FROZEN, require_statistics, with_statistics
@@ -80,6 +82,7 @@ class UnconditionalModel(DiffusionBase):
     # Time in 0..1, above 0, at which sampling begins; below 1 with a noised recording.
     strength: float = 1.0
     passes: int = 1  # how often each step is done where a part is given; see `models.regions`
+    moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
     sees: bool = True  # what is given; False: it is projected alone, as of a network without regions
 
     def __post_init__(self):
@@ -194,7 +197,7 @@ class UnconditionalModel(DiffusionBase):
         mask = None
         if self.config.regions:
             region = draw_regions(rng_region, targets.shape, self.region_dropout)
-            cond |= self._seen(params, targets, region)
+            cond |= {GIVEN: targets, REGION: region}
             mask = 1 - region
 
         def denoise(z: Array, logsnr: Array) -> Array:
@@ -228,10 +231,10 @@ class UnconditionalModel(DiffusionBase):
         """Returns v, or the noise; `states` takes what the network sows in training."""
         _, sigma = alpha_sigma(logsnr)
         time, variance = self.schedule.inverse(logsnr), jnp.square(sigma)
+        known = self._seen(params, cond[GIVEN], cond[REGION]) if self.config.regions else ()
 
         def network(u: Array) -> Array:
-            arguments = ({"params": params}, u, time, variance, cond["classes"], cond.get("known"),
-                         cond.get("region"))
+            arguments = ({"params": params}, u, time, variance, cond["classes"], *known)
             if states is None:
                 return self.network.apply(*arguments)
             output, state = self.network.apply(*arguments, train=True, mutable=[TRACKED])
@@ -257,26 +260,27 @@ class UnconditionalModel(DiffusionBase):
         return PatchStatistics(self._patch).apply({"params": jax.lax.stop_gradient(params["statistics"])})
 
     def _seen(self, params: Params, given: Float[Array, "B T F"], region: Float[Array, "B T F"]
-              ) -> Condition:
+              ) -> tuple[Array, Array]:
         """Returns what is known, and where, as the network sees it: patches along axes, of variance 1."""
         if not self.config.patch:
-            return {"known": given * region, "region": region}
+            return given * region, region
         mean, axes, std = self._statistics(params)
         away = (self._patches(given) - mean) * self._patches(region)
-        return {"known": away @ axes * jax.lax.rsqrt(jnp.mean(jnp.square(std))),
-                "region": self._patches(region)}
+        return away @ axes * jax.lax.rsqrt(jnp.mean(jnp.square(std))), self._patches(region)
 
     def denoiser(self, params: Params, batch: Batch, shape: tuple[int, ...]) -> DenoiseFn:
         """Returns (z [B, T, F], logsnr [B]) → guided output for the batch's class and region."""
         cond = {"classes": self._classes(batch, shape[0])}
         if self.config.regions:
             nothing, seen = jnp.zeros(shape), batch if self.sees else {}
-            cond |= self._seen(params, jnp.asarray(seen.get(GIVEN, nothing)),
-                               jnp.asarray(seen.get(REGION, nothing)))
+            cond |= {name: jnp.asarray(seen.get(name, nothing)) for name in (GIVEN, REGION)}
         without = cond | {"classes": jnp.zeros_like(cond["classes"])}
         weight = self.guidance_weight if self.classes else 1.0
-        return Guidance(weights=(weight,))(
-            lambda z, logsnr, cond: self._denoise(params, z, logsnr, cond), (cond, without))
+        denoise = moving(functools.partial(self._denoise, params),
+                         self.times.logsnrs(self.schedule, self.num_steps, jnp.float32),
+                         patch=self.config.patch if self.moves else 0, room=self.config.multiple,
+                         framewise=(GIVEN, REGION))
+        return Guidance(weights=(weight,))(denoise, (cond, without))
 
     def sample(self, params: Params, batch: Batch, z_T: Float[Array, "B T F"], rng: PRNGKeyArray,
                *, x0_hook: Callable[[Array], Array] | None = None,
@@ -287,7 +291,8 @@ class UnconditionalModel(DiffusionBase):
             require_features(batch, (GIVEN,))
             start = noised(jnp.asarray(batch[GIVEN]), z_T, self.schedule, self.strength)
             times = UniformTime(start=self.strength)
-        return sample(self.denoiser(params, batch, z_T.shape), start, rng, schedule=self.schedule,
+        denoise = dataclasses.replace(self, times=times).denoiser(params, batch, z_T.shape)
+        return sample(denoise, start, rng, schedule=self.schedule,
                       parameterization=self._parameterization, solver=self.solver,
                       num_steps=self.num_steps, times=times, x0_hook=keeping(batch, x0_hook),
                       passes=self.passes, progress=progress)

@@ -238,7 +238,7 @@ class ScoreDenoiser(nn.Module):
             *([] if evidence is None else [evidence]),
             *([] if wanted is None or evidence is None else [self.heard_map(evidence, wanted)])], -1)
         if c.patch:
-            features = folded(self.frame(features), c.patch)
+            features = self.frame(features)
         return {"map": note_map, "features": features, "keep": keep, **given}
 
     def deviation(self, keep: Float[Array, " B"]) -> Float[Array, "B 1 D"]:
@@ -253,7 +253,7 @@ class ScoreDenoiser(nn.Module):
         patch, s = self.config.patch, self.deviation(cond["keep"])
 
         def network(u: Array) -> Array:
-            return self.unet(u, time, cond["features"], cond.get("performance"))
+            return self.unet(u, time, folded(cond["features"], patch), cond.get("performance"))
 
         if not patch:
             return v_around(network, z, logsnr, cond["map"], s)

@@ -105,13 +105,14 @@ class StyleDenoiser(nn.Module):
         told = jnp.concatenate([content * keep, jnp.broadcast_to(keep, (*content.shape[:2], 1))], axis=-1)
         seen = self.style(style)
         vector = jnp.concatenate([seen.vector, jnp.ones((len(style), 1))], axis=-1) * keep_style[:, None]
-        return {"features": folded(self.frame(told), self.config.step), "memories": seen.maps,
+        return {"features": self.frame(told), "memories": seen.maps,
                 "vector": vector, "style": keep_style}
 
     def denoise(self, u: Float[Array, "B N D"], time: Float[Array, " B"], cond: Condition
                 ) -> Float[Array, "B N D"]:
         """Returns what the loss asks for, of positions; `time` in [0, 1]."""
-        return self.unet(u, time, cond["features"], cond["vector"], cond["memories"], cond["style"] > 0)
+        features = folded(cond["features"], self.config.step)
+        return self.unet(u, time, features, cond["vector"], cond["memories"], cond["style"] > 0)
 
     def __call__(self, u, time, content, style, keep_content, keep_style):
         """All at once; creates every parameter."""
