@@ -95,9 +95,9 @@ def unet_layout(*, widths, heads, group=False, performances=0, features=0, tails
 def style_layout(values: int, *, width=448, style=256, content=177, frame=160, vector=128) -> int:
     """Parameters of `networks.style_denoiser` over positions of 4 frames with so many values.
 
-    A U-Net of two levels that sees 4 frames of content, FiLM of the vector and whether there is one in every
-    block, and four times attention to a map: of queries and output by the width, of keys and values by the
-    map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector.
+    A U-Net of two levels that sees 4 frames of content, FiLM of the vector and whether there is one in
+    every block, and four times attention to a map: of queries and output by the width, of keys and values
+    by the map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector.
     """
     block = 2 * style + 2 * (3 * style**2 + style)
     encoder = (512 + 1) * style + 2 * (2 * block + style) + 2 * style * vector

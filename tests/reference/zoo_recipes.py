@@ -18,6 +18,7 @@ from music_diffusion.data.audio_records import AudioRecord
 from music_diffusion.data.audio_renders import COLUMNS
 from music_diffusion.data.note_renders import FILE, ROW_DTYPE
 from music_diffusion.models.weights import save_safetensors
+from music_diffusion.notes.heard import CHANNELS
 from music_diffusion.notes.midi import write_midi
 from music_diffusion.notes.notes import Notes
 
@@ -66,6 +67,18 @@ def paired_records(folder: pathlib.Path) -> None:
 def labelled_records(folder: pathlib.Path) -> None:
     """Writes records of 16 mel bins, of two styles."""
     write_records(folder, TinySet(second_timbre=False))
+
+
+def heard_records(folder: pathlib.Path) -> None:
+    """Writes records of 16 mel bins, in two timbres, in which something is heard."""
+    paired_records(folder)
+    rng = np.random.default_rng(0)
+    for path in records.find_shards(folder):
+        read = [records.Record.from_bytes(message, path.suffix) for message in records.read_shard(path)]
+        heard = [dataclasses.replace(
+            record, heard=rng.integers(0, 256, (len(record.mel), CHANNELS), np.uint8)) for record in read]
+        path.unlink()
+        records.write_shard(path, (record.to_bytes(path.suffix) for record in heard))
 
 
 def audio_folder(folder: pathlib.Path, rate: int) -> None:
@@ -169,6 +182,14 @@ ZOO = {
             "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1",
             "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 64",
             "UnconditionalConfig.region_features = 8")),
+    "restyle": ZooMember(
+        recipe="restyle.gin", data=heard_records, patch=64, fast=("StyleTransferModel.num_steps=2",),
+        bindings=(
+            *STEPS, *SMALL_CODEC, *WARM, "BATCH_SIZE = 8", "FRAMES = 32",
+            "RecordSource.eval_batch_count = 2", "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1",
+            "UNet1DConfig.heads = 1", "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4",
+            "UNet1DConfig.output = 64", "FrameStyleConfig.width = 8", "FrameStyleConfig.blocks = 1",
+            "FrameStyleConfig.vector = 4", "StyleDenoiserConfig.frame_features = 8")),
     "note_timbre": ZooMember(
         recipe="note_timbre.gin", data=note_rows, bindings=(
             *STEPS, *WARM, "BATCH_SIZE = 32", "NoteTimbreModel.config = @NoteTimbreConfig()",

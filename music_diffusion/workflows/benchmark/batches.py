@@ -30,6 +30,7 @@ from music_diffusion.data.pipeline import (
 )
 from music_diffusion.data.recording_source import RecordingSource
 from music_diffusion.data.records import Record
+from music_diffusion.data.style_pictures import FRAMES, PICTURE_CODEC, PicturePairSource
 from music_diffusion.data.synthetic import SyntheticSource
 from music_diffusion.notes.heard import CHANNELS
 from music_diffusion.notes.notes import Notes
@@ -59,6 +60,12 @@ def made_up_batch(source: DataSource, size: int) -> Batch:
 @functools.singledispatch
 def _example(source: object, rng: np.random.Generator) -> Example:
     raise TypeError(f"{type(source).__name__} is not known here")
+
+
+@_example.register
+def _(source: PicturePairSource, rng: np.random.Generator) -> Example:
+    return {name: rng.uniform(-1, 1, (FRAMES, PICTURE_CODEC.mels)).astype(np.float32)
+            for name in ("targets", "style")}
 
 
 @_example.register
