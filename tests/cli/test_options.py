@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from music_diffusion.cli import adapt, benchmark, dump, evaluate, prepare, reconstruct, render
+from music_diffusion.cli import adapt, benchmark, dump, evaluate, prepare, reconstruct, render, restyle
 from music_diffusion.cli import generate as generate_command
 from music_diffusion.cli import models as models_commands
 from music_diffusion.cli import synthesize as synthesize_command
@@ -156,12 +156,14 @@ COMMANDS = {
     synthesize_command.synthesize: RenderSettings, reconstruct.reconstruct: requests.ReconstructRequest,
     transcribe_command.transcribe: requests.TranscribeRequest,
     generate_command.generate: requests.GenerateRequest, tune_command.tune: requests.TuneRequest,
-    transfer_command.transfer: requests.TransferRequest, adapt.adapt: requests.AdaptRequest,
+    transfer_command.transfer: requests.TransferRequest, restyle.restyle: requests.RestyleRequest,
+    adapt.adapt: requests.AdaptRequest,
     train_command.train: requests.OwnDataRequest, benchmark.benchmark: requests.BenchmarkRequest,
     evaluate.evaluate: EvaluationPlan, render.render: requests.ScoresRequest,
     prepare.data_set: requests.DataSetRequest, prepare.audio_folder: requests.AudioFolderRequest,
     prepare.references: requests.ReferencesRequest,
     prepare.conversions: requests.ConversionsRequest, prepare.excerpts: requests.ExcerptsRequest,
+    prepare.pictures: requests.PicturesRequest,
     dump.dump: requests.DumpRequest,
     models_commands.release: requests.ReleaseRequest,
     models_commands.compare: requests.CompareRequest,
@@ -170,7 +172,7 @@ COMMANDS = {
     models_commands.statistics: requests.StatisticsRequest,
     models_commands.performances: requests.PerformanceListRequest}
 HIDDEN = {  # filled in otherwise, or for recipes alone
-    synthesize_command.synthesize: {"strength"},  # of what a recording becomes
+    synthesize_command.synthesize: {"strength", "content_guidance"},  # of what a recording becomes
     train_command.train: {"bindings"}, prepare.data_set: {"kind"},
     evaluate.evaluate: {"performances", "condition", "performances_of", "min_seconds", "draws", "level",
                         "splits", "examples", "method", "parts", "strength"}}
