@@ -397,7 +397,10 @@ def test_one_setting_of_the_notes_reaches_tokens_network_and_rendering():
 
 
 def test_layouts_written_out_by_hand_are_those_of_the_shipped_weights():
-    assert note_timbre() + unet_layout(widths=(320, 320, 320), heads=5) == shipped("default")
+    # Patches of four frames, of whose conditions the U-Net sees 256 features each, and their statistics.
+    conditions = (2 * 128 + 3 * 128 + 2 * 35 + 1) * 256
+    assert 512**2 + 2 * 512 + conditions + note_timbre() + unet_layout(
+        widths=(448, 448), heads=7, mels=512, roll=4 * 256 - 2 * 512 - 1) == shipped("default")
 
 
 @pytest.mark.parametrize("recipe, steps", [
