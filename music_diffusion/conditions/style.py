@@ -1,4 +1,4 @@
-"""What should be heard, and what it should sound like: conditions of style transfer.
+"""Content, the pitches that should be heard, and style, the sound that they should have.
 
 Features (see types.py for axes):
 
@@ -33,7 +33,7 @@ NEAR = 3.5  # nat (30 dB) below a recording's loudest frame, where it still play
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContentAndStyle(ConditionsBase):
-    """What is heard in a recording, and a stretch of another; implements `conditions.base.Conditions`.
+    """Pitches that are heard in a recording, and a stretch of another; implements `conditions.base.Conditions`.
 
     A training example's style is another part of the same record.
     """

@@ -120,18 +120,18 @@ class StyleTransferModel(DiffusionBase):
 
     @property
     def _pictures(self) -> bool:
-        """Whether the network sees pictures, and no content and statistics."""
+        """Returns whether the network sees pictures, and neither content nor statistics."""
         return not isinstance(self.config, StyleDenoiserConfig)
 
     @property
     def _features(self) -> int:
-        """Values of a position."""
+        """Returns the values of a position."""
         own = self.autoencoder
         return self.config.step * self.codec.mels if own is None else own.channels
 
     @property
     def _fold(self) -> int:
-        """Frames of the space that are one position; 0 where they are positions already."""
+        """Returns how many frames of the space are one position; 0 where they are positions already."""
         return self.config.step if self.autoencoder is None else 0
 
     @property
@@ -281,7 +281,7 @@ class StyleTransferModel(DiffusionBase):
 
     @property
     def _range(self) -> tuple[float, float] | None:
-        """Range of the data; None where it has none."""
+        """Returns the range of the data; None where it has none."""
         return (-1.0, 1.0) if self.autoencoder is None else None
 
     def _statistics(self, params: Params) -> tuple[Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""What a recording sounds like, for a network that makes other music sound so: maps of it, and one vector.
+"""Sound of a recording, for a network that makes other music sound so: maps of it, and one vector.
 
 The maps of several resolutions are memories that a U-Net attends to (Prioteasa & Stempel-Hauburger 2025,
 "Musical style transfer using latent diffusion models", section 2.1.2); the vector is beside the noise level

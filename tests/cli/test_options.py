@@ -9,7 +9,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from music_diffusion.cli import adapt, benchmark, dump, evaluate, prepare, reconstruct, render, restyle
+from music_diffusion.cli import (
+    adapt,
+    benchmark,
+    dump,
+    evaluate,
+    prepare,
+    reconstruct,
+    render,
+    restyle,
+)
 from music_diffusion.cli import generate as generate_command
 from music_diffusion.cli import models as models_commands
 from music_diffusion.cli import synthesize as synthesize_command

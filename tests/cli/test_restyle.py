@@ -35,7 +35,8 @@ FrameStyleConfig.blocks = 1
 FrameStyleConfig.vector = 4
 """
 MODEL = StyleTransferModel(num_steps=2, config=StyleDenoiserConfig(
-    unet=UNet1DConfig(widths=(8, 8), blocks=1, time_features=4, heads=1, head_dim=4, output=512, memories=2),
+    unet=UNet1DConfig(widths=(8, 8), blocks=1, time_features=4, heads=1, head_dim=4, output=512,
+                      memories=2),
     style=FrameStyleConfig(width=8, blocks=1, vector=4)))
 
 

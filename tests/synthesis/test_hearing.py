@@ -13,7 +13,7 @@ from music_diffusion.synthesis import hearing as module
 from music_diffusion.synthesis.hearing import hear_likeness, open_hearing, performed_likeness
 
 RATE = 16000
-MODEL = types.SimpleNamespace(name="model", model=types.SimpleNamespace(hears=True))
+MODEL = types.SimpleNamespace(name="model", model=types.SimpleNamespace(hears=True, restyles=False))
 
 
 @pytest.fixture
