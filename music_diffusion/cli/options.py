@@ -75,7 +75,8 @@ def _chosen(flag: str, name: str, choices: Mapping[str, Any]) -> Any:
     return choices[name]
 
 
-SHARED: dict[str, Text | None] = {
+RARE: dict[str, Text | None] = {"content_guidance": None}  # settings of single commands, which name them
+SHARED = {
     "output": option("Where to write: .wav, .flac or .mp3.", "--output", "-o", metavar="OUT.wav"),
     "model": option("Name or folder of a model."),
     "inverter": option("Spectrogram to audio: griffin_lim, or what reconstruct takes; the best by "
@@ -96,7 +97,6 @@ SHARED: dict[str, Text | None] = {
         "Of a model with performances (see `models show NAME --performances`): NAME, a mixture "
         "NAME:0.7+NAME:0.3, for each instrument violin=NAME,rest=NAME, or none.", metavar="TEXT"),
     "performance_guidance": option("Guidance weight of the performance; 1 is none."),
-    "content_guidance": None,
     "strength": option("How far from the recording, above 0 and up to 1; below 1 more of its own sound "
                        "stays."),
     "passes": Text(help="How often each step is done where a part is given; more agree better, and take as "
@@ -130,7 +130,7 @@ def command(example: str, **own: Text | None) -> Callable[[Command], Command]:
     Every parameter and field needs a text, but for a `typer.Context`. For a parameter annotated as
     `functools.partial[SomeRequest]` the function gets what makes the object when it is called.
     """
-    texts = SHARED | own
+    texts: dict[str, Text | None] = {**RARE, **SHARED, **own}
 
     def decorate(function: Command) -> Command:
         hints = typing.get_type_hints(function)

@@ -33,7 +33,7 @@ NEAR = 3.5  # nat (30 dB) below a recording's loudest frame, where it still play
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContentAndStyle(ConditionsBase):
-    """Pitches that are heard in a recording, and a stretch of another; implements `conditions.base.Conditions`.
+    """Pitches that are heard, and a stretch of another recording; implements `conditions.base.Conditions`.
 
     A training example's style is another part of the same record.
     """

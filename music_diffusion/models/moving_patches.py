@@ -8,22 +8,23 @@ recordings 0.060 and 0.059. What one step parts lies within a patch of the next:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-Conditioned = Callable[[Array, Array, Mapping[str, Array]], Array]  # (z, logsnr, condition) → output
+from music_diffusion.types import Denoiser
 
 
-def moving(denoise: Conditioned, logsnrs: Float[Array, " N+1"], *, patch: int, room: int,
-           framewise: Collection[str]) -> Conditioned:
+def moving(denoise: Denoiser, logsnrs: Float[Array, " N+1"], *, patch: int, room: int,
+           framewise: Collection[str]) -> Denoiser:
     """Returns `denoise` of frames that begin `patch_offset` before the first.
 
     Args:
-      denoise: z [B, T, F], logsnr [B], condition → [B, T, F]; T may be `room` more.
+      denoise: z [B, T, F], logsnr [B], condition by name → [B, T, F]; T may be `room` more.
       logsnrs: of all steps, falling (`diffusion.sampling.TimeGrid`).
       patch: frames of a patch; below 2 nothing moves.
       room: frames that are added, of which the network can take any multiple; at least `patch`.
@@ -32,9 +33,9 @@ def moving(denoise: Conditioned, logsnrs: Float[Array, " N+1"], *, patch: int, r
     if patch < 2:
         return denoise
 
-    def moved_denoise(z: Array, logsnr: Array, condition: Mapping[str, Array]) -> Array:
+    def moved_denoise(z: Array, logsnr: Array, cond: Any) -> Array:
         offset = patch_offset(logsnr[0], logsnrs, patch)
-        there = {k: moved(v, offset, room) if k in framewise else v for k, v in condition.items()}
+        there = {k: moved(v, offset, room) if k in framewise else v for k, v in cond.items()}
         return moved_back(denoise(moved(z, offset, room), logsnr, there), offset, room)
 
     return moved_denoise

@@ -184,7 +184,8 @@ class StyleTransferModel(DiffusionBase):
     def sampled_by(self, sampling: Sampling) -> StyleTransferModel:
         """Returns the model that samples so; see `models.base.Generator.sampled_by`."""
         model = super().sampled_by(dataclasses.replace(sampling, strength=None, content_guidance=None))
-        changes = {"strength": sampling.strength, "content_guidance": sampling.content_guidance}
+        changes: dict[str, Any] = {"strength": sampling.strength,
+                                   "content_guidance": sampling.content_guidance}
         return dataclasses.replace(model, **{k: v for k, v in changes.items() if v is not None})
 
     def require_start(self) -> None:
