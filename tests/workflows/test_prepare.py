@@ -172,7 +172,7 @@ def test_bad_requests_are_one_line_errors_before_anything_is_written(
 
 
 @pytest.mark.parametrize("workflow, request_, reason", [
-    (prepare.render_scores, ScoresRequest(scores="/tmp", destination="out"),
+    (prepare.render_scores, ScoresRequest(scores="/tmp", destination="/none/out"),
      "--soundfont FILE.sf2 or --sampler FOLDER, once"),
     (prepare.render_scores, ScoresRequest(scores="/none", destination="out"), "/none: no such"),
     (prepare.prepare_audio, AudioFolderRequest(source="/none", destination="out"), "/none: no such")],
