@@ -23,7 +23,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 MODULES = {"gin-config": "gin", "pyfluidsynth": "fluidsynth", "orbax-checkpoint": "orbax",
            "pytest-xdist": "xdist", "note-seq": "note_seq", "tensorflow-hub": "tensorflow_hub",
            "google-crc32c": "google_crc32c", "protobuf": "google", "pyyaml": "yaml",
-           "apache-beam": "apache_beam"}
+           "apache-beam": "apache_beam", "pillow": "PIL"}
 # What each folder or file of the package may import beside the base install.
 NEEDS_EXTRA = {"evaluation": {"evaluate"}, "training": {"train"},
                "data": {"train", "data", "soundfont", "beam"},
