@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -24,6 +25,7 @@ from music_diffusion.workflows.requests import (
 
 if TYPE_CHECKING:
     from music_diffusion.data.doctor import Diagnosis
+    from music_diffusion.types import Progress
 
 ANY = "DATASET"  # stands for the name of any data set
 FOUND = 1  # exit code where the doctor finds something
@@ -154,10 +156,7 @@ def conversions(request: ConversionsRequest, json: bool = False) -> None:
     """Play scores in two timbres each, to judge timbre transfer by."""
     from music_diffusion.workflows.prepare import prepare_conversions
 
-    with terminal.progress_bar(f"conversions {request.destination}") as progress:
-        counts = prepare_conversions(request, progress)
-    summary = ", ".join(f"{n} for {task}" for task, n in counts.items())
-    terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
+    _write("conversions", "for", prepare_conversions, request, json)
 
 
 @command("music-diffusion prepare excerpts recordings/ excerpts/ --count 200",
@@ -171,10 +170,7 @@ def excerpts(request: ExcerptsRequest, json: bool = False) -> None:
     """Cut excerpts of recordings, or make noise like them, to compare samples of a generator with."""
     from music_diffusion.workflows.prepare import prepare_excerpts
 
-    with terminal.progress_bar(f"excerpts {request.destination}") as progress:
-        counts = prepare_excerpts(request, progress)
-    summary = ", ".join(f"{n} of {folder}" for folder, n in counts.items())
-    terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
+    _write("excerpts", "of", prepare_excerpts, request, json)
 
 
 @command("music-diffusion prepare pictures recordings/ pictures/",
@@ -187,9 +183,15 @@ def pictures(request: PicturesRequest, json: bool = False) -> None:
     """Write spectrograms of recordings as 8-bit pictures, and pairs of them, for style transfer."""
     from music_diffusion.workflows.prepare import prepare_pictures
 
-    with terminal.progress_bar(f"pictures {request.destination}") as progress:
-        counts = prepare_pictures(request, progress)
-    summary = ", ".join(f"{n} of {label}" for label, n in counts.items())
+    _write("pictures", "of", prepare_pictures, request, json)
+
+
+def _write(what: str, word: str, work: Callable[[Any, Progress], dict[str, int]], request: Any,
+           json: bool) -> None:
+    """Lets `work` write the files of a request, and says how many of each kind."""
+    with terminal.progress_bar(f"{what} {request.destination}") as progress:
+        counts = work(request, progress)
+    summary = ", ".join(f"{n} {word} {kind}" for kind, n in counts.items())
     terminal.print_made(request.destination, {"files": counts, "summary": summary}, json=json)
 
 

@@ -73,7 +73,10 @@ class ContentAndStyle(ConditionsBase):
 
     def of_piece(self, source: Source, params: Params) -> RestyledPiece:
         """Returns the features of any windows; no parameter plays a part."""
-        return RestyledPiece(source=source, style_frames=self.style_frames)
+        if source.style is None:
+            return RestyledPiece(source=source)
+        cut = most_played(source.style, self.style_frames, source.codec)
+        return RestyledPiece(source=source, style=source.codec.scale(cut).astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +84,7 @@ class RestyledPiece:
     """A content, or none, in a style, or none; implements `conditions.base.Piece`."""
 
     source: Source
-    style_frames: int
+    style: Float[np.ndarray, "S F"] | None = None  # scaled
 
     @property
     def frames(self) -> int:
@@ -90,16 +93,15 @@ class RestyledPiece:
 
     def windows(self, firsts: Sequence[int], size: int, before: np.ndarray | None = None) -> Batch:
         """Returns the features of G windows, silent beyond the content's end; of what is not given none."""
-        codec, mel, heard, style = self.source.codec, self.source.mel, self.source.heard, self.source.style
+        codec, mel, heard = self.source.codec, self.source.mel, self.source.heard
         batch = {}
         if mel is not None and heard is not None:
             pairs = [(_cut(heard, first, size, 0), _cut(mel, first, size, codec.log_min))
                      for first in firsts]
             batch[CONTENT] = np.stack([content_features(*pair, codec) for pair in pairs])
             batch[CONTENT_MEL] = np.stack([codec.scale(part) for _, part in pairs]).astype(np.float32)
-        if style is not None:
-            scaled = codec.scale(most_played(style, self.style_frames, codec)).astype(np.float32)
-            batch[STYLE_MEL] = np.stack([scaled] * len(firsts))
+        if self.style is not None:
+            batch[STYLE_MEL] = np.stack([self.style] * len(firsts))
         return batch
 
 

@@ -87,7 +87,8 @@ class StyleTransferModel(DiffusionBase):
     guidance_weight: float = 1.0  # of the style; 1: as learned, above: follows it more closely
     content_guidance: float = 1.0  # of the content
     performance_guidance: float = 1.0  # there are no performances
-    # Time in 0..1, above 0, at which sampling begins; below 1 with the noised content.
+    # Time in 0..1, above 0, at which sampling begins; below 1 with the noised content, at 1 with noise
+    # (of a network that sees no content with the content, noised as far as the schedule goes).
     strength: float = 1.0
     passes: int = 1  # of each step
     moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
@@ -202,12 +203,11 @@ class StyleTransferModel(DiffusionBase):
         del shapes  # parameters depend on the configuration alone
         c, rngs = self.config, jax.random.split(rng, 3)
         one, picture = jnp.ones((1,)), jnp.zeros((1, c.multiple, self.codec.mels))
-        parts = [jax.jit(self.network.init)(
+        made = jax.jit(self.network.init)(
             rngs[0], jnp.zeros((1, c.multiple // c.step, self._features)), one,
             jnp.zeros((1, c.multiple, c.content)), jnp.zeros((1, c.style.multiple, self.codec.mels)),
-            one, one)]
-        own: dict[str, Any] = dict(parts[0]["params"])
-        axes: dict[str, Any] = dict(parts[0]["params_axes"])
+            one, one)
+        own, axes = dict(made["params"]), dict(made["params_axes"])
         if self.autoencoder is not None:
             made = jax.jit(Autoencoder(self.autoencoder).init)(rngs[1], picture)
             own[AUTOENCODER], axes[AUTOENCODER] = dict(made["params"]), dict(made["params_axes"])
@@ -263,8 +263,7 @@ class StyleTransferModel(DiffusionBase):
 
         scale = None
         if self.predicts == V_PREDICTION and not self._pictures:
-            std = self._statistics(params)[-1]
-            scale = lambda logsnr: unit_scale(logsnr, std)  # noqa: E731
+            scale = functools.partial(unit_scale, std=self._statistics(params)[-1])
         loss, metrics = diffusion_loss(
             denoise, self._latent(params, targets), rng, schedule=self.schedule,
             parameterization=self._parameterization, distance=self.distance, times=self.training_times,
@@ -344,7 +343,8 @@ class StyleTransferModel(DiffusionBase):
                progress: StepProgress | None = None) -> Float[Array, "B t C"]:
         """Samples frames of the space from given unit noise, or from the noised content."""
         start, times = z_T, self.times
-        if self.strength < 1:
+        # A network that sees no content begins with it at every strength.
+        if self.strength < 1 or self._pictures and CONTENT_MEL in batch:
             require_features(batch, (CONTENT_MEL,))
             given = self._latent(params, jnp.asarray(batch[CONTENT_MEL], jnp.float32))
             start = noised(given, z_T, self.schedule, self.strength)

@@ -108,8 +108,8 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
                 notes, heard = hearing(recording.mono(hearing.transcriber.sample_rate), codec, first.frames,
                                        os.path.join(folder, "heard"))
                 if not len(notes):
-                    warnings.warn(f"{shown(source)}: no notes are heard in it; what is made follows its "
-                                  "spectrum alone", stacklevel=2)
+                    warnings.warn(f"{shown(source)}: no notes are heard in it; what is made has little "
+                                  "to follow", stacklevel=2)
                 first = dataclasses.replace(first, notes=notes, heard=heard, reference=hearing.reference,
                                             style=hearing.style)
             sources = [dataclasses.replace(first, mel=mel) for mel in own]

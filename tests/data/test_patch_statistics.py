@@ -69,7 +69,7 @@ def test_a_patch_needs_enough_data(folder):
 
 
 def test_statistics_of_latents(folder):
-    """Of a latent that is linear in the patch: those of the data, carried along."""
+    """Statistics of a latent that is linear in the patch are those of the data, carried along."""
     mixing = np.random.default_rng(4).normal(size=(P * 3, 2))
     found = patch_statistics(str(folder), CODEC, P, encode=lambda mel: mel.reshape(-1, P * 3) @ mixing)
     latents, own = patches(folder) @ mixing, found["statistics"]

@@ -106,7 +106,7 @@ def test_a_silent_network_costs_one():
 
 
 def test_strength_begins_with_the_content():
-    """Of a silent network: with little strength the content comes back, with all of it nothing of it."""
+    """Samples a silent network: with little strength the content comes back, with all of it nothing."""
     params, batch = params_of(MEL), batch_of(64)
     share = []
     for strength in (0.02, 0.3, 1.0):
@@ -114,6 +114,16 @@ def test_strength_begins_with_the_content():
         made = np.asarray(predict(model, params, batch, RNG))
         share.append(np.corrcoef(made.ravel(), batch["source"].ravel())[0, 1])
     assert share[0] > 0.97 and share[0] > share[1] > share[2] and abs(share[2]) < 0.15
+
+
+def test_the_paper_s_network_begins_with_the_content_at_any_strength():
+    """Its schedule leaves some of it; without a content there is noise alone."""
+    params, batch, other = params_of(PAPER, 0.1), batch_of(2, 64, 32), batch_of(2, 64, 32, seed=9)
+    made = predict(PAPER, params, batch, RNG)
+    assert PAPER.strength == 1 and np.abs(
+        made - predict(PAPER, params, batch | {"source": other["source"]}, RNG)).max() > 1e-4
+    free = predict(PAPER, params, {"style": batch["style"]}, RNG)
+    assert free.shape == made.shape and np.isfinite(free).all()
 
 
 @pytest.mark.parametrize("model", [MEL, LATENT], ids=["mel", "latent"])

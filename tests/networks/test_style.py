@@ -121,7 +121,7 @@ def test_the_noise_level_is_seen(network):
 
 
 def test_every_parameter_of_the_style_matters(network):
-    """Of both maps, on the way down and up, and of the vector."""
+    """Checks both maps, on the way down and up, and the vector."""
     config, _ = network
     given, params = arguments(config), awake(config)
     shares = jax.grad(lambda p: jnp.sum(jnp.square(style_denoiser(config).apply({"params": p}, *given))))(
