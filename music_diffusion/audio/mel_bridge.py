@@ -19,12 +19,7 @@ from music_diffusion.audio.vggish_mel import VGGishMel
 
 @functools.lru_cache(maxsize=8)
 def band_matrix(codec: MelCodec, front: VGGishMel) -> Float[np.ndarray, "F G"]:
-    """Returns the matrix that takes magnitudes of the codec's bands to those of VGGish's.
-
-    Raises ValueError where the sample rates differ.
-    """
-    if codec.sample_rate != front.sample_rate:
-        raise ValueError(f"{codec.sample_rate=} is not {front.sample_rate=}")
+    """Returns the matrix that takes magnitudes of the codec's bands to those of VGGish's."""
     weights = codec.mel_matrix.astype(np.float64)  # K F
     size = weights.sum(0)
     hertz = np.arange(len(weights)) * codec.sample_rate / codec.fft
@@ -35,28 +30,26 @@ def band_matrix(codec: MelCodec, front: VGGishMel) -> Float[np.ndarray, "F G"]:
     spread = np.zeros((codec.mels, len(target)))
     for i, band in enumerate(np.flatnonzero(used)):
         spread[band] = np.interp(target, centres, np.eye(len(centres))[i]) / size[band]
-    # As for noise; a longer window has a sine higher and narrower, which a band sums up to nearly the same.
-    gain = np.sqrt(np.sum(front.hann**2) / np.sum(codec.hann**2))
+    # As for noise, whose power spreads over all that a sample rate can hold; a longer window has a sine higher
+    # and narrower, which a band sums up to nearly the same.
+    gain = np.sqrt(front.sample_rate * np.sum(front.hann**2) / (codec.sample_rate * np.sum(codec.hann**2)))
     return gain * spread @ front.mel_matrix.astype(np.float64)
 
 
 @functools.lru_cache(maxsize=8)
 def frame_matrix(codec: MelCodec, front: VGGishMel, frames: int) -> Float[np.ndarray, "T U"]:
     """Returns the matrix that interpolates so many frames to VGGish's, whole patches of them."""
-    samples = (frames - 1) * codec.hop + codec.window
-    count = front.patches_of(samples)
+    seconds = ((frames - 1) * codec.hop + codec.window) / codec.sample_rate
+    count = front.patches_of(int(seconds * front.sample_rate))
     last = (count - 1) * front.patch_hop + front.patch_frames
-    centres = np.arange(last) * front.hop + front.window / 2
-    place = (centres - codec.window / 2) / codec.hop
+    centres = (np.arange(last) * front.hop + front.window / 2) / front.sample_rate
+    place = (centres * codec.sample_rate - codec.window / 2) / codec.hop
     return np.stack([np.interp(place, np.arange(frames), row) for row in np.eye(frames)])
 
 
 def vggish_patches(codec: MelCodec, front: VGGishMel, mel: Float[Array, "B T F"]
                    ) -> Float[Array, "B n U G"]:
-    """Returns patches as `VGGishMel.patches` has them, of log-mel in nat; the last may reach past its end.
-
-    Raises ValueError where the sample rates differ.
-    """
+    """Returns patches as `VGGishMel.patches` has them, of log-mel in nat; the last may reach past its end."""
     bands, times = band_matrix(codec, front), frame_matrix(codec, front, mel.shape[1])
     magnitude = jnp.exp(mel) @ jnp.asarray(bands, mel.dtype)
     moved = jnp.einsum("BTG,TU->BUG", magnitude, jnp.asarray(times, mel.dtype))
