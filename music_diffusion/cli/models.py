@@ -136,6 +136,8 @@ def note_maps(request: NoteMapsRequest, json: bool = False) -> None:
          output=argument("File to write.", "FILE.safetensors"),
          patch=option("Frames of a patch, as the recipe has it (UnconditionalConfig.patch).", metavar="N"),
          around_maps=option("Of what the records' note maps miss, for models of notes."),
+         axes=option("Along the axes of these weights, so that training can begin with them.",
+                     metavar="FILE.safetensors"),
          autoencoder=option("Of its latents, for models that sample them: a released one.", metavar="NAME"))
 def statistics(request: StatisticsRequest, json: bool = False) -> None:
     """Estimate mean and principal axes of prepared data, around which the generator predicts patches."""

@@ -21,6 +21,7 @@ from music_diffusion.data import records
 from music_diffusion.data.items import DataSet, Item, Sound, unused
 from music_diffusion.data.listening import Listener, gain_to_level, hear
 from music_diffusion.data.parallel import Runner, run_tasks
+from music_diffusion.data.records import LISTENER
 from music_diffusion.data.shards import Account, ShardMember, ShardPlan, write_shards
 from music_diffusion.data.splits import assign_splits
 from music_diffusion.errors import UserError
@@ -58,7 +59,7 @@ class BuildPlan:
     def options(self) -> dict:
         """Returns the settings that the records depend on."""
         kept = ("frames", "stems", "validation", "silence_db", "suffix", "shards", "seed")
-        heard: dict[str, Any] = {} if self.listener is None else {"listener": self.listener.identity()}
+        heard: dict[str, Any] = {} if self.listener is None else {LISTENER: self.listener.identity()}
         heard |= {"level": LEVEL} if self.level else {}
         return {k: getattr(self, k) for k in kept} | {"codec": self.codec.to_dict()} | heard
 

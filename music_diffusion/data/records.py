@@ -24,6 +24,7 @@ from music_diffusion.notes.notes import Notes
 
 MANIFEST = "manifest.json"
 EXAMPLES = "examples"  # kind of a folder of `Record`s, in its manifest
+LISTENER = "listener"  # who heard them, in the manifest; missing where nobody did
 ARRAY_RECORD, TF_RECORD = ".array_record", ".tfrecord"  # suffixes of shards
 NOTE_FIELDS = ("start", "end", "pitch", "velocity", "program", "is_drum")
 LABELS = ("name", "performance", "style", "piece")

@@ -60,7 +60,12 @@ from music_diffusion.models.note_map import MapModel
 from music_diffusion.models.performance import one_more, performance_weights, widened
 from music_diffusion.models.regions import keeping
 from music_diffusion.models.spaces import MelSpace
-from music_diffusion.models.statistics import FROZEN, require_statistics, with_statistics
+from music_diffusion.models.statistics import (
+    FROZEN,
+    adopted,
+    require_statistics,
+    with_statistics,
+)
 from music_diffusion.models.weights import load_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
@@ -245,8 +250,11 @@ class FrameDiffusionModel(DiffusionBase):
                                   one_hot=self.train_timbre, method="note_maps")
 
     def adopt(self, params: Params, stored: Params) -> Params:
-        """Returns parameters of a model with fewer performances, or none, as this one's; see `widened`."""
-        return widened(params, stored)
+        """Returns parameters of a model with fewer performances, or none, as this one's; see `widened`.
+
+        Statistics of a file take the place of stored ones. Raises UserError: those are along other axes.
+        """
+        return adopted(params, widened(params, stored), self.statistics)
 
     def condition(self, params: Params, batch: Batch, keep: Float[Array, " B"],
                   keep_performance: Float[Array, " B"] | None = None,

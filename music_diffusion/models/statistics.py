@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from music_diffusion.errors import UserError
 from music_diffusion.models.weights import load_safetensors
@@ -33,6 +34,26 @@ def with_statistics(params: Params, path: str | None, patch: int) -> dict[str, A
         raise UserError(f"{path}: not the statistics of patches of {patch} frames; make them by `models "
                         "statistics DATA FILE --patch N`")
     return {**params, **stored}
+
+
+def adopted(params: Params, stored: Params, path: str | None) -> dict[str, Any]:
+    """Returns stored parameters, with the statistics of fresh ones where those are of a file.
+
+    Args:
+      params: fresh, as of `with_statistics`.
+      stored: of the weights that training begins with.
+      path: as in `with_statistics`.
+
+    Raises UserError: the file's axes are not those along which the stored network works.
+    """
+    if path is None or STATISTICS not in stored:
+        return dict(stored)
+    own, theirs = params[STATISTICS], stored[STATISTICS]
+    # Weights are stored in 8 or 16 bits, axes with them.
+    if np.shape(own["axes"]) != np.shape(theirs["axes"]) or np.abs(own["axes"] - theirs["axes"]).max() > 0.05:
+        raise UserError(f"{path}: its axes are not those of INIT_FROM, whose network works along them; give "
+                        "its weights to `models statistics --axes`")
+    return {**stored, STATISTICS: own}
 
 
 def require_statistics(model: str, path: str | None, patch: int) -> None:

@@ -146,16 +146,30 @@ def draw_maps(request: NoteMapsRequest, progress: Progress = unseen) -> None:
 def estimate_statistics(request: StatisticsRequest, progress: Progress = unseen) -> None:
     """Writes the statistics of patches of prepared records, with which a model that predicts them starts.
 
-    Raises UserError: no records, or too few; an autoencoder of other patches, or of what maps miss.
+    Raises UserError: no records, or too few; an autoencoder of other patches, or of what maps miss; weights
+    without axes, or of other patches.
     """
     from music_diffusion.data.patch_statistics import patch_statistics
 
     check_source(request.data)
     codec = MelCodec.from_dict(read_manifest(request.data)["codec"])
     encode = None if request.autoencoder is None else _latents(request, codec)
+    axes = None if request.axes is None else _axes(request.axes)
     found = patch_statistics(request.data, codec, request.patch, around_maps=request.around_maps,
-                             encode=encode, progress=in_steps(progress))
+                             encode=encode, axes=axes, progress=in_steps(progress))
     save_safetensors(request.output, found, dtype="float32", facts={"patch": request.patch})
+
+
+def _axes(path: str) -> np.ndarray:
+    """Returns the axes among weights, orthonormal: those that were stored in few bits nearly are."""
+    from music_diffusion.models.statistics import STATISTICS
+    from music_diffusion.models.weights import load_safetensors
+
+    stored = load_safetensors(path).get(STATISTICS)
+    if not stored:
+        raise UserError(f"{path}: has no axes, as weights of a model of patches have them")
+    left, _, right = np.linalg.svd(np.asarray(stored["axes"], np.float64))
+    return left @ right  # the nearest ones
 
 
 def _latents(request: StatisticsRequest, codec: MelCodec) -> Callable[[np.ndarray], np.ndarray]:

@@ -263,6 +263,7 @@ class StatisticsRequest(Request):
     output: str  # safetensors to write
     patch: int = ranged(4, 1, 64)  # frames of a patch
     around_maps: bool = False  # whether of what the records' note maps miss
+    axes: str | None = None  # safetensors with those of a network; None: the principal ones
     autoencoder: str | None = None  # name or folder of a released one, of whose latents they are
 
 

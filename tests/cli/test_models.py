@@ -108,8 +108,8 @@ def test_models_without_performances_have_none_to_show(run, root):
                                          seed=4)),
     (["note-maps", "data", "out", "--weights", "w", "--performances", "p.json"], "draw_maps",
      NoteMapsRequest(data="data", output="out", weights="w", performances="p.json")),
-    (["statistics", "data", "out", "--patch", "8", "--around-maps"], "estimate_statistics",
-     StatisticsRequest(data="data", output="out", patch=8, around_maps=True))],
+    (["statistics", "data", "out", "--patch", "8", "--around-maps", "--axes", "w"], "estimate_statistics",
+     StatisticsRequest(data="data", output="out", patch=8, around_maps=True, axes="w"))],
     ids=lambda x: x if isinstance(x, str) else "")
 def test_what_makes_models_is_handed_on(run, tmp_path, monkeypatch, arguments, workflow, want):
     seen = []

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from music_diffusion.audio.codec import MelCodec
+from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.data import records
 from music_diffusion.data.patch_statistics import FLOOR, patch_statistics
 from music_diffusion.errors import UserError
+from music_diffusion.notes.heard import CHANNELS, level
 from music_diffusion.notes.notes import Notes
 
 CODEC = MelCodec(mels=3)
@@ -61,6 +63,34 @@ def test_statistics_of_what_maps_miss(folder):
     np.testing.assert_allclose(found["mean"], rows.mean(0), atol=1e-4)
     axes = found["axes"].astype(np.float64)
     np.testing.assert_allclose(axes * found["std"]**2 @ axes.T, np.cov(rows.T, bias=True), atol=1e-4)
+
+
+def test_deviations_along_axes_of_another_network(folder):
+    other = np.linalg.qr(np.random.default_rng(5).normal(size=(P * 3, P * 3)))[0]
+    found = patch_statistics(str(folder), CODEC, P, axes=other)["statistics"]
+    np.testing.assert_allclose(found["axes"], other, atol=1e-6)
+    along = (patches(folder) - found["mean"]) @ other
+    np.testing.assert_allclose(found["std"], np.maximum(along.std(0), FLOOR), rtol=1e-4)
+    with pytest.raises(UserError, match="axes of 5 features: patches of 2 frames have 6"):
+        patch_statistics(str(folder), CODEC, P, axes=np.eye(5))
+
+
+def test_maps_of_what_was_heard_are_at_one_level(folder):
+    """Statistics are of what the model sees; see `conditions.heard`."""
+    rng, path = np.random.default_rng(6), folder / "train-00000.array_record"
+    heard, missed = [], []
+    for record in [records.Record.from_bytes(m) for m in records.read_shard(path)]:
+        mel = record.mel.astype(np.float32)
+        maps = CODEC.scale(mel[:, None] + rng.normal(2.0, 0.1, (len(mel), 2, 3))).astype(np.float16)
+        example = dataclasses.replace(record, maps=maps, source=record.mel,
+                                      heard=np.zeros((len(mel), CHANNELS), np.uint8))
+        heard.append(example.to_bytes())
+        drawn = CODEC.unscale(maps[:, 0].astype(np.float32))
+        missed.append(CODEC.scale(mel) - CODEC.scale(drawn + LEVEL - level(drawn)))
+    records.write_shard(path, heard)
+    records.write_manifest(folder, codec=CODEC.to_dict(), seed=0, listener={})
+    found = patch_statistics(str(folder), CODEC, P, around_maps=True)["statistics"]
+    np.testing.assert_allclose(found["mean"], np.concatenate(missed).reshape(-1, P * 3).mean(0), atol=2e-3)
 
 
 def test_a_patch_needs_enough_data(folder):

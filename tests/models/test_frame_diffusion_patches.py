@@ -80,6 +80,17 @@ def test_statistics_are_begun_with_and_left_alone(model, params):
             model.config, patch=4, unet=dataclasses.replace(model.config.unet, output=4 * F))).init(RNG, {})
 
 
+def test_other_data_bring_their_deviations_to_stored_weights(model, params):
+    stored = params | {"statistics": params["statistics"] | {"std": jnp.full(P * F, 0.7)}}
+    grown = model.adopt(params, stored)
+    np.testing.assert_array_equal(grown["statistics"]["std"], params["statistics"]["std"])
+    kept = MODEL.adopt(params, stored)  # without a file those of the weights stay
+    np.testing.assert_array_equal(kept["statistics"]["std"], stored["statistics"]["std"])
+    turned = stored | {"statistics": params["statistics"] | {"axes": jnp.asarray(AXES[:, ::-1])}}
+    with pytest.raises(UserError, match="its axes are not those of INIT_FROM.*--axes"):
+        model.adopt(params, turned)
+
+
 def test_training_does_not_begin_around_no_statistics(model):
     model.require_start()
     unet = dataclasses.replace(MODEL.config.unet, output=F)

@@ -173,3 +173,15 @@ def test_statistics_are_written_as_a_model_takes_them(tmp_path):
     assert set(stored) == set(want) == {"mean", "axes", "std"}
     for name, value in want.items():
         np.testing.assert_array_equal(stored[name], value)
+    other = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    weights = tmp_path / "weights.safetensors"  # of a network that works along other axes
+    save_safetensors(weights, {"statistics": {"axes": other, "mean": np.zeros(6), "std": np.ones(6)}},
+                     dtype="float16")
+    estimate_statistics(StatisticsRequest(data=str(tmp_path), output=str(out), patch=2, axes=str(weights)))
+    along = load_safetensors(out)["statistics"]["axes"].astype(np.float64)
+    np.testing.assert_allclose(along, other, atol=2e-3)
+    np.testing.assert_allclose(along.T @ along, np.eye(6), atol=1e-6)
+    save_safetensors(weights, {"unet": {"kernel": np.zeros(3)}}, dtype="float16")
+    with pytest.raises(UserError, match="weights.safetensors: has no axes"):
+        estimate_statistics(StatisticsRequest(data=str(tmp_path), output=str(out), patch=2,
+                                              axes=str(weights)))
