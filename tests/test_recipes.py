@@ -92,19 +92,21 @@ def unet_layout(*, widths, heads, group=False, performances=0, features=0, tails
     return table + embedding + first + down + middle + up + output
 
 
-def style_layout(values: int, *, width=448, style=256, content=177, frame=160, vector=128) -> int:
+def style_layout(values: int, *, width=448, style=256, content=177, frame=256, vector=128) -> int:
     """Parameters of `networks.style_denoiser` over positions of 4 frames with so many values.
 
     A U-Net of two levels that sees 4 frames of content, FiLM of the vector and whether there is one in
     every block, and four times attention to a map: of queries and output by the width, of keys and values
-    by the map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector.
+    by the map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector. Colours:
+    of 88 keys with 320 features, two blocks, and two frames of harmonics and noise with a strength each.
     """
     block = 2 * style + 2 * (3 * style**2 + style)
     encoder = (512 + 1) * style + 2 * (2 * block + style) + 2 * style * vector
     memory = width + 2 * width * 7 * 64 + 2 * style * 7 * 64
     unet = unet_layout(widths=(width, width), heads=7, performances=1, features=vector + 1, mels=values,
                        roll=4 * frame - 2 * values - 1) - (vector + 1) * (1 + 2 * values)
-    return values**2 + 2 * values + (content + 1) * frame + encoder + unet + 4 * memory
+    colours = (vector + 2 + 88 + 1) * 320 + 2 * (320 + 2 * (320**2 + 320)) + 321 * 2 * 257
+    return values**2 + 2 * values + (content + 1 + 128) * frame + encoder + unet + 4 * memory + colours
 
 
 def shipped(name: str) -> int:
@@ -171,8 +173,9 @@ PARAMETERS = {
     "style_transfer_paper.gin": 2_729_984 + 8_155_296 - 8 * (512 + 256) + 224_417 + 72_141_184,
     # FiLM as of one performance, whose row of the table the two layers that see a reference stand for.
     "transfer.gin": note_timbre() + unet_layout(
-        widths=(320, 320, 320), heads=5, performances=1, features=64,
-        roll=3 * 128 + 2 * 35 + 2 * 128 + 2 * 88) - 64 + 128 * 128 + 128 * 64,
+        widths=(448, 448), heads=7, performances=1, features=64, mels=512, roll=4 * 256 - 2 * 512 - 1)
+        - 64 * (1 + 2 * 512) + 512**2 + 2 * 512 + 64 * 2 * 128 + 128 * 128 + 128 * 64
+        + 256 * (3 * 128 + 2 * 35 + 2 * 128 + 2 * 88 + 2 * 128 + 1),
     # As tests/networks/test_unet2d.py counts the layers.
     **{f"difftransfer_{name}.gin": 21_565_441 for name in CONVERSIONS},
     # Patches of 512 features beside 256 of what is known, and their statistics.

@@ -78,6 +78,7 @@ class StyleTransferModel(DiffusionBase):
     terms: StyleTerms | None = None  # of the loss, beside that of diffusion
     schedule: Schedule = CosineSchedule()
     distance: Callable[[Array, Array], Array] = squared  # elementwise
+    map_weight: float = 1.0  # of the mean absolute error of the content drawn in the style; from 0
     training_times: Callable[[PRNGKeyArray, int], Array] = stratified_times  # noise times of a batch
     content_dropout: float = 0.1  # share of training examples without their content; in [0, 1]
     style_dropout: float = 0.1  # … without their style, drawn independently
@@ -103,6 +104,11 @@ class StyleTransferModel(DiffusionBase):
                             f"{NOISE}")
         if not 0 < self.strength <= 1:
             raise UserError(f"{self.strength=} must be above 0 and at most 1")
+        if self.map_weight < 0:
+            raise UserError(f"{self.map_weight=} must be at least 0")
+        drawn = None if self._pictures else self.config.codec  # type: ignore[union-attr]
+        if drawn is not None:
+            drawn.check_same(self.codec)
         if self.frames < 1 or self.frames % self.config.multiple:
             raise UserError(f"StyleTransferModel.frames = {self.frames} must be a multiple of "
                             f"{self.config.multiple}, which the network halves")
@@ -268,6 +274,12 @@ class StyleTransferModel(DiffusionBase):
             denoise, self._latent(params, targets), rng, schedule=self.schedule,
             parameterization=self._parameterization, distance=self.distance, times=self.training_times,
             clip_x0=self._range, output_scale=scale)
+        if "map" in cond:
+            error = jnp.mean(jnp.abs(cond["map"] - targets) * keep_content[:, None, None])
+            error = error / jnp.maximum(keep_content.mean(), 1e-6)
+            loss = loss + self.map_weight * error
+            nat = 0.5 * (self.codec.log_max - self.codec.log_min)
+            metrics = {**metrics, "map_l1": nat * error}
         if self.terms is not None and self.autoencoder is not None:
             made = self._parameterization.to_x0(*seen[0])
             extra, more = self.terms(params, self.codec, self.autoencoder, targets,

@@ -32,7 +32,9 @@ from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
 from music_diffusion.networks.patches import PatchStatistics, folded
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
+from music_diffusion.networks.pitch_colours import drawn
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
+from music_diffusion.notes.activations import LOWEST_PITCH, NUM_PITCHES
 
 SLOT_FIELDS = ("program", "pitch", "velocity", "age", "release")
 ONSET_SECONDS = 0.06  # a note is new for three frames
@@ -67,7 +69,7 @@ class ScoreDenoiserConfig:
         own = self.timbre.performances
         if own is not None and (self.performances is None or own.count != self.performances.count):
             raise ValueError(f"{self.timbre.performances=} must be as many as {self.performances=}")
-        if self.wanted and self.evidence < self.codec.mels + 2 * PITCHES:
+        if self.wanted and self.evidence < self.codec.mels + 2 * NUM_PITCHES:
             raise ValueError(f"{self.evidence=} has no activations to draw {self.wanted=} programs by")
         if self.evidence < 0 or self.reference < 0 or self.reference_features < 1:
             raise ValueError(f"{self.evidence=} and {self.reference=} must be at least 0, "
@@ -87,8 +89,6 @@ class ScoreDenoiserConfig:
 
 # Of notes that a recording is drawn with, as they sound on: velocity, seconds since onset and note-off.
 VELOCITY, AGE, RELEASE = 80.0, 0.2, -0.5
-FAINT = 0.01  # energy of activations, of a frame in which hardly anything is heard
-PITCHES, LOWEST_PITCH = 88, 21
 
 QUIET = -5.0  # nat, gain of a tail before it is learned
 GAIN_SCALE = 8.0  # nat; the gains of a room are far from QUIET, and a step of training is small
@@ -173,9 +173,9 @@ class ScoreDenoiser(nn.Module):
           wanted: programs; -1 for none.
         """
         codec, (batch, count) = self.config.codec, wanted.shape
-        shape = (batch, count, PITCHES)
+        shape = (batch, count, NUM_PITCHES)
         program = jnp.broadcast_to(jnp.maximum(wanted, 0)[..., None], shape)
-        pitch = jnp.broadcast_to(jnp.arange(LOWEST_PITCH, LOWEST_PITCH + PITCHES), shape)
+        pitch = jnp.broadcast_to(jnp.arange(LOWEST_PITCH, LOWEST_PITCH + NUM_PITCHES), shape)
         performance = None
         if self.config.timbre.performances is not None:
             performance = jnp.zeros((batch, self.config.timbre.performances.count))
@@ -184,10 +184,9 @@ class ScoreDenoiser(nn.Module):
         used = (wanted >= 0).astype(jnp.float32)[..., None, None]
         colour = jnp.sum(used * jnp.exp(2 * jax.lax.stop_gradient(mel)), axis=1)  # B P F
         colour = colour / (jnp.sum(colour, axis=-1, keepdims=True) + 1e-12)
-        sure = jnp.square(evidence[..., codec.mels + PITCHES:codec.mels + 2 * PITCHES])
+        sure = jnp.square(evidence[..., codec.mels + NUM_PITCHES:codec.mels + 2 * NUM_PITCHES])
         loud = jnp.sum(jnp.exp(2 * codec.unscale(evidence[..., :codec.mels])), axis=-1, keepdims=True)
-        energy = sure @ colour * loud / (jnp.sum(sure, axis=-1, keepdims=True) + FAINT)
-        return codec.scale(0.5 * jnp.log(jnp.maximum(energy, codec.clip_min**2)))
+        return drawn(sure, colour, loud, codec)
 
     def condition(self, maps: Float[Array, "B T 2 F"], roll: Float[Array, "B T C"],
                   keep: Float[Array, " B"], performance: Float[Array, "B R"] | None = None,

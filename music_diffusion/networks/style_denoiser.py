@@ -16,11 +16,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from music_diffusion.audio.codec import MelCodec
 from music_diffusion.networks.autoencoder import TransposedConv
 from music_diffusion.networks.conv import Conv
 from music_diffusion.networks.film import sinusoid
 from music_diffusion.networks.layers import Dense, MultiHeadAttention
 from music_diffusion.networks.patches import PatchStatistics, folded
+from music_diffusion.networks.pitch_colours import PitchColours
 from music_diffusion.networks.style import (
     FrameStyleConfig,
     FrameStyleEncoder,
@@ -28,6 +30,7 @@ from music_diffusion.networks.style import (
     PictureStyleEncoder,
 )
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
+from music_diffusion.notes.heard import CHANNELS
 
 Condition = dict[str, Any]
 
@@ -40,12 +43,16 @@ class StyleDenoiserConfig:
     style: FrameStyleConfig = FrameStyleConfig()
     step: int = 4  # frames of a position
     content: int = 177  # E, features of a frame that say what should be heard (`conditions.style`)
+    # Of the mel in which the content is drawn as the style sounds; None: the U-Net sees activations alone.
+    codec: MelCodec | None = MelCodec()
     frame_features: int = 160  # of a frame's content, as the U-Net sees it
 
     def __post_init__(self):
         if self.step < 1 or self.content < 1 or self.frame_features < 1:
             raise ValueError(f"{self.step=}, {self.content=} and {self.frame_features=} should be at least "
                              "1")
+        if self.codec is not None and self.content != CHANNELS + 1:
+            raise ValueError(f"{self.content=} should be {CHANNELS + 1}, activations and a level, to be drawn")
         if self.unet.memories != self.style.maps:
             raise ValueError(f"{self.unet.memories=} should be the {self.style.maps=}")
 
@@ -97,16 +104,24 @@ class StyleDenoiser(nn.Module):
         self.frame = Dense(c.frame_features, axes=("embed", "mlp"))
         self.unet = UNet1D(c.unet)
         self.statistics = PatchStatistics(c.unet.output)
+        if c.codec is not None:
+            self.colours = PitchColours(c.codec)
 
     def condition(self, content: Float[Array, "B T E"], style: Float[Array, "B S F"],
                   keep_content: Float[Array, " B"], keep_style: Float[Array, " B"]) -> Condition:
-        """Returns what `denoise` needs; a `keep` of 0 drops an example's content or style."""
+        """Returns what `denoise` needs; a `keep` of 0 drops an example's content or style.
+
+        And `map`, the content drawn in the style, scaled [B, T, F], where there is a codec.
+        """
         keep = keep_content[:, None, None]
-        told = jnp.concatenate([content * keep, jnp.broadcast_to(keep, (*content.shape[:2], 1))], axis=-1)
         seen = self.style(style)
         vector = jnp.concatenate([seen.vector, jnp.ones((len(style), 1))], axis=-1) * keep_style[:, None]
-        return {"features": self.frame(told), "memories": seen.maps,
-                "vector": vector, "style": keep_style}
+        told = [content * keep, jnp.broadcast_to(keep, (*content.shape[:2], 1))]
+        made = {"memories": seen.maps, "vector": vector, "style": keep_style}
+        if self.config.codec is not None:
+            made["map"] = self.colours(vector, content)
+            told.append(made["map"] * keep)
+        return {"features": self.frame(jnp.concatenate(told, axis=-1)), **made}
 
     def denoise(self, u: Float[Array, "B N D"], time: Float[Array, " B"], cond: Condition
                 ) -> Float[Array, "B N D"]:

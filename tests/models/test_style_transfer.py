@@ -25,6 +25,7 @@ from music_diffusion.networks.style import FrameStyleConfig, PictureStyleConfig
 from music_diffusion.networks.style_denoiser import PictureStyleDenoiserConfig, StyleDenoiserConfig
 from music_diffusion.networks.unet1d import UNet1DConfig
 from music_diffusion.networks.vggish import VGGishConfig
+from music_diffusion.notes.heard import CHANNELS
 from music_diffusion.training.optimizers import frozen_mask
 
 F, T, S, E = 8, 8, 8, 5
@@ -37,7 +38,7 @@ def network(output: int) -> StyleDenoiserConfig:
         unet=UNet1DConfig(widths=(8, 8), blocks=1, time_features=4, heads=1, head_dim=4, output=output,
                           memories=2),
         style=FrameStyleConfig(patch=2, width=8, blocks=1, maps=2, vector=4), step=2, content=E,
-        frame_features=4)
+        codec=None, frame_features=4)
 
 
 SHORT = CosineSchedule(logsnr_min=-12.0, logsnr_max=12.0)
@@ -188,6 +189,36 @@ def test_each_term_trains_what_it_should():
     assert "ears" not in PAPER.released_params(params)
 
 
+def test_what_is_drawn_learns_what_the_targets_are_like():
+    """The map of the content in the style has an error of its own, beside that of diffusion."""
+    drawing = dataclasses.replace(MEL, content_dropout=0.0, config=dataclasses.replace(
+        MEL.config, content=CHANNELS + 1, codec=CODEC))
+    params, batch = params_of(drawing), batch_of()
+    rng = np.random.default_rng(3)
+    batch["content"] = rng.uniform(0, 1, (4, T, CHANNELS + 1)).astype(np.float32)
+    cond = compiled_condition(drawing, params, batch)
+    error = np.abs(cond["map"] - batch["targets"]).mean()
+    unweighted, weighted = (dataclasses.replace(drawing, map_weight=w) for w in (0.0, 2.0))
+    (plain, _), (both, metrics) = (loss_fn(m, params, batch, RNG) for m in (unweighted, weighted))
+    assert both - plain == pytest.approx(2 * error, rel=1e-3)
+    assert metrics["map_l1"] == pytest.approx(error * (CODEC.log_max - CODEC.log_min) / 2, rel=1e-3)
+    # A silent network hands no gradient to what it sees.
+    assert largest(gradients(unweighted, params, batch)["colours"]) == 0
+    for part in ("colours", "style"):
+        assert largest(gradients(weighted, params, batch)[part]) > 0
+    other = dataclasses.replace(drawing.config, codec=MelCodec(mels=F, fmax=7000.0))
+    with pytest.raises(UserError, match="codecs differ"):
+        dataclasses.replace(drawing, config=other)
+    with pytest.raises(ValueError, match="should be 177"):
+        dataclasses.replace(drawing.config, content=E)
+
+
+def compiled_condition(model, params, batch):
+    ones = jnp.ones(len(batch["targets"]))
+    return jax.jit(lambda: model.network.apply({"params": params}, batch["content"], batch["style"], ones, ones,
+                                               method="condition"))()
+
+
 def test_a_latent_s_autoencoder_is_given(tmp_path):
     params, batch = params_of(LATENT, 0.1), batch_of()
     assert largest(gradients(LATENT, params, batch)["autoencoder"]) == 0
@@ -226,7 +257,7 @@ def test_training_begins_with_what_is_needed():
 @pytest.mark.parametrize("changes, message", [
     ({"predicts": "x0"}, "predicts = 'x0'"), ({"strength": 0.0}, "strength=0.0"),
     ({"frames": 6}, "frames = 6"), ({"style_frames": 6}, "style_frames = 6"),
-    ({"content_dropout": 2.0}, "content_dropout = 2.0"), ({"num_steps": 0}, "num_steps=0"),
+    ({"content_dropout": 2.0}, "content_dropout = 2.0"), ({"map_weight": -1.0}, "map_weight=-1"), ({"num_steps": 0}, "num_steps=0"),
     ({"terms": StyleTerms(ears=EARS)}, "autoencoder is None"),
     ({"config": network(6)}, "output = 6 must be"),
     ({"autoencoder": FrameAutoencoderConfig(mels=F, patch=4)}, "an autoencoder of 4 frames"),

@@ -24,7 +24,7 @@ F, S, B = 8, 16, 3
 STYLE = FrameStyleConfig(patch=2, width=8, blocks=1, maps=2, vector=4)
 FRAMES = StyleDenoiserConfig(
     unet=UNet1DConfig(widths=(8, 8), blocks=1, time_features=4, heads=2, head_dim=4, output=6, memories=2),
-    style=STYLE, step=2, content=5, frame_features=4)
+    style=STYLE, step=2, content=5, codec=None, frame_features=4)
 PICTURES = PictureStyleDenoiserConfig(
     latent=4, features=(4, 6, 8), style=PictureStyleConfig(features=(4, 6, 8), maps=2), heads=2,
     time_features=4, step=2)
