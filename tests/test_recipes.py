@@ -97,8 +97,9 @@ def style_layout(values: int, *, width=448, style=256, content=177, frame=256, v
 
     A U-Net of two levels that sees 4 frames of content, FiLM of the vector and whether there is one in
     every block, and four times attention to a map: of queries and output by the width, of keys and values
-    by the map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector. Colours:
-    of 88 keys with 320 features, two blocks, and two frames of harmonics and noise with a strength each.
+    by the map's. The style: a linear layer, two maps of two blocks and a norm each, and the vector.
+    Colours: of 88 keys with 320 features, two blocks, and two frames of harmonics and noise with a
+    strength each.
     """
     block = 2 * style + 2 * (3 * style**2 + style)
     encoder = (512 + 1) * style + 2 * (2 * block + style) + 2 * style * vector

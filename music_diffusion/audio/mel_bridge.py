@@ -30,9 +30,10 @@ def band_matrix(codec: MelCodec, front: VGGishMel) -> Float[np.ndarray, "F G"]:
     spread = np.zeros((codec.mels, len(target)))
     for i, band in enumerate(np.flatnonzero(used)):
         spread[band] = np.interp(target, centres, np.eye(len(centres))[i]) / size[band]
-    # As for noise, whose power spreads over all that a sample rate can hold; a longer window has a sine higher
-    # and narrower, which a band sums up to nearly the same.
-    gain = np.sqrt(front.sample_rate * np.sum(front.hann**2) / (codec.sample_rate * np.sum(codec.hann**2)))
+    # As for noise, whose power spreads over all that a sample rate can hold; a longer window has a sine
+    # higher and narrower, which a band sums up to nearly the same.
+    power, own = (x.sample_rate * np.sum(x.hann**2) for x in (front, codec))
+    gain = np.sqrt(power / own)
     return gain * spread @ front.mel_matrix.astype(np.float64)
 
 
@@ -49,7 +50,7 @@ def frame_matrix(codec: MelCodec, front: VGGishMel, frames: int) -> Float[np.nda
 
 def vggish_patches(codec: MelCodec, front: VGGishMel, mel: Float[Array, "B T F"]
                    ) -> Float[Array, "B n U G"]:
-    """Returns patches as `VGGishMel.patches` has them, of log-mel in nat; the last may reach past its end."""
+    """Returns patches as `VGGishMel.patches` has them of log-mel in nat; the last may pass its end."""
     bands, times = band_matrix(codec, front), frame_matrix(codec, front, mel.shape[1])
     magnitude = jnp.exp(mel) @ jnp.asarray(bands, mel.dtype)
     moved = jnp.einsum("BTG,TU->BUG", magnitude, jnp.asarray(times, mel.dtype))

@@ -50,9 +50,10 @@ def adopted(params: Params, stored: Params, path: str | None) -> dict[str, Any]:
         return dict(stored)
     own, theirs = params[STATISTICS], stored[STATISTICS]
     # Weights are stored in 8 or 16 bits, axes with them.
-    if np.shape(own["axes"]) != np.shape(theirs["axes"]) or np.abs(own["axes"] - theirs["axes"]).max() > 0.05:
-        raise UserError(f"{path}: its axes are not those of INIT_FROM, whose network works along them; give "
-                        "its weights to `models statistics --axes`")
+    axes, stored_axes = (np.asarray(x["axes"]) for x in (own, theirs))
+    if axes.shape != stored_axes.shape or np.abs(axes - stored_axes).max() > 0.05:
+        raise UserError(f"{path}: its axes are not those of INIT_FROM, whose network works along them; "
+                        "give its weights to `models statistics --axes`")
     return {**stored, STATISTICS: own}
 
 

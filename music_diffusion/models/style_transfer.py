@@ -92,6 +92,7 @@ class StyleTransferModel(DiffusionBase):
     # (of a network that sees no content with the content, noised as far as the schedule goes).
     strength: float = 1.0
     passes: int = 1  # of each step
+    temperature: float = 1.0  # deviation of the starting noise, from 0; below 1 is closer to the mean
     moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
 
     def __post_init__(self):
@@ -104,9 +105,10 @@ class StyleTransferModel(DiffusionBase):
                             f"{NOISE}")
         if not 0 < self.strength <= 1:
             raise UserError(f"{self.strength=} must be above 0 and at most 1")
-        if self.map_weight < 0:
-            raise UserError(f"{self.map_weight=} must be at least 0")
-        drawn = None if self._pictures else self.config.codec  # type: ignore[union-attr]
+        for name in ("map_weight", "temperature"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"self.{name}={getattr(self, name)} must be at least 0")
+        drawn = None if self._pictures else self.config.codec
         if drawn is not None:
             drawn.check_same(self.codec)
         if self.frames < 1 or self.frames % self.config.multiple:
@@ -354,12 +356,12 @@ class StyleTransferModel(DiffusionBase):
                *, x0_hook: Callable[[Array], Array] | None = None,
                progress: StepProgress | None = None) -> Float[Array, "B t C"]:
         """Samples frames of the space from given unit noise, or from the noised content."""
-        start, times = z_T, self.times
+        start, times = self.temperature * z_T, self.times
         # A network that sees no content begins with it at every strength.
         if self.strength < 1 or self._pictures and CONTENT_MEL in batch:
             require_features(batch, (CONTENT_MEL,))
             given = self._latent(params, jnp.asarray(batch[CONTENT_MEL], jnp.float32))
-            start = noised(given, z_T, self.schedule, self.strength)
+            start = noised(given, start, self.schedule, self.strength)
             times = UniformTime(start=self.strength)
         own = dataclasses.replace(self, times=times)
         denoise = own.denoiser(params, batch, len(z_T), z_T.shape[1] * self.space.step)

@@ -1,7 +1,8 @@
 """What is heard in a recording, drawn in another sound: a spectrogram that a denoiser begins to learn from.
 
-How surely every pitch is heard says which harmonics sound; the recording's own level says how loud. A network
-that has to learn from a roll where a pitch's harmonics lie takes far longer than one that sees them drawn.
+How surely every pitch is heard says which harmonics sound; the recording's own level says how loud. A
+network that has to learn from a roll where a pitch's harmonics lie takes far longer than one that sees them
+drawn.
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ class PitchColours(nn.Module):
     layers: int = 2  # residual blocks
 
     @nn.compact
-    def __call__(self, style: Float[Array, "B D"], content: Float[Array, "B T E"]) -> Float[Array, "B T F"]:
+    def __call__(self, style: Float[Array, "B D"], content: Float[Array, "B T E"]
+                 ) -> Float[Array, "B T F"]:
         """Returns the scaled mel of what is heard (`conditions.style.content_features`), drawn."""
         codec, width = self.codec, self.width
         keys = param_with_axes("keys", nn.initializers.normal(0.5), (NUM_PITCHES, width), jnp.float32,
                                axes=("vocab", "embed"))
-        h = Dense(width, axes=("features", "embed"), use_bias=True, name="style")(style)[:, None] + keys[None]
+        h = Dense(width, axes=("features", "embed"), use_bias=True, name="style")(style)
+        h = h[:, None] + keys[None]
         for i in range(self.layers):
-            x = Dense(width, axes=("embed", "mlp"), use_bias=True, name=f"wi_{i}")(RMSNorm(name=f"norm_{i}")(h))
+            x = RMSNorm(name=f"norm_{i}")(h)
+            x = Dense(width, axes=("embed", "mlp"), use_bias=True, name=f"wi_{i}")(x)
             h = h + Dense(width, axes=("mlp", "embed"), use_bias=True, name=f"wo_{i}")(nn.gelu(x))
         out = Dense(2 * (2 * codec.mels + 1), axes=("embed", "mel"), use_bias=True, name="output")(
             RMSNorm(name="norm")(h))

@@ -52,7 +52,8 @@ class StyleDenoiserConfig:
             raise ValueError(f"{self.step=}, {self.content=} and {self.frame_features=} should be at least "
                              "1")
         if self.codec is not None and self.content != CHANNELS + 1:
-            raise ValueError(f"{self.content=} should be {CHANNELS + 1}, activations and a level, to be drawn")
+            raise ValueError(f"{self.content=} should be {CHANNELS + 1}, activations and a level, to be "
+                             "drawn")
         if self.unet.memories != self.style.maps:
             raise ValueError(f"{self.unet.memories=} should be the {self.style.maps=}")
 

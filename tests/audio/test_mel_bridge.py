@@ -11,12 +11,13 @@ from music_diffusion.audio.mel_bridge import vggish_patches
 from music_diffusion.audio.vggish_mel import VGGishMel
 
 CODEC, FRONT = MelCodec(), VGGishMel()
-OTHERS = [CODEC, MelCodec(sample_rate=22050, hop=441, fmax=11025.0), MelCodec(sample_rate=24000, fmax=12000.0)]
+OTHERS = [CODEC, MelCodec(sample_rate=22050, hop=441, fmax=11025.0),
+          MelCodec(sample_rate=24000, fmax=12000.0)]
 TIME = np.arange(2 * 16000) / 16000
 
 
 def both(samples, codec=CODEC):
-    """What the bridge sees of samples at 16 kHz that the codec reads at its own rate, and what VGGish hears."""
+    """What the bridge sees of samples at 16 kHz, read at the codec's own rate, and what VGGish hears."""
     samples = samples.astype(np.float32)
     own = soxr.resample(samples, 16000, codec.sample_rate)
     seen = vggish_patches(codec, FRONT, jnp.asarray(codec.encode(own))[None])[0]

@@ -98,6 +98,13 @@ def test_samples_of_a_silent_network_have_the_statistics(model):
     np.testing.assert_allclose(along.mean(axis=0), 0, atol=0.04)
 
 
+def test_without_temperature_samples_are_the_mean():
+    params, own = params_of(MEL), statistics(2 * F)
+    still = dataclasses.replace(MEL, moves=False, temperature=0.0)
+    made = np.asarray(predict(still, params, batch_of(4), RNG)).reshape(-1, 2 * F)
+    np.testing.assert_allclose(made, np.broadcast_to(own["mean"], made.shape), atol=1e-3)
+
+
 def test_a_silent_network_costs_one():
     params, own = params_of(MEL), statistics(2 * F)
     rng = np.random.default_rng(1)
@@ -215,8 +222,8 @@ def test_what_is_drawn_learns_what_the_targets_are_like():
 
 def compiled_condition(model, params, batch):
     ones = jnp.ones(len(batch["targets"]))
-    return jax.jit(lambda: model.network.apply({"params": params}, batch["content"], batch["style"], ones, ones,
-                                               method="condition"))()
+    given = (batch["content"], batch["style"], ones, ones)
+    return jax.jit(lambda: model.network.apply({"params": params}, *given, method="condition"))()
 
 
 def test_a_latent_s_autoencoder_is_given(tmp_path):
@@ -257,7 +264,9 @@ def test_training_begins_with_what_is_needed():
 @pytest.mark.parametrize("changes, message", [
     ({"predicts": "x0"}, "predicts = 'x0'"), ({"strength": 0.0}, "strength=0.0"),
     ({"frames": 6}, "frames = 6"), ({"style_frames": 6}, "style_frames = 6"),
-    ({"content_dropout": 2.0}, "content_dropout = 2.0"), ({"map_weight": -1.0}, "map_weight=-1"), ({"num_steps": 0}, "num_steps=0"),
+    ({"content_dropout": 2.0}, "content_dropout = 2.0"),
+    ({"map_weight": -1.0}, "map_weight=-1"), ({"temperature": -0.1}, "temperature=-0.1"),
+    ({"num_steps": 0}, "num_steps=0"),
     ({"terms": StyleTerms(ears=EARS)}, "autoencoder is None"),
     ({"config": network(6)}, "output = 6 must be"),
     ({"autoencoder": FrameAutoencoderConfig(mels=F, patch=4)}, "an autoencoder of 4 frames"),

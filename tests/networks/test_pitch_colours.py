@@ -44,8 +44,9 @@ def test_energy_is_shared_by_what_is_heard():
 
 def test_a_pitch_has_its_harmonics_and_the_content_s_level(params):
     pitches = [33, 57, 69, 81]
-    even = {"params": params["params"] | {"output": jax.tree.map(jnp.zeros_like, params["params"]["output"])}}
-    made = NETWORK.apply(even, jnp.ones((1, 5)), content(pitches))[0]  # equal harmonics
+    output = jax.tree.map(jnp.zeros_like, params["params"]["output"])  # equal harmonics
+    even = {"params": params["params"] | {"output": output}}
+    made = NETWORK.apply(even, jnp.ones((1, 5)), content(pitches))[0]
     for row, pitch in zip(np.asarray(made), pitches, strict=True):
         near = {p: np.corrcoef(row, harmonic_comb(CODEC)[p])[0, 1] for p in range(pitch - 3, pitch + 4)}
         assert max(near, key=near.get) == pitch and near[pitch] > 0.9
