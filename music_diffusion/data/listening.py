@@ -1,4 +1,5 @@
 """Pairs as they are heard: the notes of a source on the instruments of its target, and all at one level.
+A recording alone is its own source.
 
 A listener hears sounds: pitches and instruments in the source, and what the target is like. It is given by
 whoever builds, as the models that listen are above this package.
@@ -77,14 +78,13 @@ class Heard:
 
 
 def hear(listener: Listener, item: Item, codec: MelCodec) -> Heard:
-    """Hears a pair.
+    """Hears a pair, or a recording that is its own source.
 
-    Raises UserError: it has no source, or either is silent.
+    Raises UserError: either is silent.
     """
-    if item.source is None:
-        raise UserError("has no second timbre to listen to; prepare pairs, or leave --heard out")
-    sounds = [_samples(sound, listener.sample_rate) for sound in (item.source, item.audio)]
-    frames, gains = zip(*(gain_to_level(sound, codec) for sound in (item.source, item.audio)), strict=True)
+    pair = (item.audio if item.source is None else item.source, item.audio)
+    sounds = [_samples(sound, listener.sample_rate) for sound in pair]
+    frames, gains = zip(*(gain_to_level(sound, codec) for sound in pair), strict=True)
     activations = listener.activations(sounds[0] * gains[0])
     casting = {} if item.casting is None else item.casting()
     classes = {int(SLAKH_CLASS_OF_PROGRAM[source]): target for source, target in casting.items()}

@@ -8,6 +8,7 @@ from reference.knowing_listener import Knowing
 from reference.tiny_records import CODEC, Samples, TinySet, made_notes, tones, write_records
 
 from music_diffusion.conditions.heard import LEVEL, HeardFrames
+from music_diffusion.conditions.style import ContentAndStyle
 from music_diffusion.data.examples import Examples
 from music_diffusion.data.items import Item
 from music_diffusion.data.listening import hear
@@ -61,9 +62,21 @@ def test_parts_of_it_lie_where_the_records_do():
     assert beyond.shape == (10, CHANNELS) and not beyond[3:].any()
 
 
-def test_what_cannot_be_heard_is_said():
-    with pytest.raises(UserError, match="second timbre"):
-        hear(LISTENER, dataclasses.replace(item(), source=None), CODEC)
+def test_a_recording_alone_is_heard_itself(tmp_path):
+    alone = dataclasses.replace(item(), source=None)
+    heard = hear(LISTENER, alone, CODEC)
+    assert heard.gains(1) == [heard.source_gain] == [heard.target_gain]
+    assert heard.target_gain == hear(LISTENER, item(), CODEC).target_gain
+    assert heard.frames.any() and len(heard.notes)
+    own = TinySet(labels=False, second_timbre=False, seconds={"train": (6.0,), "validation": (6.0,)})
+    folder = write_records(tmp_path / "data", own, listener=Knowing(name="train/0", seconds=6.0))
+    example = Examples(folder=folder, split="train", codec=CODEC, frames=32,
+                       conditions=ContentAndStyle(style_frames=64)).segment(0, 64)
+    level_of = 0.5 * np.log(np.exp(2 * CODEC.unscale(example["targets"])).mean(axis=-1))
+    np.testing.assert_allclose(CODEC.unscale(example["content"][:, -1]), level_of, atol=0.02)
+
+
+def test_silence_cannot_be_heard():
     with pytest.raises(UserError, match="silent"):
         hear(LISTENER, item(source=0.0), CODEC)
 
