@@ -87,7 +87,7 @@ def sets(json: bool = False) -> None:
          stems=option("Keep the spectrograms of stems, too."),
          items=option("Use so many items, the first by name."),
          level=option("Bring every item to one level, as `generate` and `transfer` bring recordings."),
-         heard=option("Listen to the second timbre of pairs, to other recordings themselves; what is heard are "
+         heard=option("Listen to the second timbre of pairs, to other recordings alone; what is heard are "
                       "the records' notes."),
          container=option("array_record or tfrecord.", "--format"),
          shards=option("Files of a split, at most: as many can be written at once."),
