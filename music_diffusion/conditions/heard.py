@@ -55,6 +55,12 @@ class HeardFrames(NoteFrames):
 
     embedding: int = 128  # D
     wanted: int = 0  # K; 0: without the feature
+    liked: float = 1.0  # share of training examples that have their reference; validation has all or none
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.liked <= 1:
+            raise UserError(f"HeardFrames.liked = {self.liked} must be from 0 to 1")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -88,7 +94,8 @@ class HeardFrames(NoteFrames):
     def _liked(self, excerpt: Excerpt) -> Float[np.ndarray, " D"]:
         """Returns the mean embedding of the record beside the excerpt, where it is not all of it."""
         likes = excerpt.record.likes
-        if likes is None:
+        given = self.liked == 1 if excerpt.rng is None else excerpt.rng.random() < self.liked
+        if likes is None or not given:
             return np.zeros(self.embedding, np.float32)
         place = (np.arange(len(likes)) + 0.5) / len(likes) * len(excerpt.record.mel)
         outside = (place < excerpt.first) | (place >= excerpt.first + excerpt.frames)

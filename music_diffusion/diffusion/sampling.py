@@ -94,6 +94,28 @@ def _within(schedule: Schedule, end: float, start: float, dtype: jnp.dtype) -> F
     return jnp.clip(jnp.asarray([end, start], dtype), least, most)
 
 
+TEXTURE_FRAMES = 3  # what a moving average over so many leaves is texture; odd
+
+
+def tempered(eps: Float[Array, "B T F"], temperature: float, texture: float) -> Float[Array, "B T F"]:
+    """Returns starting noise of other deviations: its moving average over frames, and what that leaves.
+
+    Below 1 the first keeps samples near the mean of what a condition leaves open: the notes. The second is
+    how partials beat and bows scrape, of which the mean sounds like nothing.
+
+    Args:
+      eps: unit noise.
+      temperature: deviation of the moving average, and of all where both are the same.
+      texture: deviation of the rest.
+    """
+    if temperature == texture:
+        return temperature * eps
+    half = TEXTURE_FRAMES // 2
+    padded = jnp.pad(eps, ((0, 0), (half, half), (0, 0)), mode="symmetric")
+    slow = sum(padded[:, i:i + eps.shape[1]] for i in range(TEXTURE_FRAMES)) / TEXTURE_FRAMES
+    return temperature * slow + texture * (eps - slow)
+
+
 def noised(x0: Float[Array, "B ..."], eps: Float[Array, "B ..."], schedule: Schedule, t: float
            ) -> Float[Array, "B ..."]:
     """Returns α x0 + σ ε at time `t`, with which sampling on a grid of that `start` begins.

@@ -42,7 +42,7 @@ from music_diffusion.diffusion.guidance import Guidance
 from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
 from music_diffusion.diffusion.parameterizations import DenoiseFn, V
 from music_diffusion.diffusion.preconditioning import unit_scale
-from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, noised, sample
+from music_diffusion.diffusion.sampling import TimeGrid, UniformTime, noised, sample, tempered
 from music_diffusion.diffusion.schedules import CosineSchedule, Schedule
 from music_diffusion.diffusion.solvers import DDIM, Solver
 from music_diffusion.errors import UserError
@@ -115,6 +115,7 @@ class FrameDiffusionModel(DiffusionBase):
     # Deviation of the starting noise, from 0. 1 samples what was learned. A deterministic solver
     # carries less noise to less of what the notes leave open: below 1 is closer to their mean.
     temperature: float = 1.0
+    texture: float | None = None  # … of its fast part (`diffusion.sampling.tempered`); None: the same
 
     def __post_init__(self) -> None:
         for name in ("condition_dropout", "performance_dropout", "evidence_dropout"):
@@ -123,8 +124,9 @@ class FrameDiffusionModel(DiffusionBase):
         self._check_sampling()
         if not 0 < self.strength <= 1 or (self.strength < 1 and not self.config.evidence):
             raise UserError(f"{self.strength=} must be above 0 and at most 1, and 1 without evidence")
-        if not self.temperature >= 0:
-            raise UserError(f"{self.temperature=} must be at least 0")
+        for name in ("temperature", "texture"):
+            if not (getattr(self, name) is None or getattr(self, name) >= 0):
+                raise UserError(f"self.{name}={getattr(self, name)} must be at least 0")
         Guidance(weights=(  # checks them
             self.guidance_weight, self.performance_guidance, self.evidence_guidance))
 
@@ -378,7 +380,8 @@ class FrameDiffusionModel(DiffusionBase):
 
         What the batch's `region` has stays as it is given (`models.regions`).
         """
-        start, times = self.temperature * z_T, self.times
+        texture = self.temperature if self.texture is None else self.texture
+        start, times = tempered(z_T, self.temperature, texture), self.times
         if self.strength < 1:
             recording = jnp.asarray(batch["evidence"], jnp.float32)[..., :self.codec.mels]
             start = noised(recording, start, self.schedule, self.strength)

@@ -4,14 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from reference import diffusion_oracle as oracle
 
 from music_diffusion.diffusion.parameterizations import X0, Epsilon, V
 from music_diffusion.diffusion.sampling import (
+    TEXTURE_FRAMES,
     KarrasLogSNR,
     UniformLogSNR,
     UniformTime,
     sample,
+    tempered,
 )
 from music_diffusion.diffusion.schedules import (
     CosineSchedule,
@@ -244,6 +247,16 @@ def test_time_grids_fall_from_data_to_noise():
     np.testing.assert_allclose(  # ρ = 1: equal steps of σ/α
         np.diff(np.exp(-0.5 * grids["karras1"].astype(np.float64)), n=2), 0.0, atol=1e-4)
     np.testing.assert_allclose(grids["karras_inf"], grids["logsnr"], atol=0.05)
+
+
+def test_slow_and_fast_noise_have_their_own_deviations():
+    eps = np.random.default_rng(0).normal(size=(2, 40, 3)).astype(np.float32)
+    slow = scipy.ndimage.uniform_filter1d(eps.astype(np.float64), TEXTURE_FRAMES, axis=1)
+    made = tempered(jnp.asarray(eps), 0.2, 0.9)
+    np.testing.assert_allclose(made, 0.2 * slow + 0.9 * (eps - slow), atol=1e-5)
+    np.testing.assert_array_equal(tempered(jnp.asarray(eps), 0.3, 0.3), np.float32(0.3) * eps)
+    even = jnp.ones((1, 20, 3))  # nothing of it is fast, at the ends either
+    np.testing.assert_allclose(tempered(even, 0.2, 0.9), 0.2 * even, atol=1e-5)
 
 
 def test_partly_noised_data_comes_back():

@@ -14,6 +14,7 @@ from reference.diffusion_oracle import alpha_sigma
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.diffusion.losses import diffusion_loss, squared, stratified_times
 from music_diffusion.diffusion.parameterizations import V
+from music_diffusion.diffusion.sampling import tempered
 from music_diffusion.diffusion.solvers import DDPM
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import split_variables
@@ -198,6 +199,9 @@ def test_temperature_scales_the_starting_noise(params, batch):
                                   MODEL.sample(params, batch, 0.5 * z, RNG))
     a, b = (predict(cold, params, batch, jax.random.key(i)) for i in (1, 2))
     np.testing.assert_array_equal(a, b)  # a deterministic solver: the mean of the notes
+    rough = dataclasses.replace(MODEL, temperature=0.25, texture=0.75)
+    np.testing.assert_array_equal(rough.sample(params, batch, z, RNG),
+                                  MODEL.sample(params, batch, tempered(z, 0.25, 0.75), RNG))
 
 
 @pytest.mark.slow
@@ -234,7 +238,7 @@ def test_missing_features_are_named(params, batch, missing, call):
 
 @pytest.mark.parametrize("fields", [
     {"condition_dropout": 1.5}, {"num_steps": 0}, {"guidance_weight": float("nan")},
-    {"temperature": -0.5}, {"temperature": float("nan")}])
+    {"temperature": -0.5}, {"temperature": float("nan")}, {"texture": -0.1}])
 def test_settings_out_of_range_are_refused(fields):
     with pytest.raises(UserError):
         dataclasses.replace(MODEL, **fields)
