@@ -124,6 +124,18 @@ def test_what_is_missing_is_said(record, missing):
         CONDITIONS.of_record(excerpt(dataclasses.replace(record, **{missing: None}), 0, 40))
 
 
+@pytest.mark.parametrize("liked", [0.0, 0.3, 1.0])
+def test_a_share_of_the_training_examples_has_a_reference(record, liked):
+    conditions, rng = dataclasses.replace(CONDITIONS, liked=liked), np.random.default_rng(0)
+    drawn = [dataclasses.replace(excerpt(record, 0, 40), rng=rng) for _ in range(200)]
+    share = np.mean([conditions.of_record(each)["reference"].any() for each in drawn])
+    assert share == pytest.approx(liked, abs=0.08 if 0 < liked < 1 else 0)
+    # Validation is one thing or the other.
+    assert conditions.of_record(excerpt(record, 0, 40))["reference"].any() == (liked == 1)
+    with pytest.raises(UserError, match="liked = 1.5"):
+        dataclasses.replace(CONDITIONS, liked=1.5)
+
+
 @pytest.mark.parametrize("reference", [None, np.arange(D, dtype=np.float32)])
 def test_rendering_gives_what_training_gave(record, timbre, notes, reference):
     source = Source(codec=CODEC, frames=T, mel=record.source.astype(np.float32), notes=notes,
