@@ -30,7 +30,7 @@ from music_diffusion.workflows.requests import GenerateRequest
          count=option("Takes, with seeds one after the other."),
          out_dir=option("Folder of several takes.", metavar="DIR"),
          plot=option("Picture of the spectrogram.", metavar="OUT.png"),
-         performance=None, performance_guidance=None)
+         temperature=None, texture=None, performance=None, performance_guidance=None)
 def generate(request: GenerateRequest, settings: RenderSettings, json: bool = False) -> None:
     """Make sound from noise: free, from a recording on, or in place of a part of one."""
     from music_diffusion.workflows.generate import generate as work

@@ -97,6 +97,10 @@ SHARED = {
         "Of a model with performances (see `models show NAME --performances`): NAME, a mixture "
         "NAME:0.7+NAME:0.3, for each instrument violin=NAME,rest=NAME, or none.", metavar="TEXT"),
     "performance_guidance": option("Guidance weight of the performance; 1 is none."),
+    "temperature": option("Deviation of the noise that sampling begins with: towards 0 sound is nearer to "
+                          "the mean of what the notes allow, and smoother; 1 as in training."),
+    "texture": option("The same of that noise's fast part: at 1 partials beat and bows scrape, while notes "
+                      "stay as sure as the temperature makes them."),
     "strength": option("How far from the recording, above 0 and up to 1; below 1 more of its own sound "
                        "stays."),
     "passes": Text(help="How often each step is done where a part is given; more agree better, and take as "

@@ -15,7 +15,7 @@ from music_diffusion.workflows.requests import RestyleRequest
          model=option("Name or folder of a model that restyles."),
          guidance=option("Guidance weight of the style, 1 for none; the model's own if left out."),
          content_guidance=option("Guidance weight of the content; 1 is none."),
-         passes=None, performance=None, performance_guidance=None)
+         passes=None, texture=None, performance=None, performance_guidance=None)
 def restyle(request: RestyleRequest, settings: RenderSettings, json: bool = False) -> None:
     """Play what is heard in a recording in the sound of another one."""
     run(request, settings, json)

@@ -269,6 +269,8 @@ class Sampling:
     guidance: float | None = None  # weight of classifier-free guidance; 1 is none
     performance_guidance: float | None = None  # … of the performance
     content_guidance: float | None = None  # … of the content, beside a style
+    temperature: float | None = None  # deviation of the starting noise, from 0; 1 as in training
+    texture: float | None = None  # … of its fast part (`diffusion.sampling.tempered`)
     # In 0..1, above 0: the share of the noise times that what is given goes through; 1: only noise is left.
     strength: float | None = None
     passes: int | None = None  # how often each step is done where a part is given; see `models.regions`
@@ -326,6 +328,9 @@ class Tagging(Protocol):
         ...
 
 
+NOISE = ("temperature", "texture")  # fields of the starting noise, of which a model may have none
+
+
 class DiffusionBase(GeneratorBase):
     """The sampling of generators that have these fields."""
 
@@ -346,12 +351,16 @@ class DiffusionBase(GeneratorBase):
         """Returns how it samples."""
         guidance = None if self.performances is None else self.performance_guidance
         return Sampling(steps=self.num_steps, solver=self.solver, grid=self.times,
-                        guidance=self.guidance_weight, performance_guidance=guidance, passes=self.passes)
+                        guidance=self.guidance_weight, performance_guidance=guidance, passes=self.passes,
+                        **{name: getattr(self, name, None) for name in NOISE})
 
     def sampled_by(self, sampling: Sampling) -> Self:
         """Returns the model that samples so; what is None stays. Raises UserError for a bad value."""
-        super().sampled_by(Sampling(strength=sampling.strength, content_guidance=sampling.content_guidance))
-        changes = {"num_steps": sampling.steps, "solver": sampling.solver, "times": sampling.grid,
+        noise = {name: getattr(sampling, name) for name in NOISE}
+        super().sampled_by(Sampling(
+            strength=sampling.strength, content_guidance=sampling.content_guidance,
+            **{name: value for name, value in noise.items() if not hasattr(self, name)}))
+        changes = noise | {"num_steps": sampling.steps, "solver": sampling.solver, "times": sampling.grid,
                    "guidance_weight": sampling.guidance,
                    "performance_guidance": sampling.performance_guidance, "passes": sampling.passes}
         return dataclasses.replace(self, **{  # type: ignore[type-var]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the command line's help names these settings and has no tim
     from music_diffusion.diffusion.solvers import Solver
 
 JOININGS = ("overlap", "context")  # that a user may ask for, of those in `models.base`
-MOST_SECONDS, MOST_GUIDANCE, SEEDS = 300.0, 100.0, 10**18
+MOST_SECONDS, MOST_GUIDANCE, MOST_TEMPERATURE, SEEDS = 300.0, 100.0, 10.0, 10**18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class RenderSettings:
     performance: str | None = None  # who plays what: see `synthesis.performance`
     performance_guidance: float | None = None  # weight of the performance's guidance; 1 is none
     content_guidance: float | None = None  # … of the content of what is restyled
+    temperature: float | None = None  # deviation of the starting noise, from 0; 1 as in training
+    texture: float | None = None  # … of its fast part, which makes sound rough or smooth
     strength: float | None = None  # of a change, above 0; 1: nothing of the sound itself is kept
     passes: int | None = None  # how often each step is done where a part is given, from 1
     joining: str | None = None  # of segments: one of JOININGS
@@ -50,6 +52,10 @@ class RenderSettings:
             if value is not None and not abs(value) <= MOST_GUIDANCE:
                 raise UserError(f"--{name.replace('_', '-')} {value:g}: give a number up to "
                                 f"{MOST_GUIDANCE:g}")
+        for name in ("temperature", "texture"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= MOST_TEMPERATURE:
+                raise UserError(f"--{name} {value:g}: give a number from 0 to {MOST_TEMPERATURE:g}")
         if not -SEEDS <= self.seed < SEEDS:
             raise UserError(f"--seed {self.seed}: give a whole number of up to 18 digits")
 

@@ -73,8 +73,8 @@ class Synthesizer:
         return self.model.sampled_by(Sampling(
             steps=settings.steps, solver=settings.solver, grid=settings.grid, guidance=settings.guidance,
             performance_guidance=settings.performance_guidance,
-            content_guidance=settings.content_guidance, strength=settings.strength,
-            passes=settings.passes))
+            content_guidance=settings.content_guidance, temperature=settings.temperature,
+            texture=settings.texture, strength=settings.strength, passes=settings.passes))
 
     def joining_of(self, settings: RenderSettings = RenderSettings()) -> Joining:
         """Returns how long pieces are made. Raises UserError where the model cannot do what is asked."""

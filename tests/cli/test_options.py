@@ -158,6 +158,11 @@ def test_solvers_and_grids_are_objects():
     assert "unknown; choose time, logsnr" in str(CliRunner().invoke(app, ["--grid", "even"]).exception)
     both = CliRunner().invoke(app, ["--grid", "time", "--strength", "0.5"])
     assert "leave one of them out" in str(both.exception)
+    for name in ("--temperature", "--texture"):
+        wrong = CliRunner().invoke(app, [name, "-1"])
+        assert f"{name} -1: give a number from 0 to 10" in str(wrong.exception)
+        assert CliRunner().invoke(app, [name, "0.5"]).exit_code == 0
+    assert (seen[-2].temperature, seen[-1].texture) == (0.5, 0.5)
     assert "unknown; choose ddim, ddpm" in str(CliRunner().invoke(app, ["--solver", "euler"]).exception)
 
 

@@ -231,15 +231,17 @@ def test_short_pieces_take_one_small_group():
 
 def test_settings_replace_what_was_released_and_nothing_more(synthesizer):
     assert synthesizer.sampled_by(RenderSettings()) == MODEL
-    changed = synthesizer.sampled_by(RenderSettings(steps=7, guidance=2.0, solver=DPMSolverPP2M()))
+    changed = synthesizer.sampled_by(RenderSettings(steps=7, guidance=2.0, solver=DPMSolverPP2M(),
+                                                    temperature=0.3, texture=0.7))
     assert changed == dataclasses.replace(MODEL, num_steps=7, guidance_weight=2.0,
-                                          solver=DPMSolverPP2M())
+                                          solver=DPMSolverPP2M(), temperature=0.3, texture=0.7)
     assert changed.sampling == Sampling(steps=7, solver=DPMSolverPP2M(), grid=UniformTime(), guidance=2.0,
-                                        passes=1)
+                                        passes=1, temperature=0.3, texture=0.7)
 
 
 @pytest.mark.parametrize("settings", [
-    {"steps": 3}, {"guidance": 2.0}, {"solver": DDPM(log_variance=0.0)}], ids=str)
+    {"steps": 3}, {"guidance": 2.0}, {"solver": DDPM(log_variance=0.0)}, {"temperature": 0.5},
+    {"texture": 1.0}], ids=str)
 def test_a_generator_that_samples_in_one_way_takes_no_others(settings):
     model = Audible()
     model.heard.clear()
