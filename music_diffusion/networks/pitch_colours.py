@@ -1,4 +1,4 @@
-"""What is heard in a recording, drawn in another sound: a spectrogram that a denoiser begins to learn from.
+"""Map of what is heard in a recording, drawn in another sound, for a denoiser to begin with.
 
 How surely every pitch is heard says which harmonics sound; the recording's own level says how loud. A
 network that has to learn from a roll where a pitch's harmonics lie takes far longer than one that sees them
@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.networks.layers import Dense, RMSNorm
 from music_diffusion.networks.note_timbre import harmonic_comb
-from music_diffusion.notes.activations import LOWEST_PITCH, NUM_PITCHES
 
+PITCHES, LOWEST_PITCH = 88, 21  # that are heard
 FAINT = 0.01  # energy of activations, of a frame in which hardly anything is heard
 
 
@@ -35,7 +35,7 @@ def drawn(strength: Float[Array, "B T P"], colour: Float[Array, "B P F"], loud: 
 
 
 class PitchColours(nn.Module):
-    """What each pitch sounds like in a style: at its onset, and as it goes on.
+    """Frames of every pitch in a style, at its onset and as it goes on, and what is heard drawn with them.
 
     A harmonic comb with an envelope, and noise, as of `networks.note_timbre`.
     """
@@ -49,7 +49,7 @@ class PitchColours(nn.Module):
                  ) -> Float[Array, "B T F"]:
         """Returns the scaled mel of what is heard (`conditions.style.content_features`), drawn."""
         codec, width = self.codec, self.width
-        keys = param_with_axes("keys", nn.initializers.normal(0.5), (NUM_PITCHES, width), jnp.float32,
+        keys = param_with_axes("keys", nn.initializers.normal(0.5), (PITCHES, width), jnp.float32,
                                axes=("vocab", "embed"))
         h = Dense(width, axes=("features", "embed"), use_bias=True, name="style")(style)
         h = h[:, None] + keys[None]
@@ -61,10 +61,10 @@ class PitchColours(nn.Module):
             RMSNorm(name="norm")(h))
         out = jnp.swapaxes(out.reshape(*out.shape[:2], 2, -1), 1, 2)  # B 2 P 2F+1
         harmonic, noise, strength = jnp.split(4.0 * out, [codec.mels, 2 * codec.mels], axis=-1)
-        comb = jnp.asarray(harmonic_comb(codec)[LOWEST_PITCH:LOWEST_PITCH + NUM_PITCHES])
+        comb = jnp.asarray(harmonic_comb(codec)[LOWEST_PITCH:LOWEST_PITCH + PITCHES])
         mel = jnp.logaddexp(harmonic + comb[None, None], noise - 6.0)
-        colour = nn.softmax(2 * mel, axis=-1).reshape(len(out), 2 * NUM_PITCHES, codec.mels)
-        gain = jnp.exp(strength).reshape(len(out), 1, 2 * NUM_PITCHES)
-        sure, level = content[..., :2 * NUM_PITCHES], content[..., 2 * NUM_PITCHES:]
+        colour = nn.softmax(2 * mel, axis=-1).reshape(len(out), 2 * PITCHES, codec.mels)
+        gain = jnp.exp(strength).reshape(len(out), 1, 2 * PITCHES)
+        sure, level = content[..., :2 * PITCHES], content[..., 2 * PITCHES:]
         loud = codec.mels * jnp.exp(2 * codec.unscale(level))
         return drawn(jnp.square(sure) * gain, colour, loud, codec)

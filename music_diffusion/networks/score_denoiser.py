@@ -32,9 +32,8 @@ from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
 from music_diffusion.networks.patches import PatchStatistics, folded
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
-from music_diffusion.networks.pitch_colours import drawn
+from music_diffusion.networks.pitch_colours import LOWEST_PITCH, PITCHES, drawn
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
-from music_diffusion.notes.activations import LOWEST_PITCH, NUM_PITCHES
 
 SLOT_FIELDS = ("program", "pitch", "velocity", "age", "release")
 ONSET_SECONDS = 0.06  # a note is new for three frames
@@ -69,7 +68,7 @@ class ScoreDenoiserConfig:
         own = self.timbre.performances
         if own is not None and (self.performances is None or own.count != self.performances.count):
             raise ValueError(f"{self.timbre.performances=} must be as many as {self.performances=}")
-        if self.wanted and self.evidence < self.codec.mels + 2 * NUM_PITCHES:
+        if self.wanted and self.evidence < self.codec.mels + 2 * PITCHES:
             raise ValueError(f"{self.evidence=} has no activations to draw {self.wanted=} programs by")
         if self.evidence < 0 or self.reference < 0 or self.reference_features < 1:
             raise ValueError(f"{self.evidence=} and {self.reference=} must be at least 0, "
@@ -173,9 +172,9 @@ class ScoreDenoiser(nn.Module):
           wanted: programs; -1 for none.
         """
         codec, (batch, count) = self.config.codec, wanted.shape
-        shape = (batch, count, NUM_PITCHES)
+        shape = (batch, count, PITCHES)
         program = jnp.broadcast_to(jnp.maximum(wanted, 0)[..., None], shape)
-        pitch = jnp.broadcast_to(jnp.arange(LOWEST_PITCH, LOWEST_PITCH + NUM_PITCHES), shape)
+        pitch = jnp.broadcast_to(jnp.arange(LOWEST_PITCH, LOWEST_PITCH + PITCHES), shape)
         performance = None
         if self.config.timbre.performances is not None:
             performance = jnp.zeros((batch, self.config.timbre.performances.count))
@@ -184,7 +183,7 @@ class ScoreDenoiser(nn.Module):
         used = (wanted >= 0).astype(jnp.float32)[..., None, None]
         colour = jnp.sum(used * jnp.exp(2 * jax.lax.stop_gradient(mel)), axis=1)  # B P F
         colour = colour / (jnp.sum(colour, axis=-1, keepdims=True) + 1e-12)
-        sure = jnp.square(evidence[..., codec.mels + NUM_PITCHES:codec.mels + 2 * NUM_PITCHES])
+        sure = jnp.square(evidence[..., codec.mels + PITCHES:codec.mels + 2 * PITCHES])
         loud = jnp.sum(jnp.exp(2 * codec.unscale(evidence[..., :codec.mels])), axis=-1, keepdims=True)
         return drawn(sure, colour, loud, codec)
 

@@ -22,7 +22,7 @@ from music_diffusion.networks.conv import Conv
 from music_diffusion.networks.film import sinusoid
 from music_diffusion.networks.layers import Dense, MultiHeadAttention
 from music_diffusion.networks.patches import PatchStatistics, folded
-from music_diffusion.networks.pitch_colours import PitchColours
+from music_diffusion.networks.pitch_colours import PITCHES, PitchColours
 from music_diffusion.networks.style import (
     FrameStyleConfig,
     FrameStyleEncoder,
@@ -30,7 +30,6 @@ from music_diffusion.networks.style import (
     PictureStyleEncoder,
 )
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
-from music_diffusion.notes.heard import CHANNELS
 
 Condition = dict[str, Any]
 
@@ -51,8 +50,8 @@ class StyleDenoiserConfig:
         if self.step < 1 or self.content < 1 or self.frame_features < 1:
             raise ValueError(f"{self.step=}, {self.content=} and {self.frame_features=} should be at least "
                              "1")
-        if self.codec is not None and self.content != CHANNELS + 1:
-            raise ValueError(f"{self.content=} should be {CHANNELS + 1}, activations and a level, to be "
+        if self.codec is not None and self.content != 2 * PITCHES + 1:
+            raise ValueError(f"{self.content=} should be {2 * PITCHES + 1}, activations and a level, to be "
                              "drawn")
         if self.unet.memories != self.style.maps:
             raise ValueError(f"{self.unet.memories=} should be the {self.style.maps=}")

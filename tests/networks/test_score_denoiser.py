@@ -12,9 +12,9 @@ from reference.diffusion_oracle import alpha_sigma, gaussian_x0
 
 from music_diffusion.audio.codec import MelCodec
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig
+from music_diffusion.networks.pitch_colours import FAINT
 from music_diffusion.networks.score_denoiser import (
     AGE,
-    FAINT,
     LOWEST_PITCH,
     ONSET_SECONDS,
     PITCHES,
