@@ -172,7 +172,11 @@ PARAMETERS = {
     "restyle_latent.gin": style_layout(64) + frame_autoencoder(width=384, latent=64),
     # Table 2 of the paper, its attention without biases; the autoencoder and VGGish.
     "style_transfer_paper.gin": 2_729_984 + 8_155_296 - 8 * (512 + 256) + 224_417 + 72_141_184,
-    "transfer.gin": shipped("transfer"),
+    # As the default's, and what sees evidence and a reference.
+    "transfer.gin": note_timbre() + unet_layout(
+        widths=(448, 448), heads=7, performances=1, features=64, mels=512, roll=4 * 256 - 2 * 512 - 1)
+        - 64 * (1 + 2 * 512) + 512**2 + 2 * 512 + 64 * 2 * 128 + 128 * 128 + 128 * 64
+        + 256 * (3 * 128 + 2 * 35 + 2 * 128 + 2 * 88 + 2 * 128 + 1),
     # As tests/networks/test_unet2d.py counts the layers.
     **{f"difftransfer_{name}.gin": 21_565_441 for name in CONVERSIONS},
     # Patches of 512 features beside 256 of what is known, and their statistics.

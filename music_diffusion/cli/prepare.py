@@ -87,8 +87,8 @@ def sets(json: bool = False) -> None:
          stems=option("Keep the spectrograms of stems, too."),
          items=option("Use so many items, the first by name."),
          level=option("Bring every item to one level, as `generate` and `transfer` bring recordings."),
-         heard=option("Listen to the second timbre of pairs, to other recordings alone; what is heard are "
-                      "the records' notes."),
+         heard=option("Listen to the second timbre of pairs, and to recordings without one; what is heard "
+                      "are the records' notes."),
          container=option("array_record or tfrecord.", "--format"),
          shards=option("Files of a split, at most: as many can be written at once."),
          refuse=option("End with the first item that cannot be used, rather than skip it."),

@@ -82,7 +82,7 @@ def hear(listener: Listener, item: Item, codec: MelCodec) -> Heard:
 
     Raises UserError: either is silent.
     """
-    pair = (item.audio if item.source is None else item.source, item.audio)
+    pair = (item.audio,) if item.source is None else (item.source, item.audio)
     sounds = [_samples(sound, listener.sample_rate) for sound in pair]
     frames, gains = zip(*(gain_to_level(sound, codec) for sound in pair), strict=True)
     activations = listener.activations(sounds[0] * gains[0])
@@ -91,8 +91,8 @@ def hear(listener: Listener, item: Item, codec: MelCodec) -> Heard:
     notes = listener.notes(only_classes(activations, classes), classes)
     hop = codec.hop / codec.sample_rate
     return Heard(notes=notes, frames=heard_frames(activations, frames[0], hop),
-                 likes=listener.likes(sounds[1] * gains[1]).astype(np.float16),
-                 source_gain=gains[0], target_gain=gains[1])
+                 likes=listener.likes(sounds[-1] * gains[-1]).astype(np.float16),
+                 source_gain=gains[0], target_gain=gains[-1])
 
 
 def _samples(sound: Sound, sample_rate: int) -> Float[np.ndarray, " S"]:
