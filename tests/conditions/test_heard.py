@@ -20,7 +20,7 @@ from music_diffusion.conditions.note_frames import frame_grid, louder
 from music_diffusion.conditions.note_maps import draw_note_maps
 from music_diffusion.data.records import Record
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import NoteTimbreModel
+from music_diffusion.models.note_timbre import NoteTimbreModel
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.notes.heard import CHANNELS, level
 from music_diffusion.notes.notes import Notes

@@ -21,7 +21,7 @@ from music_diffusion.models.base import (
     Tagging,
     Transcribing,
 )
-from music_diffusion.models.frame_diffusion import NoteTimbreModel
+from music_diffusion.models.note_timbre import NoteTimbreModel
 from music_diffusion.models.phase_vocoder import PhaseVocoderModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.models.tagger import TaggerModel

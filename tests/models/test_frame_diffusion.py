@@ -18,7 +18,8 @@ from music_diffusion.diffusion.sampling import tempered
 from music_diffusion.diffusion.solvers import DDPM
 from music_diffusion.errors import UserError
 from music_diffusion.models.base import split_variables
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel, NoteTimbreModel
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.note_timbre import NoteTimbreModel
 from music_diffusion.models.weights import load_safetensors, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig

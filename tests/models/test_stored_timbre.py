@@ -6,7 +6,7 @@ import pytest
 from reference.tiny_release import PERFORMANCES, tiny_params, with_performances
 
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import NoteTimbreModel
+from music_diffusion.models.note_timbre import NoteTimbreModel
 from music_diffusion.models.stored_timbre import stored_timbre
 from music_diffusion.models.weights import save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig

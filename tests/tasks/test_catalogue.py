@@ -15,7 +15,8 @@ from music_diffusion.data.dump import example_notes
 from music_diffusion.data.note_maps import add_note_maps
 from music_diffusion.data.sets.catalogue import CATALOGUE
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import FrameDiffusionModel, NoteTimbreModel
+from music_diffusion.models.frame_diffusion import FrameDiffusionModel
+from music_diffusion.models.note_timbre import NoteTimbreModel
 from music_diffusion.models.spectrogram_diffusion import SpectrogramDiffusionModel
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.transformer import T5Config

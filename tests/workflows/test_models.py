@@ -13,7 +13,7 @@ from music_diffusion.data.note_renders import NoteRowPlan
 from music_diffusion.data.patch_statistics import patch_statistics
 from music_diffusion.data.records import Record, write_manifest
 from music_diffusion.errors import UserError
-from music_diffusion.models.frame_diffusion import NoteTimbreModel
+from music_diffusion.models.note_timbre import NoteTimbreModel
 from music_diffusion.models.weights import load_safetensors, save_safetensors
 from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import PerformanceConfig
