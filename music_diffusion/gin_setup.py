@@ -59,7 +59,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "music_diffusion.conditions.spectrograms": ("Nothing", "SourceSpectrogram", "StyleSpectrogram"),
     "music_diffusion.models.transcriber": ("TranscriberModel",),
     "music_diffusion.models.tagger": ("TaggerModel",),
-    "music_diffusion.evaluation.conversions": ("transfer_rows", "strength_rows"),
+    "music_diffusion.evaluation.conversions": ("transfer_rows", "strength_rows", "restyle_rows"),
     "music_diffusion.evaluation.plan": ("EvaluationPlan", "row_if_given"),
     "music_diffusion.evaluation.table": ("Table", "evaluated"),
     "music_diffusion.models.spectrogram_inverter": ("SpectrogramInverterModel",),

@@ -126,7 +126,7 @@ PERFORMANCE_FRAMES = Member(name="performance_frames",
 # DiffTransfer (Comanducci et al. 2023, section 4.3).
 TIMBRE_TRANSFER = Member(name="timbre_transfer", frames=128, conditions=SourceSpectrogram())
 # … and from anything to anything, of pairs that were heard.
-TRANSFER = Member(name="transfer", conditions=HeardFrames(slots=0))
+TRANSFER = Member(name="transfer", conditions=HeardFrames(slots=0, wanted=8))
 # Unconditional diffusion of 5.12 s and of 10.24 s.
 UNCONDITIONAL = Member(name="unconditional")
 UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
@@ -134,12 +134,13 @@ UNCONDITIONAL_LONG = Member(name="unconditional_long", frames=512)
 CLASSES = Member(name="classes", frames=512, of_classes=True)
 # Style transfer (Prioteasa and Stempel-Hauburger 2025): pictures of 128 frames.
 STYLE_TRANSFER = Member(name="style_transfer", frames=128, conditions=StyleSpectrogram())
-# … of what is heard in one timbre, in the sound of another.
-RESTYLE = Member(name="restyle", conditions=ContentAndStyle())
+# … of what is heard in one timbre, in the sound of another; in a latent, and in spectrograms.
+RESTYLE_LATENT = Member(name="restyle_latent", conditions=ContentAndStyle())
+RESTYLE = Member(name="restyle", conditions=HeardFrames(slots=0, wanted=8, style_frames=256))
 
 FROM_NOTES = (SPECTROGRAM_DIFFUSION, SPECTROGRAM_DIFFUSION_CONTEXT, FRAME_DIFFUSION)
 OF_PERFORMERS = (PERFORMANCE, PERFORMANCE_FRAMES)
-OF_PAIRS = (TIMBRE_TRANSFER, TRANSFER, RESTYLE)
+OF_PAIRS = (TIMBRE_TRANSFER, TRANSFER, RESTYLE, RESTYLE_LATENT)
 FROM_NOISE = (UNCONDITIONAL, UNCONDITIONAL_LONG)
 
 

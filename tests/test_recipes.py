@@ -101,13 +101,23 @@ def style_layout(values: int, *, width=448, style=256, content=177, frame=256, v
     Colours: of 88 keys with 320 features, two blocks, and two frames of harmonics and noise with a
     strength each.
     """
-    block = 2 * style + 2 * (3 * style**2 + style)
-    encoder = (512 + 1) * style + 2 * (2 * block + style) + 2 * style * vector
-    memory = width + 2 * width * 7 * 64 + 2 * style * 7 * 64
     unet = unet_layout(widths=(width, width), heads=7, performances=1, features=vector + 1, mels=values,
                        roll=4 * frame - 2 * values - 1) - (vector + 1) * (1 + 2 * values)
-    colours = (vector + 2 + 88 + 1) * 320 + 2 * (320 + 2 * (320**2 + 320)) + 321 * 2 * 257
-    return values**2 + 2 * values + (content + 1 + 128) * frame + encoder + unet + 4 * memory + colours
+    return (values**2 + 2 * values + (content + 1 + 128) * frame + style_encoder(style, vector) + unet
+            + 4 * style_memory(width, style) + pitch_colours(vector))
+
+
+def style_encoder(style: int, vector: int) -> int:
+    block = 2 * style + 2 * (3 * style**2 + style)
+    return (512 + 1) * style + 2 * (2 * block + style) + 2 * style * vector
+
+
+def style_memory(width: int, style: int) -> int:
+    return width + 2 * width * 7 * 64 + 2 * style * 7 * 64
+
+
+def pitch_colours(vector: int) -> int:
+    return (vector + 2 + 88 + 1) * 320 + 2 * (320 + 2 * (320**2 + 320)) + 321 * 2 * 257
 
 
 def shipped(name: str) -> int:
@@ -135,6 +145,24 @@ def frame_autoencoder(*, width, latent, blocks=3, patch=512) -> int:
     way = [(before + 1) * width + blocks * block + width + (width + 1) * after
            for before, after in ((patch, 2 * latent), (latent, patch))]
     return sum(way) + 2 * latent
+
+
+# As the default's, and what sees evidence and a reference.
+TRANSFER = (note_timbre() + unet_layout(
+    widths=(448, 448), heads=7, performances=1, features=64, mels=512, roll=4 * 256 - 2 * 512 - 1)
+    - 64 * (1 + 2 * 512) + 512**2 + 2 * 512 + 64 * 2 * 128 + 128 * 128 + 128 * 64
+    + 256 * (3 * 128 + 2 * 35 + 2 * 128 + 2 * 88 + 2 * 128 + 1))
+
+
+def styled(width=448, style=256, vector=128, blocks=8) -> int:
+    """Parameters of what hears a style beside a transfer's network: see `style_layout`.
+
+    The vector, and whether there is one, are further rows of FiLM in every block, in the attention and on
+    the map.
+    """
+    film = (vector + 1) * 2 * ((blocks + 1) * width + 128)
+    heard = style_encoder(style, vector) + 4 * style_memory(width, style) + pitch_colours(vector)
+    return heard + 128 * 256 + film
 
 
 PARAMETERS = {
@@ -168,15 +196,11 @@ PARAMETERS = {
     "inverter_istft_44k.gin": 3_601_414 + 2_043_813,
     "inverter_44k.gin": 7_958_404,
     "note_timbre.gin": note_timbre(),
-    "restyle.gin": style_layout(512),
+    "restyle.gin": TRANSFER + styled(),
     "restyle_latent.gin": style_layout(64) + frame_autoencoder(width=384, latent=64),
     # Table 2 of the paper, its attention without biases; the autoencoder and VGGish.
     "style_transfer_paper.gin": 2_729_984 + 8_155_296 - 8 * (512 + 256) + 224_417 + 72_141_184,
-    # As the default's, and what sees evidence and a reference.
-    "transfer.gin": note_timbre() + unet_layout(
-        widths=(448, 448), heads=7, performances=1, features=64, mels=512, roll=4 * 256 - 2 * 512 - 1)
-        - 64 * (1 + 2 * 512) + 512**2 + 2 * 512 + 64 * 2 * 128 + 128 * 128 + 128 * 64
-        + 256 * (3 * 128 + 2 * 35 + 2 * 128 + 2 * 88 + 2 * 128 + 1),
+    "transfer.gin": TRANSFER,
     # As tests/networks/test_unet2d.py counts the layers.
     **{f"difftransfer_{name}.gin": 21_565_441 for name in CONVERSIONS},
     # Patches of 512 features beside 256 of what is known, and their statistics.

@@ -63,6 +63,8 @@ SHOWN = 5  # problems on the terminal; the report has all
                         metavar="DIR"),
          conversions=option("Of a transfer: table of who plays in them, and who should (columns file, "
                             "source, target), as `prepare conversions` writes it.", metavar="CSV"),
+         styles=option("Of a transfer: folder of recordings; each file should sound as that of the next "
+                       "file with the same target does.", metavar="DIR"),
          performances=None, condition=None, performances_of=None, min_seconds=None, draws=None, level=None,
          splits=None, examples=None, method=None, parts=None, strength=None)
 def evaluate(plan: functools.partial[EvaluationPlan], output: str | None = None,

@@ -75,7 +75,10 @@ def show(name: str = "default", performances: bool = False, json: bool = False) 
          step=option("Number of a checkpoint, or best: the one with the least validation loss; the newest "
                      "by default."),
          dtype=option("Weights as float16, int8 (half of the size; see models compare) or float32.",
-                      metavar="DTYPE"))
+                      metavar="DTYPE"),
+         start=option("Weights that training began with: a mean of both is released, which keeps more of "
+                      "what they could.", metavar="FILE.safetensors"),
+         start_share=option("Of them, in the mean."))
 def release(request: ReleaseRequest, json: bool = False) -> None:
     """Make a model folder of a training run, or of a released model with other storage or settings."""
     from music_diffusion.workflows.models import release_run

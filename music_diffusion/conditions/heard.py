@@ -7,6 +7,7 @@ evidence             T E       the recording's scaled mel [F], and how surely on
                                heard in it, 0..1 [2 P]
 wanted               K         programs of the notes, the most frequent first; -1 for none
 reference            D         embedding of what it should sound like, all 0 for nothing
+style                S F       scaled mel of what it should sound like; see `conditions.style`
 ==================== ========= ==================================================
 
 Everything is at one level (`level`): recordings are brought to it before they are heard, maps here.
@@ -30,6 +31,7 @@ from music_diffusion.conditions.note_frames import (
     louder,
 )
 from music_diffusion.conditions.note_maps import draw_note_maps
+from music_diffusion.conditions.style import STYLE_MEL, style_beside, style_cut
 from music_diffusion.errors import UserError
 from music_diffusion.notes.frames import warn_if_crowded
 from music_diffusion.notes.heard import CHANNELS, level
@@ -55,6 +57,7 @@ class HeardFrames(NoteFrames):
 
     embedding: int = 128  # D
     wanted: int = 0  # K; 0: without the feature
+    style_frames: int = 0  # S; 0: without the feature
     liked: float = 1.0  # share of training examples that have their reference; validation has all or none
 
     def __post_init__(self):
@@ -81,7 +84,8 @@ class HeardFrames(NoteFrames):
         seen = evidence(excerpt.scaled(excerpt.part(source)), excerpt.padded(excerpt.part(heard), 0))
         notes = super().of_record(dataclasses.replace(excerpt, record=record))
         return notes | {"evidence": seen, "reference": self._liked(excerpt)} | self.programs(
-            excerpt.record.notes)
+            excerpt.record.notes) | ({
+                STYLE_MEL: style_beside(excerpt, self.style_frames)} if self.style_frames else {})
 
     def programs(self, notes: Notes) -> Example:
         """Returns the feature `wanted` of a piece's notes, where it is asked for."""
@@ -104,7 +108,10 @@ class HeardFrames(NoteFrames):
     def open(self, given: Given, codec: MelCodec, tail: float) -> Source:
         """Returns a recording that was heard; see `synthesis.transfer`. Raises UserError: it was not."""
         if not isinstance(given, Source) or given.mel is None or given.heard is None or given.notes is None:
-            raise UserError("this model changes recordings: use transfer, which hears them first")
+            command = "restyle" if self.style_frames else "transfer"
+            raise UserError(f"this model changes recordings: use {command}, which hears them first")
+        if self.style_frames and given.style is None:
+            raise UserError("this model needs a style's recording: use restyle")
         return given
 
     def of_piece(self, source: Source, params: Params) -> HeardPiece:
@@ -145,6 +152,8 @@ class HeardPiece(NoteFramePiece):
         if liked is None:
             liked = np.zeros(self.conditions.embedding)
         own = {"reference": liked.astype(np.float32)} | self.conditions.programs(self.source.notes)
+        if self.source.style is not None and self.conditions.style_frames:
+            own[STYLE_MEL] = style_cut(self.source.style, self.conditions.style_frames, codec)
         return dict(super().windows(firsts, size, before)) | {"evidence": np.stack(seen)} | {
             name: np.stack([value] * len(firsts)) for name, value in own.items()}
 

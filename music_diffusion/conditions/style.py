@@ -53,17 +53,7 @@ class ContentAndStyle(ConditionsBase):
         heard_in = record.mel if record.source is None else record.source
         content = content_features(excerpt.padded(excerpt.part(record.heard), 0),
                                    excerpt.padded(excerpt.part(heard_in), codec.log_min), codec)
-        first = self._beside(excerpt)
-        style = repeated(record.mel[first:first + self.style_frames].astype(np.float32), self.style_frames)
-        return {CONTENT: content, STYLE_MEL: codec.scale(style).astype(np.float32)}
-
-    def _beside(self, excerpt: Excerpt) -> int:
-        """Returns a style's first frame, drawn from those whose stretch lies beside the excerpt, if any."""
-        last = len(excerpt.record.mel) - self.style_frames
-        starts = np.arange(max(last, 0) + 1)
-        apart = (starts + self.style_frames <= excerpt.first) | (starts >= excerpt.first + excerpt.frames)
-        starts = starts[apart] if apart.any() else starts
-        return int(starts[len(starts) // 2] if excerpt.rng is None else excerpt.rng.choice(starts))
+        return {CONTENT: content, STYLE_MEL: style_beside(excerpt, self.style_frames)}
 
     def open(self, given: Given, codec: MelCodec, tail: float) -> Source:
         """Returns a source that was heard, or is a length alone. Raises UserError: it is neither."""
@@ -75,8 +65,7 @@ class ContentAndStyle(ConditionsBase):
         """Returns the features of any windows; no parameter plays a part."""
         if source.style is None:
             return RestyledPiece(source=source)
-        cut = most_played(source.style, self.style_frames, source.codec)
-        return RestyledPiece(source=source, style=source.codec.scale(cut).astype(np.float32))
+        return RestyledPiece(source=source, style=style_cut(source.style, self.style_frames, source.codec))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +104,22 @@ def content_features(heard: np.ndarray, mel: Mel, codec: MelCodec) -> Float[np.n
     energy = np.square(np.exp(mel.astype(np.float32))).mean(axis=-1, keepdims=True)
     loud = codec.scale(0.5 * np.log(np.maximum(energy, codec.clip_min**2)))
     return np.concatenate([heard.astype(np.float32) / 255, loud.astype(np.float32)], axis=-1)
+
+
+def style_beside(excerpt: Excerpt, frames: int) -> Float[np.ndarray, "S F"]:
+    """Returns a scaled stretch of the excerpt's record, drawn from those that lie beside it, if any."""
+    mel, last = excerpt.record.mel, len(excerpt.record.mel) - frames
+    starts = np.arange(max(last, 0) + 1)
+    apart = (starts + frames <= excerpt.first) | (starts >= excerpt.first + excerpt.frames)
+    starts = starts[apart] if apart.any() else starts
+    first = int(starts[len(starts) // 2] if excerpt.rng is None else excerpt.rng.choice(starts))
+    style = repeated(mel[first:first + frames].astype(np.float32), frames)
+    return excerpt.codec.scale(style).astype(np.float32)
+
+
+def style_cut(mel: Mel, frames: int, codec: MelCodec) -> Float[np.ndarray, "S F"]:
+    """Returns the stretch of a style's log-mel in nat that the model sees, scaled; see `most_played`."""
+    return codec.scale(most_played(mel, frames, codec)).astype(np.float32)
 
 
 def repeated(mel: Mel, frames: int) -> Mel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from music_diffusion.notes.conversions import (
     SOURCE,
     TABLE,
     TARGET,
+    Conversion,
 )
 
 # Tasks: the folder of their files, and whether instruments are changed one by one.
@@ -76,6 +77,50 @@ def loud_patches(samples: Float[np.ndarray, " S"], patches: int) -> np.ndarray:
     size = max(len(samples) // patches, 1)
     level = _levels(np.pad(samples, (0, max(0, patches * size - len(samples)))), patches, size)
     return level > level.max() - QUIET_DB + 1e-9
+
+
+def style_files(rows: Mapping[str, Conversion], recordings: Mapping[str, str]) -> dict[str, str]:
+    """Returns which recording each file should sound like: that of another one with the same target.
+
+    That is the next one in the order of names; after the last comes the first.
+
+    Args:
+      rows: by name.
+      recordings: paths by the same names.
+    """
+    found: dict[str, str] = {}
+    for name, row in rows.items():
+        alike = sorted(other for other in rows if rows[other].target == row.target and other != name)
+        alike = [other for other in alike if other in recordings]
+        if alike:
+            found[name] = recordings[next((other for other in alike if other > name), alike[0])]
+    return found
+
+
+def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, transfer: str,
+                 player: str, styles: Mapping[str, str] | None = None, strengths: Sequence[float] = ()
+                 ) -> dict[str, EvaluationPlan]:
+    """Returns the rows of a table: single instruments in styles of recordings, and what has to be beaten.
+
+    Args:
+      plan: makes a row's plan of its folders, its model and its method.
+      pairs: folder that `data.conversions` wrote.
+      model: restyles.
+      transfer: changes recordings, and is told the style by its reference.
+      player: model of notes, which is told the target by name.
+      styles: folders that `data.conversions` wrote of the same scores, whose targets are the styles, by
+        what the table calls them; None: the pairs' own.
+      strengths: of further rows of the model.
+    """
+    rows: dict[str, EvaluationPlan] = {}
+    for label, folder in (styles or {"heard": pairs}).items():
+        own = _folders(pairs, "single") | {"styles": _folders(folder, "single")["reference"]}
+        rows |= {f"{label}: {name}": plan(method=method, model=by, **own) for name, method, by in (
+            ("nothing", "nothing", None), ("heard and played", "played", player),
+            ("transfer --like", "liked", transfer), ("model", "model", model))}
+        rows |= {f"{label}: strength {strength:g}": plan(model=model, strength=strength, **own)
+                 for strength in strengths}
+    return rows
 
 
 def transfer_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, player: str,

@@ -47,6 +47,8 @@ TRANSFER_LABELS = {
                      "higher"),
     "source_named": ("Source named", "the same of the source's instruments", "lower"),
     "envelope_correlation": ("Envelope correlation", "of the levels in dB with the source's", "higher"),
+    "style_distance": ("Style distance", "norm of the difference of mean embeddings from those of what it "
+                       "should sound like", "lower"),
 }
 NOTE_LABELS = {
     "onset_f1": ("Note F1", "pitch and onset within 50 ms"),
@@ -183,7 +185,8 @@ def limits(key: str) -> tuple[float, float]:
     """The least and the greatest value that a score of a file can have."""
     if key == "envelope_correlation":
         return -1.0, 1.0
-    if key in NOTE_LABELS or key in TRANSFER_LABELS or key == "pitch_jaccard_distance":
+    shares = {"pitch_jaccard_distance", *NOTE_LABELS, *TRANSFER_LABELS} - {"style_distance"}
+    if key in shares:
         return 0.0, 1.0
     return (-math.inf if key == "level_difference_db" else 0.0), math.inf
 

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Container
 
 from music_diffusion.errors import UserError
+from music_diffusion.evaluation.conversions import style_files
 from music_diffusion.evaluation.plan import FOLDERS, EvaluationPlan
 from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.paths import name_key, restored
@@ -65,6 +66,7 @@ class ItemFiles:
     group: str | None = None
     source: str | None = None  # of a transfer
     conversion: Conversion | None = None  # who plays in it, and who should
+    style: str | None = None  # what it should sound like
 
     @property
     def paired(self) -> bool:
@@ -230,6 +232,12 @@ def pair_files(plan: EvaluationPlan) -> Pairing:
     if plan.conversions is not None:
         table = ConversionTable(plan.conversions)
         items = [dataclasses.replace(item, conversion=table.of(item.name)) for item in items]
+        if plan.styles is not None:
+            recordings, more = find_files(plan.styles, AUDIO, "audio")
+            problems += more
+            styles = style_files({item.name: item.conversion for item in items
+                                  if item.conversion is not None}, recordings)
+            items = [dataclasses.replace(item, style=styles.get(item.name)) for item in items]
     return Pairing(items=sorted(items, key=lambda item: item.name), problems=problems)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from music_diffusion.errors import UserError
 
-# How recordings are put into other timbres: by the model; not at all; by the difference of mean spectra; by
-# playing what the transcriber hears; by the model without its evidence, from the noised recording.
-METHODS = ("model", "nothing", "recoloured", "played", "noised")
+# How recordings are put into other timbres: by the model; by the model that is told a recording alone to
+# sound like, and no instrument; not at all; by the difference of mean spectra; by playing what the
+# transcriber hears; by the model without its evidence, from the noised recording.
+METHODS = ("model", "liked", "nothing", "recoloured", "played", "noised")
 WITHOUT_MODEL = ("nothing", "recoloured")
 FOLDERS = "folders"  # in place of a table of groups: that of a file is the folder in which it lies
 
@@ -37,6 +38,9 @@ class EvaluationPlan:
     sources: str | None = None
     conversions: str | None = None  # CSV with columns file, source, target: who plays in them, and should
     method: str = "model"  # how they are changed, of METHODS
+    # Folder of recordings: each file should sound as that of the next file with the same target does, which
+    # a model that restyles is given, and `liked`; None: `reference`, and how near they are is not scored.
+    styles: str | None = None
     strength: float | None = None  # of the change, as of `transfer --strength`; None: the model's
     parts: str | None = None  # folder of their instruments, NAME.1.flac …, each changed alone, and mixed
     # How many performances are drawn to play each piece (Maman et al. 2024, section 4.1), with the

@@ -155,7 +155,16 @@ class Scorer:
             rate = source.sample_rate
             scores["envelope_correlation"] = envelope_correlation(
                 sounds[GENERATED].at(rate), source.samples, rate)
+        if item.style is not None:
+            style = self._embed(embedder := self._tools.embedders[0], self._sound(item.style))
+            for side, sound in sounds.items():
+                apart = self._embed(embedder, sound).mean(axis=0) - style.mean(axis=0)
+                scores |= _named(side, {"style_distance": float(np.linalg.norm(apart))})
         return scores
+
+    def _sound(self, path: str) -> LazySound:
+        key = digest(file_digest(path), self._work.max_seconds)
+        return LazySound(key, functools.partial(_load, path, self._work.max_seconds))
 
     def _open(self, item: ItemFiles) -> tuple[dict[str, AudioFacts], dict[str, LazySound], list[Problem]]:
         facts, sounds, problems = {}, {}, []
@@ -164,11 +173,10 @@ class Scorer:
             if path is None:
                 continue
             try:
-                key = digest(file_digest(path), self._work.max_seconds)
-                known = self._cache.values("facts", digest(self._version, key), functools.partial(
+                sound = self._sound(path)
+                known = self._cache.values("facts", digest(self._version, sound.key), functools.partial(
                     _facts, path, self._work.max_seconds))
-                facts[side] = AudioFacts(**known)
-                sounds[side] = LazySound(key, functools.partial(_load, path, self._work.max_seconds))
+                facts[side], sounds[side] = AudioFacts(**known), sound
             except (UserError, OSError) as e:
                 reason = str(e).removeprefix(f"{path}: ")
                 problems.append(Problem(kind="unreadable", file=path, what=reason,

@@ -21,6 +21,8 @@ wanted               B K       with `config.wanted`: programs of the instruments
                                for none
 reference            B D       with `config.reference`: embedding of what it should sound like,
                                all 0 for none; dropped together with the performance
+style                B S F     with `config.style`: scaled mel of what it should sound like; dropped
+                               together with the performance
 ==================== ========= ==================================================
 """
 
@@ -70,13 +72,13 @@ from music_diffusion.networks.note_timbre import NoteTimbreConfig
 from music_diffusion.networks.performance import FEATURE, PerformanceConfig
 from music_diffusion.networks.score_denoiser import (
     SLOT_FIELDS,
+    Condition,
     ScoreDenoiser,
     ScoreDenoiserConfig,
 )
 from music_diffusion.notes.frames import ROLL_CHANNELS
 from music_diffusion.types import Batch, Params, StepProgress
 
-Condition = dict[str, jax.Array]
 FRAMEWISE = ("map", "features")  # of a condition, [B, T, F]
 
 
@@ -97,6 +99,8 @@ class FrameDiffusionModel(DiffusionBase):
     condition_dropout: float = 0.1  # share of training examples without notes; in [0, 1]
     performance_dropout: float = 0.1  # … without their performance, drawn independently
     evidence_dropout: float = 0.1  # … without the evidence of a recording
+    style_frames: int = 256  # S, with `config.style`
+    map_weight: float = 1.0  # … of the mean absolute error of the evidence drawn in the style; from 0
     timbre_weights: str | None = None  # safetensors with a note timbre network, to begin with
     statistics: str | None = None  # … with those of patches of what its map misses (`models statistics`)
     train_timbre: bool = False  # whether the note timbre network is trained too
@@ -123,9 +127,13 @@ class FrameDiffusionModel(DiffusionBase):
         self._check_sampling()
         if not 0 < self.strength <= 1 or (self.strength < 1 and not self.config.evidence):
             raise UserError(f"{self.strength=} must be above 0 and at most 1, and 1 without evidence")
-        for name in ("temperature", "texture"):
+        for name in ("temperature", "texture", "map_weight"):
             if not (getattr(self, name) is None or getattr(self, name) >= 0):
                 raise UserError(f"self.{name}={getattr(self, name)} must be at least 0")
+        own = self.config.style
+        if own is not None and (self.style_frames < 1 or self.style_frames % own.multiple):
+            raise UserError(f"FrameDiffusionModel.style_frames = {self.style_frames} must be a multiple of "
+                            f"{own.multiple}")
         Guidance(weights=(  # checks them
             self.guidance_weight, self.performance_guidance, self.evidence_guidance))
 
@@ -160,21 +168,41 @@ class FrameDiffusionModel(DiffusionBase):
         return self.config.evidence > 0
 
     @property
+    def restyles(self) -> bool:
+        """Returns whether it takes a style's recording."""
+        return self.config.style is not None
+
+    @property
+    def _sounds(self) -> bool:
+        """Returns whether it can be told what to sound like."""
+        return self.config.performances is not None or bool(self.config.reference) or self.restyles
+
+    @property
     def sampling(self) -> Sampling:
-        """Returns how it samples."""
-        return dataclasses.replace(super().sampling, strength=self.strength if self.hears else None)
+        """Returns how it samples; guidance is that of the style where it takes one."""
+        own = dataclasses.replace(super().sampling, strength=self.strength if self.hears else None)
+        if not self.restyles:
+            return own
+        return dataclasses.replace(own, guidance=self.performance_guidance,
+                                   content_guidance=self.evidence_guidance)
 
     def sampled_by(self, sampling: Sampling) -> FrameDiffusionModel:
         """Returns the model that samples so; see `models.base.Generator.sampled_by`."""
-        model = super().sampled_by(dataclasses.replace(sampling, strength=None) if self.hears else sampling)
-        strength = sampling.strength
-        return model if strength is None else dataclasses.replace(model, strength=strength)
+        taken: dict[str, Any] = {"strength": sampling.strength} if self.hears else {}
+        names: dict[str, str] = {name: name for name in taken}
+        if self.restyles:
+            taken |= {"performance_guidance": sampling.guidance,
+                      "evidence_guidance": sampling.content_guidance}
+            names |= {"guidance": "performance_guidance", "content_guidance": "evidence_guidance"}
+        model = super().sampled_by(dataclasses.replace(sampling, **dict.fromkeys(names)))
+        return dataclasses.replace(model, **{k: v for k, v in taken.items() if v is not None})
 
     @property
     def conditions(self) -> NoteFrames:
         """Returns conditions on frames, as the network takes them."""
         dropped = self.config.timbre.performances is not None and self.performance_guidance != 1.0
-        hears = functools.partial(HeardFrames, wanted=self.config.wanted)
+        hears = functools.partial(HeardFrames, wanted=self.config.wanted,
+                                  style_frames=self.style_frames if self.restyles else 0)
         make = hears if self.config.evidence else NoteFrames
         return make(slots=0, ring=self.ring, tails=self.config.tails, timbre=self.config.timbre,
                     base_maps=dropped)
@@ -215,7 +243,8 @@ class FrameDiffusionModel(DiffusionBase):
                      self._tails({"tails": jnp.zeros((1, t, len(self.config.tails), self.codec.mels))}),
                      self._evidence({"evidence": jnp.zeros((1, t, self.config.evidence))}),
                      self._reference({"reference": jnp.zeros((1, self.config.reference))}),
-                     self._wanted({"wanted": jnp.zeros((1, self.config.wanted), jnp.int32)}))
+                     self._wanted({"wanted": jnp.zeros((1, self.config.wanted), jnp.int32)}),
+                     self._style({"style": jnp.zeros((1, self.style_frames, self.codec.mels))}))
         variables = dict(jax.jit(self.network.init)(rng, *arguments))
         if self.timbre_weights is not None:
             stored = load_safetensors(self.timbre_weights)
@@ -265,7 +294,7 @@ class FrameDiffusionModel(DiffusionBase):
         Args:
           params, batch: as in `loss_fn`; targets are not needed.
           keep: 0 drops an example's notes.
-          keep_performance: 0 drops an example's performance and reference; None keeps all.
+          keep_performance: 0 drops an example's performance, reference and style; None keeps all.
           keep_evidence: 0 drops an example's evidence; None keeps all.
         """
         require_features(batch, ("roll",))
@@ -274,7 +303,7 @@ class FrameDiffusionModel(DiffusionBase):
             {"params": params}, self.note_maps(params, batch, performance, keep_performance),
             jnp.asarray(batch["roll"], jnp.float32), keep, performance, self._tails(batch),
             self._evidence(batch, keep_evidence), self._reference(batch, keep_performance),
-            self._wanted(batch),
+            self._wanted(batch), self._style(batch), keep_performance,
             method="condition")
 
     def _tails(self, batch: Batch) -> Array | None:
@@ -307,6 +336,13 @@ class FrameDiffusionModel(DiffusionBase):
         require_features(batch, ("wanted",))
         return jnp.asarray(batch["wanted"], jnp.int32)
 
+    def _style(self, batch: Batch) -> Array | None:
+        """Returns the batch's styles, if the network wants them."""
+        if not self.restyles:
+            return None
+        require_features(batch, ("style",))
+        return jnp.asarray(batch["style"], jnp.float32)
+
     def loss_fn(self, params: Params, batch: Batch, rng: PRNGKeyArray
                 ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the training loss, with dropout of the notes, the performance and the evidence."""
@@ -319,7 +355,7 @@ class FrameDiffusionModel(DiffusionBase):
 
         keep = kept(rng_keep, self.condition_dropout)
         keep_performance = keep_evidence = None
-        if self.config.performances is not None or self.config.reference:
+        if self._sounds:
             keep_performance = kept(jax.random.fold_in(rng_keep, 1), self.performance_dropout)
         if self.config.evidence:
             keep_evidence = kept(jax.random.fold_in(rng_keep, 2), self.evidence_dropout)
@@ -343,9 +379,19 @@ class FrameDiffusionModel(DiffusionBase):
             denoise, targets, rng, schedule=self.schedule, parameterization=V(),
             distance=self.distance, times=self.training_times,
             output_scale=lambda logsnr: unit_scale(logsnr, s))
-        error = jnp.abs(cond["map"] - targets) * keep[:, None, None]
         nat = 0.5 * (self.codec.log_max - self.codec.log_min)
-        return loss, {**metrics, "map_l1": nat * jnp.mean(error) / jnp.maximum(keep.mean(), 1e-6)}
+
+        def missed(made: Array, kept: Array | None) -> Array:
+            kept = jnp.ones(len(targets)) if kept is None else kept
+            error = jnp.abs(made - targets) * kept[:, None, None]
+            return jnp.mean(error) / jnp.maximum(kept.mean(), 1e-6)
+
+        metrics = {**metrics, "map_l1": nat * missed(cond["map"], keep)}
+        if "drawn" in cond:
+            error = missed(cond["drawn"], keep_evidence)
+            loss = loss + self.map_weight * error
+            metrics = {**metrics, "drawn_l1": nat * error, "loss": loss}
+        return loss, metrics
 
     def _denoise(self, params, z, logsnr, cond):
         return self.network.apply({"params": params}, z, logsnr, self.schedule.inverse(logsnr),
@@ -358,7 +404,7 @@ class FrameDiffusionModel(DiffusionBase):
         full = self.condition(params, batch, on)
         weights = [self.guidance_weight]
         without = [full if self.guidance_weight == 1.0 else self.condition(params, batch, off)]
-        if self.config.performances is not None or self.config.reference:
+        if self._sounds:
             weights.append(self.performance_guidance)
             without.append(full if self.performance_guidance == 1.0
                            else self.condition(params, batch, on, off))

@@ -75,7 +75,7 @@ def widened(fresh: Params, stored: Params) -> dict[str, Any]:
         kept, shape = np.asarray(kept), np.shape(value)
         if (name.endswith(FILM) or name == FRAME) and kept.shape[0] < shape[0]:
             kept = np.pad(kept, [(0, shape[0] - kept.shape[0]), (0, 0)])
-        elif name == INPUT and kept.shape[0] < shape[0]:
+        elif name == INPUT and kept.shape[0] < shape[0] and kept.shape[1] == shape[1]:
             taps = kept.reshape(TAPS, -1, kept.shape[1])
             more = (shape[0] - kept.shape[0]) // TAPS
             kept = np.pad(taps, [(0, 0), (0, more), (0, 0)]).reshape(shape)

@@ -247,6 +247,7 @@ class MultiHeadAttention(nn.Module):
     head_dim: int
     dropout_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    out_init: Initializer | None = None  # of the last kernel, where it is not as usual
 
     def setup(self) -> None:
         normal = functools.partial(
@@ -256,7 +257,8 @@ class MultiHeadAttention(nn.Module):
         self.key = self._projection(normal(1.0))
         self.value = self._projection(normal(1.0))
         self.out = Dense(
-            self.features, axes=("joined_kv", "embed"), kernel_init=normal(1.0), dtype=self.dtype
+            self.features, axes=("joined_kv", "embed"), kernel_init=self.out_init or normal(1.0),
+            dtype=self.dtype
         )
         # Of attention weights, one mask for all queries of a head as T5X has it: a key without its
         # weight is a key without its value.

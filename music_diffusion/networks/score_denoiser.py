@@ -9,7 +9,8 @@ drawn on the instruments that are `wanted`. With
 performances (`networks.performance`), or the embedding of a `reference` recording, the map is drawn with
 the performance's own notes if the timbre network has performances too, FiLM with the mel bins as features
 gives it a performance's tone, gains on tails of its energy (`audio.tails`) a performance's room, and FiLM
-in every block of the U-Net the rest.
+in every block of the U-Net the rest. Of a `style`, a stretch of such a recording, the U-Net sees as
+much as it attends to, and the evidence drawn in its colours.
 
 With patches (`networks.patches`) a position of the U-Net is several frames, and what the map misses is
 denoised along the axes in which it varies (`diffusion.preconditioning.v_along`).
@@ -18,6 +19,7 @@ denoised along the axes in which it varies (`diffusion.preconditioning.v_along`)
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -32,9 +34,11 @@ from music_diffusion.networks.layers import Dense
 from music_diffusion.networks.note_timbre import NoteTimbre, NoteTimbreConfig, power_sum
 from music_diffusion.networks.patches import PatchStatistics, folded
 from music_diffusion.networks.performance import PerformanceConfig, PerformanceTable
-from music_diffusion.networks.pitch_colours import LOWEST_PITCH, PITCHES, drawn
+from music_diffusion.networks.pitch_colours import LOWEST_PITCH, PITCHES, PitchColours, drawn
+from music_diffusion.networks.style import FrameStyleConfig, FrameStyleEncoder
 from music_diffusion.networks.unet1d import UNet1D, UNet1DConfig
 
+Condition = dict[str, Any]
 SLOT_FIELDS = ("program", "pitch", "velocity", "age", "release")
 ONSET_SECONDS = 0.06  # a note is new for three frames
 
@@ -51,6 +55,9 @@ class ScoreDenoiserConfig:
     wanted: int = 0  # K, programs at most that evidence as of `conditions.heard` is drawn on
     reference: int = 0  # D, of the embedding of a recording that it should sound like
     reference_features: int = 64  # of what FiLM sees of it
+    # Of a stretch of a recording that it should sound like, which the U-Net attends to, and in whose
+    # colours the evidence is drawn; None: without.
+    style: FrameStyleConfig | None = None
     residual_std: float = 0.08  # s: deviation of the data from the map
     data_mean: float = -0.45  # the map of the dropped condition
     data_std: float = 0.45  # s of the dropped condition
@@ -68,8 +75,11 @@ class ScoreDenoiserConfig:
         own = self.timbre.performances
         if own is not None and (self.performances is None or own.count != self.performances.count):
             raise ValueError(f"{self.timbre.performances=} must be as many as {self.performances=}")
-        if self.wanted and self.evidence < self.codec.mels + 2 * PITCHES:
-            raise ValueError(f"{self.evidence=} has no activations to draw {self.wanted=} programs by")
+        if (self.wanted or self.style) and self.evidence < self.codec.mels + 2 * PITCHES:
+            raise ValueError(f"{self.evidence=} has no activations to draw {self.wanted=} programs or "
+                             f"{self.style=} by")
+        if self.unet.memories != (self.style.maps if self.style else 0):
+            raise ValueError(f"{self.unet.memories=} should be the maps of {self.style=}")
         if self.evidence < 0 or self.reference < 0 or self.reference_features < 1:
             raise ValueError(f"{self.evidence=} and {self.reference=} must be at least 0, "
                              f"{self.reference_features=} 1")
@@ -136,12 +146,15 @@ class ScoreDenoiser(nn.Module):
         self.unet = UNet1D(self.config.unet)
         if self.config.performances is not None:
             self.performances = PerformanceTable(self.config.performances)
-        if self.config.performances is not None or self.config.reference:
+        if self.config.performances is not None or self.config.reference or self.config.style is not None:
             self.map_film = FiLMLayer(kernel_init=nn.initializers.zeros)
         if self.config.tails:
             self.reverberation = Reverberation(self.config.codec)
         if self.config.reference:
             self.likeness = Likeness(self.config.reference_features)
+        if self.config.style is not None:
+            self.style = FrameStyleEncoder(self.config.style)
+            self.colours = PitchColours(self.config.codec)
         if self.config.patch:
             self.statistics = PatchStatistics(self.config.patch * self.config.codec.mels)
             self.frame = Dense(self.config.frame_features, axes=("embed", "mlp"))
@@ -192,8 +205,12 @@ class ScoreDenoiser(nn.Module):
                   tails: Float[Array, "B T K F"] | None = None,
                   evidence: Float[Array, "B T E"] | None = None,
                   reference: Float[Array, "B D"] | None = None,
-                  wanted: Int[Array, "B K"] | None = None) -> dict[str, jax.Array]:
+                  wanted: Int[Array, "B K"] | None = None,
+                  style: Float[Array, "B S F"] | None = None,
+                  keep_style: Float[Array, " B"] | None = None) -> Condition:
         """Returns what `denoise` needs of its conditions.
+
+        And `drawn`, the evidence drawn in the style's colours, scaled [B, T, F], where there is a style.
 
         Args:
           maps, roll: of the notes.
@@ -203,13 +220,18 @@ class ScoreDenoiser(nn.Module):
           evidence: of the frames, all 0 where it is dropped; with `config.evidence` only.
           reference: embeddings, all 0 where there is none; with `config.reference` only.
           wanted: programs, -1 for none; with `config.wanted` only.
+          style: scaled mel of a recording; with `config.style` only.
+          keep_style: 0 drops an example's style; None keeps all.
         """
         c = self.config
+        if (style is None) != (c.style is None):
+            raise UserError(f"ScoreDenoiserConfig.style = {c.style}: the network "
+                            f"{'takes no' if c.style is None else 'needs a'} style")
         for name, value in (("evidence", evidence), ("reference", reference), ("wanted", wanted)):
             size = 0 if value is None else value.shape[-1]
             if size != getattr(c, name):
                 raise UserError(f"ScoreDenoiserConfig.{name} = {getattr(c, name)}: it was given {size}")
-        given = {}
+        given: Condition = {}
         if (performance is None) != (c.performances is None):
             verb = "takes no" if c.performances is None else "needs a"
             raise UserError(f"ScoreDenoiserConfig.performances = {c.performances}: the network {verb} "
@@ -219,6 +241,15 @@ class ScoreDenoiser(nn.Module):
         if reference is not None:
             told.append(self.likeness(reference))
             share = jnp.maximum(share, jnp.any(reference != 0, axis=-1))
+        if style is not None and evidence is not None:
+            keep_style = jnp.ones(len(style)) if keep_style is None else keep_style
+            seen = self.style(style)
+            vector = jnp.concatenate([seen.vector, jnp.ones((len(style), 1))], axis=-1)
+            vector = vector * keep_style[:, None]
+            told.append(vector)
+            share = jnp.maximum(share, keep_style)
+            given |= {"memories": seen.maps, "style": keep_style, "drawn": self.colours(
+                vector, self._content(evidence))}
         if told:
             given["performance"] = jnp.concatenate(told, axis=-1)
             size, frames = maps.shape[:2]
@@ -234,10 +265,18 @@ class ScoreDenoiser(nn.Module):
             note_map, maps[:, :, 1] * keep_Bx1x1, roll * keep_Bx1x1,
             jnp.broadcast_to(keep_Bx1x1, (*roll.shape[:2], 1)),
             *([] if evidence is None else [evidence]),
-            *([] if wanted is None or evidence is None else [self.heard_map(evidence, wanted)])], -1)
+            *([] if wanted is None or evidence is None else [self.heard_map(evidence, wanted)]),
+            *([given["drawn"]] if "drawn" in given else [])], -1)
         if c.patch:
             features = self.frame(features)
         return {"map": note_map, "features": features, "keep": keep, **given}
+
+    def _content(self, evidence: Float[Array, "B T E"]) -> Float[Array, "B T 2P+1"]:
+        """Returns activations beside the scaled level, as of `conditions.style.content_features`."""
+        codec = self.config.codec
+        energy = jnp.mean(jnp.exp(2 * codec.unscale(evidence[..., :codec.mels])), axis=-1, keepdims=True)
+        loud = codec.scale(0.5 * jnp.log(jnp.maximum(energy, codec.clip_min**2)))
+        return jnp.concatenate([evidence[..., codec.mels:codec.mels + 2 * PITCHES], loud], axis=-1)
 
     def deviation(self, keep: Float[Array, " B"]) -> Float[Array, "B 1 D"]:
         """Returns s of each example, with its notes or without: one, or along each axis of a patch."""
@@ -246,12 +285,13 @@ class ScoreDenoiser(nn.Module):
         return keep_Bx1x1 * kept + (1 - keep_Bx1x1) * self.config.data_std
 
     def denoise(self, z: Float[Array, "B T F"], logsnr: Float[Array, " B"],
-                time: Float[Array, " B"], cond: dict[str, jax.Array]) -> Float[Array, "B T F"]:
+                time: Float[Array, " B"], cond: Condition) -> Float[Array, "B T F"]:
         """Returns v; `time` is the schedule's time of `logsnr`."""
         patch, s = self.config.patch, self.deviation(cond["keep"])
 
         def network(u: Array) -> Array:
-            return self.unet(u, time, folded(cond["features"], patch), cond.get("performance"))
+            memory = (cond["memories"], cond["style"] > 0) if "memories" in cond else ()
+            return self.unet(u, time, folded(cond["features"], patch), cond.get("performance"), *memory)
 
         if not patch:
             return v_around(network, z, logsnr, cond["map"], s)
@@ -260,9 +300,9 @@ class ScoreDenoiser(nn.Module):
         return v_along(network, folded(z, patch), logsnr, around, axes, s).reshape(z.shape)
 
     def __call__(self, z, logsnr, time, slots, roll, keep, performance=None, tails=None, evidence=None,
-                 reference=None, wanted=None):
+                 reference=None, wanted=None, style=None):
         """All at once; creates every parameter."""
         own = performance if self.config.timbre.performances is not None else None
         cond = self.condition(self.note_maps(slots, own), roll, keep, performance, tails, evidence,
-                              reference, wanted)
+                              reference, wanted, style)
         return self.denoise(z, logsnr, time, cond)

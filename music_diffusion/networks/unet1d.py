@@ -134,8 +134,9 @@ class MemoryBlock(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], memory: Float[Array, "B M E"], mask: Bool[Array, " B"]
                  ) -> Float[Array, "B T D"]:
         c = self.config
+        # Zero: a network that goes on learning with a memory begins as it was.
         attention = MultiHeadAttention(x.shape[-1], c.heads, c.head_dim, dtype=DTYPES[c.dtype],
-                                       name="attention")
+                                       out_init=nn.initializers.zeros, name="attention")
         h = NORMS[c.norm](dtype=DTYPES[c.dtype], name="norm")(x)
         rows = jnp.broadcast_to(mask[:, None], memory.shape[:2])
         return x + attention.attend(h, *attention.keys_values(memory), rows)

@@ -147,6 +147,7 @@ _RELATED = {
 # Families by how they sound, for programs without a closer relative: struck and
 # plucked (decaying) ones, then blown, bowed and synthetic (sustained) ones.
 _DECAYING = frozenset({0, 1, 3, 4, 13, 14, 15})
+_DECAYING_STRINGS = frozenset({45, 46, 47})  # pizzicato, harp, timpani
 
 _PROGRAMS = np.arange(128, dtype=np.int32)
 
@@ -154,6 +155,11 @@ _PROGRAMS = np.arange(128, dtype=np.int32)
 def family(program: int) -> int:
     """The General MIDI family 0..15 of a program; see FAMILY_NAMES."""
     return _checked(program) // 8
+
+
+def decays(program: int) -> bool:
+    """Returns whether the sound of a program decays while its note is held."""
+    return family(program) in _DECAYING or program in _DECAYING_STRINGS
 
 
 def slakh_class(program: int) -> int | None:

@@ -201,14 +201,21 @@ def open_hearing(synthesizer: Synthesizer, to: str | None = None, source: str | 
     return Hearing(transcriber=load_transcriber(), casting=casting, reference=reference)
 
 
-def open_style(synthesizer: Synthesizer, style: str) -> Hearing:
-    """Returns ears for a model that restyles, with the style of a recording.
+def open_style(synthesizer: Synthesizer, style: str, source: str | None = None) -> Hearing:
+    """Returns ears for a model that restyles, with the style of a recording and who is heard in it.
+
+    Args:
+      synthesizer: of the model.
+      style: path of a recording that it should sound like.
+      source: who is heard in the content, see `notes.casting`; None: anyone.
 
     Raises UserError: a model that takes no style, or a bad recording; see `style_of`.
     """
     if not synthesizer.model.restyles:
         raise UserError(f"{synthesizer.name}: takes no style's recording; give a model that restyles")
-    return Hearing(transcriber=load_transcriber(), style=style_of(style, synthesizer.codec))
+    likeness = hear_likeness(style)
+    return Hearing(transcriber=load_transcriber(), style=style_of(style, synthesizer.codec),
+                   reference=likeness.embedding, casting=parse_casting(str(likeness.program), source))
 
 
 def style_of(path: str, codec: MelCodec) -> Mel:

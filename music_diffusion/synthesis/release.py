@@ -144,7 +144,7 @@ def _trained(model_dir: str | os.PathLike, step: int | None, bindings: Sequence[
 
 def release(model_dir: str, out_dir: str, *, step: int | None = None,
             bindings: Sequence[str] = (), performances: str | os.PathLike | None = None,
-            dtype: str = "float16") -> None:
+            dtype: str = "float16", start: str | None = None, start_share: float = 0.5) -> None:
     """Writes a released model (weights and configuration) of a training run.
 
     Args:
@@ -155,16 +155,20 @@ def release(model_dir: str, out_dir: str, *, step: int | None = None,
       performances: the file that names the performances of a model that has some; None takes
         the one in the run's folder, or the one that the training data was numbered by.
       dtype: of the weights; see `models.weights.save_safetensors`.
+      start, start_share: see `models.between.weights_between`; None: the run's weights as they are.
 
     Raises:
       UserError: no such run; an unknown dtype; no names for a model with performances, names for one
-        without, or names of another model.
+        without, or names of another model; as `weights_between` does.
     """
+    from music_diffusion.models.between import weights_between
     from music_diffusion.models.weights import CONFIG, WEIGHTS, check_dtype, save_safetensors
 
     check_dtype(dtype)
     # Before anything is written.
     model, params, step, text, training_config = _trained(model_dir, step, bindings)
+    if start is not None:
+        params = weights_between(model, params, start, start_share)
     named = _named(model, params, model_dir, training_config, performances)
     with model_folder(out_dir, named=named is not None) as out:
         save_safetensors(out / WEIGHTS, params, dtype=dtype, facts={"step": step})

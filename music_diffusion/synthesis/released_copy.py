@@ -11,6 +11,7 @@ from music_diffusion.conditions.performances import FILE, read_performances
 from music_diffusion.errors import UserError
 from music_diffusion.files import write_bytes, write_text
 from music_diffusion.models.base import Model
+from music_diffusion.models.between import weights_between
 from music_diffusion.models.weights import (
     CONFIG,
     WEIGHTS,
@@ -39,7 +40,7 @@ def is_released(name_or_path: str | os.PathLike) -> bool:
 
 
 def release_copy(name_or_path: str | os.PathLike, out_dir: str | os.PathLike, *, dtype: str = "float16",
-                 bindings: Sequence[str] = ()) -> None:
+                 bindings: Sequence[str] = (), start: str | None = None, start_share: float = 0.5) -> None:
     """Writes a released model again, into another folder: the same one, with its weights as `dtype`.
 
     Args:
@@ -47,6 +48,7 @@ def release_copy(name_or_path: str | os.PathLike, out_dir: str | os.PathLike, *,
       out_dir: folder of the copy.
       dtype: see `models.weights.save_safetensors`.
       bindings: what rendering does otherwise, such as 'FrameDiffusionModel.num_steps = 8'.
+      start, start_share: see `models.between.weights_between`; None: the weights as they are.
 
     Raises UserError, before anything is written: no such model or broken weights, an unknown dtype, a
     binding that does not fit, or the model's own folder as the copy's.
@@ -57,6 +59,8 @@ def release_copy(name_or_path: str | os.PathLike, out_dir: str | os.PathLike, *,
         raise UserError(f"{out}: is the model itself; give another folder")
     opened: tuple[pathlib.Path, Model, Params] = load_trained(folder, Model, "model")
     _, model, params = opened
+    if start is not None:
+        params = weights_between(model, params, start, start_share)
     config = read_text(folder / CONFIG)
     if bindings:
         config = rebound_config(config, bindings)

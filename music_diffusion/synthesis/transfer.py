@@ -19,6 +19,7 @@ from music_diffusion.conditions.heard import LEVEL
 from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, Stopwatch, measure
+from music_diffusion.synthesis.follow_level import LevelFollower, followed, window_seconds
 from music_diffusion.synthesis.hearing import Hearing
 from music_diffusion.synthesis.performance import parse_performance
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_pair
@@ -115,8 +116,10 @@ def transfer_file(synthesizer: Synthesizer, source: str, output: str, *,
             sources = [dataclasses.replace(first, mel=mel) for mel in own]
             with watch.paused():
                 synthesizer.compile(first, settings)
-            streams = [_stream(synthesizer, part, settings, recording.gain, sketches if i == 0 else [],
-                               progress if i == 0 else None) for i, part in enumerate(sources)]
+            seconds = None if hearing is None else window_seconds(hearing.casting.programs)
+            streams = [_stream(synthesizer, part, settings, recording.gain, seconds,
+                               sketches if i == 0 else [], progress if i == 0 else None)
+                       for i, part in enumerate(sources)]
             limiter = TruePeakLimiter(codec.sample_rate, recording.channels, ceiling_dbtp=CEILING)
             peak = 0.0
             with AudioWriter(output, codec.sample_rate, recording.channels, subtype) as writer:
@@ -157,13 +160,21 @@ def _performance(synthesizer: Synthesizer, settings: RenderSettings, hearing: He
 
 
 def _stream(synthesizer: Synthesizer, source: Source, settings: RenderSettings, gain: float,
-            sketches: list[SpectrogramSketch], progress: Progress | None) -> Iterator[np.ndarray]:
-    """Yields samples [n] of one channel, at the level that it had before `gain`."""
+            seconds: float | None, sketches: list[SpectrogramSketch], progress: Progress | None
+            ) -> Iterator[np.ndarray]:
+    """Yields samples [n] of one channel, at the level that it had before `gain`.
+
+    Their loudness follows the source's in the mean of so many seconds; None: it is the model's.
+    """
     codec, mel, first = synthesizer.codec, source.mel, 0
     assert mel is not None
-    gate, inversion, back = Gate(frame_levels(mel), codec), synthesizer.inverter.stream(), np.log(gain)
+    level, inversion, back = frame_levels(mel), synthesizer.inverter.stream(), np.log(gain)
+    gate = Gate(level, codec)
     own = settings.changed(performance=None)  # it is the source's
-    for made in synthesizer.stream_mel(source, own, progress):
+    frames = synthesizer.stream_mel(source, own, progress)
+    if seconds is not None:
+        frames = followed(frames, LevelFollower(level, codec, seconds))
+    for made in frames:
         given = mel[first:first + len(made)]
         first += len(made)
         made = gate.push(made)

@@ -77,11 +77,13 @@ def release_run(request: ReleaseRequest) -> None:
         if request.performances is not None:
             raise UserError(f"--performances {request.performances}: {request.run} is a released model and "
                             "keeps its names; leave it out")
-        release_copy(request.run, request.output, dtype=request.dtype, bindings=request.bindings)
+        release_copy(request.run, request.output, dtype=request.dtype, bindings=request.bindings,
+                     start=request.start, start_share=request.start_share)
         return
     check_source(request.run)
     release(request.run, request.output, step=_step(request), bindings=request.bindings,
-            performances=request.performances, dtype=request.dtype)
+            performances=request.performances, dtype=request.dtype, start=request.start,
+            start_share=request.start_share)
 
 
 def _step(request: ReleaseRequest) -> int | None:

@@ -220,6 +220,8 @@ class ReleaseRequest(Request):
     performances: str | None = None  # file with the names of the model's performances
     step: str | None = None  # number of a checkpoint, or `best` by validation loss; None: the newest
     dtype: str = "float16"  # of the weights, or int8 (half of the size) or float32 (twice the size)
+    start: str | None = None  # weights that training began with, to mix with what it ended with
+    start_share: float = ranged(0.5, 0, 1)  # of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

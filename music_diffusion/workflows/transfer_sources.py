@@ -17,6 +17,7 @@ from music_diffusion.audio.io import read_audio, write_audio
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
 from music_diffusion.evaluation.cache import digest, file_digest
+from music_diffusion.evaluation.conversions import style_files
 from music_diffusion.evaluation.pairing import AUDIO, Problem, find_files
 from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.notes.casting import InstrumentCasting, parse_casting
@@ -24,9 +25,10 @@ from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.notes.decoding import decode_notes
 from music_diffusion.notes.heard import only_classes
 from music_diffusion.speed import measure
-from music_diffusion.synthesis.hearing import Hearing, style_of
+from music_diffusion.synthesis.hearing import Hearing, open_hearing, open_style
 from music_diffusion.synthesis.hub import default_inverter, load, load_inverter, load_transcriber
 from music_diffusion.synthesis.settings import RenderSettings
+from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.synthesis.transfer import transfer_file
 from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import part_of
@@ -123,16 +125,18 @@ class _Lazy:
         self._method: Method | None = None
         self.identity = [plan.method, plan.inverter, plan.steps, plan.seed, plan.strength,
                          [] if plan.model is None else model_digests(plan.model)]
+        self._recordings = plan.styles or plan.reference
         # These depend on all of them, or may.
-        if plan.method in ("recoloured", "model") and plan.reference is not None:
-            both = [*files.values(), *find_files(plan.reference, AUDIO, "audio")[0].values()]
+        if plan.method in ("recoloured", "model", "liked"):
+            both = [*files.values(), *find_files(self._recordings, AUDIO, "audio")[0].values()]
             self.identity.append([file_digest(path) for path in both])
 
     def __call__(self, path: str, row: Conversion) -> Made:
         if self._method is None:
-            self._method = {"model": self._transferring, "nothing": lambda: _timed(_read),
-                            "recoloured": self._recolouring, "played": self._playing,
-                            "noised": self._noising}[self._plan.method]()
+            self._method = {
+                "model": self._transferring, "liked": self._liking, "nothing": lambda: _timed(_read),
+                "recoloured": self._recolouring, "played": self._playing, "noised": self._noising,
+            }[self._plan.method]()
         return self._method(path, row)
 
     def _settings(self) -> RenderSettings:
@@ -140,6 +144,12 @@ class _Lazy:
 
     def _transferring(self) -> Method:
         return self._transfers(self._settings())
+
+    def _liking(self) -> Method:
+        """By a recording that it should sound like, and no instrument."""
+        synthesizer = load(self._plan.model or "", self._plan.inverter)
+        return self._transfers_by(synthesizer, self._settings(), self._styled(
+            lambda path, row: open_hearing(synthesizer, None, ",".join(row.source), path)))
 
     def _noising(self) -> Method:
         """SDEdit (Meng et al. 2022): from the noised recording, by the notes alone."""
@@ -151,16 +161,22 @@ class _Lazy:
         if changes and synthesizer.model.hears:
             synthesizer = dataclasses.replace(
                 synthesizer, model=dataclasses.replace(synthesizer.model, **changes))  # type: ignore[type-var]
+        if synthesizer.model.restyles:
+            return self._transfers_by(synthesizer, settings, self._styled(
+                lambda path, row: open_style(synthesizer, path, ",".join(row.source))))
         transcriber = load_transcriber() if synthesizer.model.hears else None
-        styles = self._styles() if synthesizer.model.restyles else None
 
+        def hear(path: str, row: Conversion) -> Hearing | None:
+            if transcriber is None:
+                return None
+            return Hearing(transcriber=transcriber, casting=casting_of(row))
+
+        return self._transfers_by(synthesizer, settings, hear)
+
+    def _transfers_by(self, synthesizer: Synthesizer, settings: RenderSettings,
+                      hear: Callable[[str, Conversion], Hearing | None]) -> Method:
         def transfer(path: str, row: Conversion) -> Made:
-            hearing = None
-            if transcriber is not None and styles is not None:
-                style = style_of(styles(path, row), synthesizer.codec)
-                hearing = Hearing(transcriber=transcriber, style=style)
-            elif transcriber is not None:
-                hearing = Hearing(transcriber=transcriber, casting=casting_of(row))
+            hearing = hear(path, row)
             with tempfile.TemporaryDirectory(prefix="music-diffusion-") as scratch:
                 output = os.path.join(scratch, "made.wav")
                 facts = transfer_file(synthesizer, path, output, settings=settings, hearing=hearing,
@@ -170,23 +186,18 @@ class _Lazy:
 
         return transfer
 
-    def _styles(self) -> Callable[[str, Conversion], str]:
-        """Returns what says which recording a file should sound like: a target of another piece.
+    def _styled(self, hear: Callable[[str, Conversion], Hearing | None]
+                ) -> Callable[[str, Conversion], Hearing | None]:
+        """Returns ears by the path of a recording, given those by what it should sound like."""
+        found = style_files(self._rows, find_files(self._recordings, AUDIO, "audio")[0])
+        styles = {self._files[name]: path for name, path in found.items()}
 
-        That is the next one with the same instruments in the order of names.
-        """
-        targets = find_files(self._plan.reference, AUDIO, "audio")[0]
+        def hear_style(path: str, row: Conversion) -> Hearing | None:
+            if path not in styles:
+                raise UserError("is the only recording of its target; there is no other to sound like")
+            return hear(styles[path], row)
 
-        def style(path: str, row: Conversion) -> str:
-            alike = [name for name, other in self._rows.items()
-                     if other.target == row.target and name in targets]
-            later = [name for name in alike if self._files[name] > path]
-            others = [name for name in (*later, *alike) if self._files[name] != path]
-            if not others:
-                raise UserError("is the only recording of its conversion; there is no other to sound like")
-            return targets[others[0]]
-
-        return style
+        return hear_style
 
     def _playing(self) -> Method:
         """Returns the method that lets a model of notes play what is heard."""

@@ -167,3 +167,26 @@ def test_a_piece_without_notes_is_rendered_too(record, timbre):
 def test_only_what_was_heard_is_opened(given):
     with pytest.raises(UserError, match="transfer"):
         CONDITIONS.open(given, CODEC, 2.0)
+
+
+def test_a_style_is_beside_the_excerpt_and_what_plays_most_while_rendering(record, timbre, notes):
+    conditions = dataclasses.replace(CONDITIONS, style_frames=24)
+    assert "style" not in CONDITIONS.of_record(excerpt(record, 0, 40))
+    rng = np.random.default_rng(0)
+    course = (np.arange(T)[:, None] / 32 - 3) * np.ones((T, 16), np.float16)
+    counted = dataclasses.replace(record, mel=course)
+    for _ in range(20):
+        drawn = dataclasses.replace(excerpt(counted, 40, 40), rng=rng)
+        frames = CODEC.unscale(conditions.of_record(drawn)["style"])[:, 0]
+        frames = (32 * (frames + 3)).round().astype(int)
+        assert len(frames) == 24 and (np.diff(frames) == 1).all()
+        assert frames[-1] < 40 or frames[0] >= 80
+    loud = np.full((60, 16), -5.0, np.float32)
+    loud[30:54] = 1.0
+    source = Source(codec=CODEC, frames=T, mel=record.source.astype(np.float32), notes=notes,
+                    heard=record.heard, style=loud)
+    piece = conditions.of_piece(conditions.open(source, CODEC, 2.0), {"timbre": timbre})
+    windows = piece.windows([0, 9], 32)
+    np.testing.assert_allclose(CODEC.unscale(windows["style"]), np.ones((2, 24, 16)), atol=1e-5)
+    with pytest.raises(UserError, match="use restyle"):
+        conditions.open(dataclasses.replace(source, style=None), CODEC, 2.0)

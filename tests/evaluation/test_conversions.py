@@ -1,6 +1,7 @@
 """Scores of timbre transfer."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from music_diffusion.evaluation.conversions import (
     envelope_correlation,
     loud_patches,
     named_share,
+    restyle_rows,
     strength_rows,
+    style_files,
     transfer_rows,
 )
 from music_diffusion.evaluation.plan import METHODS, EvaluationPlan
-from music_diffusion.notes.conversions import ConversionTable
+from music_diffusion.notes.conversions import Conversion, ConversionTable
 
 RATE = 16000
 
@@ -95,13 +98,33 @@ def test_a_bad_table_says_which_row(tmp_path, row, what):
 def test_every_task_has_the_model_and_what_it_has_to_beat():
     rows = transfer_rows(plan=EvaluationPlan, pairs="pairs", model="m", player="p")
     assert len(rows) == 15 and len(set(rows.values())) == 15
-    assert {plan.method for plan in rows.values()} == set(METHODS)
+    assert {plan.method for plan in rows.values()} == set(METHODS) - {"liked"}
     assert rows["mixture: model"].parts is None and rows["mixture: model"].model == "m"
     assert rows["single/mixed: heard and played"].model == "p"
     assert rows["single/mixed: model"].parts == "pairs/mixture/parts"
     assert rows["single: nothing"].sources == "pairs/single/source"
     with pytest.raises(UserError, match="single/mixed"):
         transfer_rows(plan=EvaluationPlan, pairs="pairs", model="m", player="p", tasks=("mixed",))
+
+
+def test_a_style_is_the_next_recording_of_the_same_target():
+    a, b = (Conversion(source=("flute",), target=(name,)) for name in ("piano", "violin"))
+    rows = {"3": a, "1": a, "2": b, "4": a, "5": b, "6": dataclasses.replace(a, target=("organ",))}
+    recordings = {name: f"{name}.wav" for name in "123456"}
+    assert style_files(rows, recordings) == {
+        "1": "3.wav", "3": "4.wav", "4": "1.wav", "2": "5.wav", "5": "2.wav"}
+    del recordings["4"]
+    assert style_files(rows, recordings)["3"] == "1.wav"
+
+
+def test_restyling_is_compared_in_every_kind_of_style():
+    rows = restyle_rows(plan=EvaluationPlan, pairs="pairs", model="m", transfer="t", player="p",
+                        styles={"heard": "pairs", "unheard": "others"}, strengths=(0.5,))
+    assert [plan.model for plan in rows.values()] == [None, "p", "t", "m", "m"] * 2
+    assert rows["heard: transfer --like"].method == "liked" and rows["heard: strength 0.5"].strength == 0.5
+    assert {plan.styles for name, plan in rows.items() if name.startswith("unheard")} == {
+        "others/single/target"}
+    assert {plan.reference for plan in rows.values()} == {"pairs/single/target"}
 
 
 def test_strengths_end_with_nothing_kept():

@@ -70,13 +70,14 @@ def labelled_records(folder: pathlib.Path) -> None:
 
 
 def heard_records(folder: pathlib.Path) -> None:
-    """Writes records of 16 mel bins, in two timbres, in which something is heard."""
+    """Writes records of 16 mel bins, in two timbres, in which something is heard, with note maps."""
     paired_records(folder)
     rng = np.random.default_rng(0)
     for path in records.find_shards(folder):
         read = [records.Record.from_bytes(message, path.suffix) for message in records.read_shard(path)]
         heard = [dataclasses.replace(
-            record, heard=rng.integers(0, 256, (len(record.mel), CHANNELS), np.uint8)) for record in read]
+            record, heard=rng.integers(0, 256, (len(record.mel), CHANNELS), np.uint8),
+            maps=rng.uniform(-1, 1, (len(record.mel), 2, 16)).astype(np.float16)) for record in read]
         path.unlink()
         records.write_shard(path, (record.to_bytes(path.suffix) for record in heard))
 
@@ -183,9 +184,20 @@ ZOO = {
             "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 64",
             "UnconditionalConfig.region_features = 8")),
     "restyle": ZooMember(
-        recipe="restyle.gin", data=heard_records, patch=64, fast=("StyleTransferModel.num_steps=2",),
+        recipe="restyle.gin", data=heard_records, patch=64, fast=("FrameDiffusionModel.num_steps=2",),
         bindings=(
+            *STEPS, *SMALL_CODEC, *WARM, "BATCH_SIZE = 8", "RecordSource.frames = 32", "STYLE_FRAMES = 32",
+            "MORE = %DATA", "EVIDENCE = 192", "RecordSource.eval_batch_count = 2",
+            "NoteTimbreConfig.width = 8", "NoteTimbreConfig.layers = 1", "UNet1DConfig.widths = (8, 8)",
+            "UNet1DConfig.blocks = 1", "UNet1DConfig.heads = 1", "UNet1DConfig.time_features = 4",
+            "UNet1DConfig.head_dim = 4", "UNet1DConfig.output = 64", "FrameStyleConfig.width = 8",
+            "FrameStyleConfig.blocks = 1", "FrameStyleConfig.vector = 4",
+            "ScoreDenoiserConfig.frame_features = 8")),
+    "restyle_latent": ZooMember(  # of mel: its autoencoder would be a training of its own
+        recipe="restyle_latent.gin", data=heard_records, patch=64,
+        fast=("StyleTransferModel.num_steps=2",), bindings=(
             *STEPS, *SMALL_CODEC, *WARM, "BATCH_SIZE = 8", "FRAMES = 32",
+            "StyleTransferModel.autoencoder = None",
             "RecordSource.eval_batch_count = 2", "UNet1DConfig.widths = (8, 8)", "UNet1DConfig.blocks = 1",
             "UNet1DConfig.heads = 1", "UNet1DConfig.time_features = 4", "UNet1DConfig.head_dim = 4",
             "UNet1DConfig.output = 64", "FrameStyleConfig.width = 8", "FrameStyleConfig.blocks = 1",

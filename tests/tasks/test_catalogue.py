@@ -94,7 +94,8 @@ def heard_folder(tmp_path_factory):
 @pytest.mark.parametrize("member", {m: 0 for t in DATA_SETS.values() for m in t.members},
                          ids=lambda m: m.name)
 def test_blank_arrays_are_like_the_examples(folder, heard_folder, member):
-    folder = heard_folder if member in (members.TRANSFER, members.RESTYLE) else folder
+    heard = (members.TRANSFER, members.RESTYLE, members.RESTYLE_LATENT)
+    folder = heard_folder if member in heard else folder
     fitted = member.fitted(members.Holdings.of(folder, CODEC))
     blank = fitted.blank(folder, "train", CODEC)
     example = fitted.examples(folder, "train", CODEC).crops(0)(0)

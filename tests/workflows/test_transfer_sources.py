@@ -15,6 +15,7 @@ from music_diffusion.evaluation.plan import EvaluationPlan
 from music_diffusion.notes.conversions import Conversion
 from music_diffusion.notes.notes import Notes
 from music_diffusion.notes.programs import SLAKH_CLASS_OF_PROGRAM
+from music_diffusion.synthesis.hearing import Hearing
 from music_diffusion.workflows import transfer_sources as module
 from music_diffusion.workflows.transfer_sources import casting_of, transfer_sources
 
@@ -152,10 +153,11 @@ def test_a_model_that_restyles_gets_the_target_of_another_piece(pairs, monkeypat
     model = types.SimpleNamespace(hears=True, restyles=True)
     for name, value in (("load", lambda *_: types.SimpleNamespace(model=model, codec=MelCodec())),
                         ("load_transcriber", object), ("model_digests", lambda name: [name]),
-                        ("style_of", lambda path, codec: path[-5]), ("transfer_file", transfer_file)):
+                        ("open_style", lambda synthesizer, path, source: Hearing(
+                            transcriber=None, style=(path[-5], source))), ("transfer_file", transfer_file)):
         monkeypatch.setattr(module, name, value)
     made(pairs, model="toy", method="model")
-    assert heard == [("a", "b"), ("b", "c"), ("c", "a")]
+    assert heard == [("a", ("b", "piano,flute")), ("b", ("c", "piano,flute")), ("c", ("a", "piano,flute"))]
     for name in "ab":
         (pairs / "source" / f"{name}.wav").unlink()
     with pytest.raises(UserError, match="no other to sound like"):
