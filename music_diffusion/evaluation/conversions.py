@@ -98,7 +98,7 @@ def style_files(rows: Mapping[str, Conversion], recordings: Mapping[str, str]) -
 
 
 def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, transfer: str,
-                 player: str, styles: Mapping[str, str] | None = None, strengths: Sequence[float] = ()
+                 player: str, others: str | None = None, strengths: Sequence[float] = ()
                  ) -> dict[str, EvaluationPlan]:
     """Returns the rows of a table: single instruments in styles of recordings, and what has to be beaten.
 
@@ -108,12 +108,14 @@ def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str,
       model: restyles.
       transfer: changes recordings, and is told the style by its reference.
       player: model of notes, which is told the target by name.
-      styles: folders that `data.conversions` wrote of the same scores, whose targets are the styles, by
-        what the table calls them; None: the pairs' own.
+      others: such a folder of the same scores, played by what the model never learned from: its targets are
+        styles, too; None: those of `pairs` alone.
       strengths: of further rows of the model.
     """
     rows: dict[str, EvaluationPlan] = {}
-    for label, folder in (styles or {"heard": pairs}).items():
+    for label, folder in {"heard": pairs, "unheard": others}.items():
+        if folder is None:
+            continue
         own = _folders(pairs, "single") | {"styles": _folders(folder, "single")["reference"]}
         rows |= {f"{label}: {name}": plan(method=method, model=by, **own) for name, method, by in (
             ("nothing", "nothing", None), ("heard and played", "played", player),
