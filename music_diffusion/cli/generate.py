@@ -14,7 +14,7 @@ from music_diffusion.workflows.requests import GenerateRequest
                        "-o", metavar="OUT.wav"),
          seconds=option("How long; 10 if left out.", metavar="SECONDS"),
          model=option("Name or folder of a model that makes sound from noise; generator if left out, "
-                      "restyle with --style."),
+                      "with --style transfer, which restyles what that makes."),
          class_name=option("One of the model's classes (models show generator), or NAME:0.7+NAME:0.3.",
                            "--class", metavar="TEXT"),
          style=option("A recording that it should sound like, of a model that restyles.",

@@ -198,6 +198,11 @@ class Generator(Model, Protocol):
         ...
 
     @property
+    def likes(self) -> bool:
+        """Returns whether it takes the embedding of a recording that it should sound like."""
+        ...
+
+    @property
     def sampling(self) -> Sampling:
         """Returns how it samples."""
         ...
@@ -243,6 +248,11 @@ class GeneratorBase(ModelBase):
     @property
     def restyles(self) -> bool:
         """Returns that it takes no style."""
+        return False
+
+    @property
+    def likes(self) -> bool:
+        """Returns that it takes no embedding."""
         return False
 
     @property

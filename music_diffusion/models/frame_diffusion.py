@@ -173,29 +173,33 @@ class FrameDiffusionModel(DiffusionBase):
         return self.config.style is not None
 
     @property
+    def likes(self) -> bool:
+        """Returns whether it takes a recording's embedding."""
+        return bool(self.config.reference)
+
+    @property
     def _sounds(self) -> bool:
         """Returns whether it can be told what to sound like."""
-        return self.config.performances is not None or bool(self.config.reference) or self.restyles
+        return self.config.performances is not None or self.likes or self.restyles
 
     @property
     def sampling(self) -> Sampling:
         """Returns how it samples; guidance is that of the style where it takes one."""
-        own = dataclasses.replace(super().sampling, strength=self.strength if self.hears else None)
-        if not self.restyles:
-            return own
-        return dataclasses.replace(own, guidance=self.performance_guidance,
-                                   content_guidance=self.evidence_guidance)
+        own = super().sampling
+        if self.hears:
+            own = dataclasses.replace(own, strength=self.strength, content_guidance=self.evidence_guidance)
+        return dataclasses.replace(own, guidance=self.performance_guidance) if self.restyles else own
 
     def sampled_by(self, sampling: Sampling) -> FrameDiffusionModel:
         """Returns the model that samples so; see `models.base.Generator.sampled_by`."""
-        taken: dict[str, Any] = {"strength": sampling.strength} if self.hears else {}
-        names: dict[str, str] = {name: name for name in taken}
+        taken: dict[str, str] = {}  # of the sampling, and what it is here
+        if self.hears:
+            taken |= {"strength": "strength", "content_guidance": "evidence_guidance"}
         if self.restyles:
-            taken |= {"performance_guidance": sampling.guidance,
-                      "evidence_guidance": sampling.content_guidance}
-            names |= {"guidance": "performance_guidance", "content_guidance": "evidence_guidance"}
-        model = super().sampled_by(dataclasses.replace(sampling, **dict.fromkeys(names)))
-        return dataclasses.replace(model, **{k: v for k, v in taken.items() if v is not None})
+            taken |= {"guidance": "performance_guidance"}
+        model = super().sampled_by(dataclasses.replace(sampling, **dict.fromkeys(taken)))
+        return dataclasses.replace(model, **{
+            own: value for name, own in taken.items() if (value := getattr(sampling, name)) is not None})
 
     @property
     def conditions(self) -> NoteFrames:

@@ -33,6 +33,7 @@ from music_diffusion.synthesis.hub import (
 )
 from music_diffusion.synthesis.performance import parse_performance
 from music_diffusion.synthesis.reconstruct import resampled
+from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.types import Mel, Params
 
@@ -182,8 +183,11 @@ def open_hearing(synthesizer: Synthesizer, to: str | None = None, source: str | 
             raise UserError(f"{synthesizer.name}: makes one timbre alone; leave {' and '.join(asked)} out")
         return None
     casting = None if to is None else parse_casting(to, source)
-    reference = None
+    likeness = None
     if like is not None:
+        if not synthesizer.model.likes:
+            raise UserError(f"{synthesizer.name}: cannot be told a recording to sound like; leave --like "
+                            "out")
         if not os.path.exists(like) and _is_performance(like):
             if casting is None:
                 raise UserError(f"--like {like}: is a performance; say who plays, such as --to violin")
@@ -193,29 +197,47 @@ def open_hearing(synthesizer: Synthesizer, to: str | None = None, source: str | 
                             "--performances`")
         else:
             likeness = hear_likeness(like)
-        reference = likeness.embedding
-        casting = casting or parse_casting(str(likeness.program), source)
-    if casting is None:
-        raise UserError(f"{synthesizer.name}: say what the recording should become: --to INSTRUMENT, or "
-                        "--like RECORDING")
-    return Hearing(transcriber=load_transcriber(), casting=casting, reference=reference)
+    return _told(synthesizer, likeness, casting, source)
 
 
 def open_style(synthesizer: Synthesizer, style: str, source: str | None = None) -> Hearing:
-    """Returns ears for a model that restyles, with the style of a recording and who is heard in it.
+    """Returns ears with the style of a recording, and who is heard in it.
+
+    They are for a model that restyles, or one that takes a recording's embedding: of the style it has that.
 
     Args:
       synthesizer: of the model.
       style: path of a recording that it should sound like.
       source: who is heard in the content, see `notes.casting`; None: anyone.
 
-    Raises UserError: a model that takes no style, or a bad recording; see `style_of`.
+    Raises UserError: a model of neither kind, or a bad recording; see `style_of`.
     """
     if not synthesizer.model.restyles:
-        raise UserError(f"{synthesizer.name}: takes no style's recording; give a model that restyles")
+        if not synthesizer.model.likes:
+            raise UserError(f"{synthesizer.name}: takes no style's recording; give a model that restyles")
+        return _told(synthesizer, hear_likeness(style), None, source)
     likeness = hear_likeness(style)
     return Hearing(transcriber=load_transcriber(), style=style_of(style, synthesizer.codec),
                    reference=likeness.embedding, casting=parse_casting(str(likeness.program), source))
+
+
+def style_settings(synthesizer: Synthesizer, settings: RenderSettings) -> RenderSettings:
+    """Returns settings whose guidance is that of the style, whichever kind of model it is."""
+    if synthesizer.model.restyles:
+        return settings
+    return settings.changed(guidance=None, performance_guidance=settings.guidance)
+
+
+def _told(synthesizer: Synthesizer, likeness: Likeness | None, casting: InstrumentCasting | None,
+          source: str | None) -> Hearing:
+    """Returns ears for what is told, a casting or a likeness whose instrument plays."""
+    reference = None if likeness is None else likeness.embedding
+    if likeness is not None and casting is None:
+        casting = parse_casting(str(likeness.program), source)
+    if casting is None:
+        raise UserError(f"{synthesizer.name}: say what the recording should become: --to INSTRUMENT, or "
+                        "--like RECORDING")
+    return Hearing(transcriber=load_transcriber(), casting=casting, reference=reference)
 
 
 def style_of(path: str, codec: MelCodec) -> Mel:

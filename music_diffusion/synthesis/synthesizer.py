@@ -67,6 +67,8 @@ class Synthesizer:
         """Returns the model with these settings. Raises UserError for one that it does not have."""
         if self.model.performances is None:
             for name in ("performance", "performance_guidance"):
+                if name == "performance_guidance" and self.model.likes:
+                    continue  # it is that of what it should sound like
                 if getattr(settings, name) is not None:
                     raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)}: this model "
                                     "knows no performances; leave it out")
@@ -211,7 +213,7 @@ class Synthesizer:
     def restyle(self, content: str | os.PathLike | Waveform, style: str, *,
                 settings: RenderSettings = RenderSettings(), mono: bool = False,
                 progress: Progress | None = None, **changes: Any) -> Waveform:
-        """Returns what is heard in a recording, in the sound of another, by a model that restyles.
+        """Returns what is heard in a recording, in the sound of another; see `hearing.open_style`.
 
         Args:
           content: path of an audio file, or samples.
@@ -219,10 +221,13 @@ class Synthesizer:
           settings, mono, progress, changes: as of `transfer`.
 
         Raises:
-          UserError: a bad file or setting, or a model that does not restyle.
+          UserError: a bad file or setting, or a model that cannot be told a recording to sound like.
         """
-        from music_diffusion.synthesis.hearing import open_style  # which need this module
+        from music_diffusion.synthesis.hearing import (  # which need this module
+            open_style,
+            style_settings,
+        )
         from music_diffusion.synthesis.transfer import transfer
 
-        return transfer(self, content, open_style(self, style), settings=settings.changed(**changes),
-                        mono=mono, progress=progress)
+        return transfer(self, content, open_style(self, style), mono=mono, progress=progress,
+                        settings=style_settings(self, settings.changed(**changes)))

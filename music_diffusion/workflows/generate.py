@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 from music_diffusion.audio.io import check_writable, read_audio, write_audio
 from music_diffusion.audio.loudness import normalize
 from music_diffusion.audio.waveform import Waveform
 from music_diffusion.conditions.base import Source
+from music_diffusion.conditions.heard import HeardFrames
 from music_diffusion.errors import UserError
 from music_diffusion.paths import shown
 from music_diffusion.speed import Speed, measure
 from music_diffusion.synthesis import generate as make
 from music_diffusion.synthesis.edits import Stretch, parse_pair
+from music_diffusion.synthesis.hearing import Hearing, open_style, style_settings
 from music_diffusion.synthesis.hub import load
 from music_diffusion.synthesis.plot import SpectrogramSketch, attempt, plot_spectrogram
 from music_diffusion.synthesis.render import check_outputs, render_file
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
+from music_diffusion.synthesis.transfer import transfer_file
 from music_diffusion.types import Progress
 from music_diffusion.workflows.monitor import SILENT, Monitor, part_of
 from music_diffusion.workflows.requests import GENERATOR, RESTYLE, GenerateRequest
@@ -67,18 +71,55 @@ def generate(request: GenerateRequest, settings: RenderSettings = RenderSettings
         usual = GENERATOR if request.style is None else RESTYLE
         synthesizer = load(request.model or usual, request.inverter)
         seconds = SECONDS if request.seconds is None else request.seconds
+        restyler = None
+        if request.style is not None and isinstance(synthesizer.model.conditions, HeardFrames):
+            restyler = _Restyler(synthesizer, open_style(synthesizer, request.style),
+                                 style_settings(synthesizer, settings))
+            synthesizer, settings = load(GENERATOR), RenderSettings(seed=settings.seed)
         # Its errors come before anything is written.
-        source = (make.free_source(synthesizer, seconds, request.class_name, request.style)
-                  if kind == "free" else None)
+        source = (make.free_source(synthesizer, seconds, request.class_name,
+                                   None if restyler else request.style) if kind == "free" else None)
         make.class_weights(synthesizer, request.class_name)
         for k, output in enumerate(outputs):
             own = settings.changed(seed=settings.seed + k)
             if request.out_dir is not None:
                 os.makedirs(request.out_dir, exist_ok=True)
                 check_writable(output)
-            made.append(_take(request, synthesizer, kind, source, given, stretch, output, own,
-                              part_of(progress, k, len(outputs))))
+            bar = part_of(progress, k, len(outputs))
+            if restyler is not None and source is not None:
+                made.append(_restyled(request, restyler, synthesizer, source, output, own, bar))
+                continue
+            made.append(_take(request, synthesizer, kind, source, given, stretch, output, own, bar))
     return made
+
+
+@dataclasses.dataclass(frozen=True)
+class _Restyler:
+    """What a model makes of a content that is heard: without one it makes nothing."""
+
+    synthesizer: Synthesizer
+    hearing: Hearing
+    settings: RenderSettings
+
+
+def _restyled(request: GenerateRequest, restyler: _Restyler, synthesizer: Synthesizer, source: Source,
+              output: str, settings: RenderSettings, progress: Progress) -> Generated:
+    """Writes one take: the package's generator makes a content, which is restyled."""
+    own = restyler.settings.changed(seed=settings.seed)
+    with tempfile.TemporaryDirectory(prefix="music-diffusion-") as folder:
+        content = os.path.join(folder, "content.wav")
+        first = render_file(synthesizer, source, content, settings=settings,
+                            progress=part_of(progress, 0, 2))
+        made = transfer_file(restyler.synthesizer, content, output, settings=own, hearing=restyler.hearing,
+                             plot=request.plot, progress=part_of(progress, 1, 2))
+    facts = {name: getattr(made, name) for name in (
+        "output", "plot", "plot_error", "model", "steps", "solver", "seed", "joining", "sample_rate",
+        "channels")}
+    speed = {field.name: getattr(made, field.name) for field in dataclasses.fields(Speed)}
+    wall = first.wall_seconds + made.wall_seconds
+    speed |= {"wall_seconds": round(wall, 3), "realtime_factor": round(made.audio_seconds / wall, 3)}
+    return Generated(**facts, **speed, kind="free", class_name=request.class_name, strength=None,
+                     guidance=restyler.synthesizer.sampled_by(own).sampling.guidance)
 
 
 def _kind(request: GenerateRequest, settings: RenderSettings) -> str:

@@ -16,7 +16,7 @@ from music_diffusion.errors import UserError
 RANGE = "range"  # key of a field's metadata: (least, most)
 NO_MODEL = "none"  # in place of a model's name
 GENERATOR = "generator"  # the model in the package that makes sound from noise
-RESTYLE = "restyle"  # the one that makes it, or a content, sound as a recording does
+RESTYLE = "transfer"  # the one that makes it, or a content, sound as a recording does
 
 
 def ranged(default: Any = dataclasses.MISSING, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -376,7 +376,7 @@ class RestyleRequest(Request):
 
     source: str  # any audio, or a folder of it: the content
     style: str  # recording that it should sound like
-    model: str = RESTYLE  # name or folder of a model that restyles
+    model: str = RESTYLE  # name or folder of a model that can be told a recording to sound like
     output: str | None = None  # .wav, .flac or .mp3; of a folder's files None
     out_dir: str | None = None  # folder of what is made of a folder's files
     plot: str | None = None  # .png of both spectrograms

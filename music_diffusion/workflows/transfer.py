@@ -15,7 +15,7 @@ from music_diffusion.evaluation.cache import digest, file_digest
 from music_diffusion.files import write_json
 from music_diffusion.models.weights import CONFIG, WEIGHTS, weight_files
 from music_diffusion.paths import check_apart, name_key, shown, source_file
-from music_diffusion.synthesis.hearing import Hearing, open_hearing, open_style
+from music_diffusion.synthesis.hearing import Hearing, open_hearing, open_style, style_settings
 from music_diffusion.synthesis.hub import find, load
 from music_diffusion.synthesis.reconstruct import check_files
 from music_diffusion.synthesis.released_copy import is_released
@@ -53,7 +53,8 @@ def transfer(request: TransferRequest | RestyleRequest, settings: RenderSettings
         check_apart(request.output, _beside(request))
         with monitor.bar(f"changing {shown(request.output)}") as progress:
             synthesizer = load(request.model, request.inverter)
-            return transfer_file(synthesizer, source, request.output, settings=settings,
+            own = style_settings(synthesizer, settings) if isinstance(request, RestyleRequest) else settings
+            return transfer_file(synthesizer, source, request.output, settings=own,
                                  hearing=hearing(request, synthesizer), mono=request.mono,
                                  plot=request.plot, progress=progress)
 
@@ -106,6 +107,8 @@ def transfer_folder(request: TransferRequest | RestyleRequest, settings: RenderS
                 if synthesizer is None:
                     synthesizer = load(request.model, request.inverter)
                     told = hearing(request, synthesizer)
+                    if isinstance(request, RestyleRequest):
+                        settings = style_settings(synthesizer, settings)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     transfer_file(synthesizer, str(source), str(target), settings=settings,

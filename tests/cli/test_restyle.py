@@ -107,3 +107,71 @@ def test_errors_are_one_line_and_write_nothing(program, model, here, words, mess
     code, out, err = program(*words, "--model", model, "--inverter", "griffin_lim_hop")
     assert code == 2 and message in err and err.count("\n") == 1 and not out
     assert not (here / "out.wav").exists() and (here / "style.wav").read_bytes() == before
+
+
+HEARING_GIN = """
+released.model = @FrameDiffusionModel()
+FrameDiffusionModel.config = @ScoreDenoiserConfig()
+FrameDiffusionModel.num_steps = 2
+ScoreDenoiserConfig.timbre = @NoteTimbreConfig()
+ScoreDenoiserConfig.unet = @UNet1DConfig()
+ScoreDenoiserConfig.style = @FrameStyleConfig()
+ScoreDenoiserConfig.evidence = 304
+ScoreDenoiserConfig.reference = 128
+ScoreDenoiserConfig.wanted = 8
+NoteTimbreConfig.width = 8
+NoteTimbreConfig.layers = 1
+UNet1DConfig.widths = (8, 8)
+UNet1DConfig.blocks = 1
+UNet1DConfig.time_features = 4
+UNet1DConfig.heads = 1
+UNet1DConfig.head_dim = 4
+UNet1DConfig.memories = 2
+FrameStyleConfig.width = 8
+FrameStyleConfig.blocks = 1
+FrameStyleConfig.vector = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def hearing_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "hearing"
+    folder.mkdir()
+    (folder / CONFIG).write_text(HEARING_GIN)
+    params = compiled.init(released_model(folder / CONFIG))["params"]
+    rng = np.random.default_rng(0)  # so that the style shows
+    params = params | {name: jax.tree.map(
+        lambda v: v + jnp.asarray(0.2 * rng.normal(size=v.shape), jnp.float32), params[name])
+        for name in ("unet", "style")}
+    return str(tiny_release.write_release(folder.parent / "released", params, HEARING_GIN))
+
+
+@pytest.mark.slow
+def test_music_of_its_own_in_a_style_by_a_model_that_hears_its_content(program, hearing_model):
+    """The package's generator makes the content, and seeds are of both."""
+    common = ("generate", "--seconds", 1.5, "--model", hearing_model, "--inverter", "griffin_lim_hop")
+    code, out, err = program(*common, "--style", "style.wav", "-o", "out.wav", "--class", "orchestral",
+                             "--steps", 2, "--plot", "out.png", "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert (facts["kind"], facts["class_name"], facts["steps"]) == ("free", "orchestral", 2)
+    assert facts["audio_seconds"] == pytest.approx(1.5, abs=0.05)
+    code, _, err = program(*common, "--style", "style.wav", "--count", 2, "--out-dir", "takes", "--seed", 0)
+    assert code == 0, err
+    one, two = (read_audio(f"takes/{k}.wav").samples for k in (1, 2))
+    assert np.abs(one - two).max() > 1e-3
+    code, out, err = program(*common, "--style", "style.wav", "-o", "no.wav", "--class", "orchestrel")
+    assert code == 2 and "choose orchestral" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_restyling_by_a_model_that_hears(program, hearing_model):
+    common = ("restyle", "in.wav", "--model", hearing_model, "--inverter", "griffin_lim_hop", "--mono")
+    for name in ("style", "other"):
+        code, _, err = program(*common, "--style", f"{name}.wav", "-o", f"{name}_out.flac", "--guidance", 2,
+                               "--content-guidance", 1.5)
+        assert code == 0, err
+    one, two = (read_audio(f"{name}_out.flac").samples for name in ("style", "other"))
+    assert one.shape[0] == 24000 and not np.array_equal(one, two)  # without notes it is faint
+    code, _, err = program("transfer", "in.wav", "-o", "no.wav", "--to", "piano", "--model", hearing_model)
+    assert code == 2 and "use restyle" in err and err.count("\n") == 1

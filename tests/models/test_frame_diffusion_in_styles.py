@@ -121,12 +121,16 @@ def test_guidance_is_the_styles_and_of_the_content(params, batch):
     guided = MODEL.sampled_by(Sampling(content_guidance=0.0))
     np.testing.assert_allclose(guided.denoiser(params, batch)(z, logsnr), without, atol=1e-4)
     assert MODEL.sampling.guidance == MODEL.sampling.content_guidance == 1.0
+    # Without a style guidance is that of the notes.
+    other = HEARING.sampled_by(Sampling(guidance=2.0, content_guidance=3.0))
+    assert (other.guidance_weight, other.evidence_guidance, other.performance_guidance) == (2.0, 3.0, 1.0)
+    deaf = dataclasses.replace(HEARING, config=dataclasses.replace(HEARING.config, evidence=0))
     with pytest.raises(UserError, match="--content-guidance"):
-        HEARING.sampled_by(Sampling(content_guidance=2.0))
+        deaf.sampled_by(Sampling(content_guidance=2.0))
 
 
 def test_abilities():
-    assert MODEL.restyles and MODEL.hears and not HEARING.restyles
+    assert MODEL.restyles and MODEL.hears and not HEARING.restyles and HEARING.likes
     assert MODEL.conditions.style_frames == S and HEARING.conditions.style_frames == 0
     with pytest.raises(UserError, match="style_frames"):
         dataclasses.replace(MODEL, style_frames=S - 1)

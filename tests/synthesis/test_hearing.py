@@ -10,10 +10,21 @@ from music_diffusion.audio.waveform import Waveform
 from music_diffusion.errors import UserError
 from music_diffusion.notes.programs import program_range
 from music_diffusion.synthesis import hearing as module
-from music_diffusion.synthesis.hearing import hear_likeness, open_hearing, performed_likeness
+from music_diffusion.synthesis.hearing import (
+    hear_likeness,
+    open_hearing,
+    open_style,
+    performed_likeness,
+)
 
 RATE = 16000
-MODEL = types.SimpleNamespace(name="model", model=types.SimpleNamespace(hears=True, restyles=False))
+
+def synthesizer(**abilities):
+    return types.SimpleNamespace(name="model", model=types.SimpleNamespace(
+        **{"hears": True, "restyles": False, "likes": True} | abilities))
+
+
+MODEL = synthesizer()
 
 
 @pytest.fixture
@@ -71,3 +82,17 @@ def test_a_file_comes_before_a_performance_of_its_name(played, tmp_path, monkeyp
 def test_a_performance_does_not_say_who_plays(played):
     with pytest.raises(UserError, match="is a performance; say who plays, such as --to violin"):
         open_hearing(MODEL, like="kim")
+
+
+def test_a_model_of_embeddings_is_told_a_style_by_its_own(tmp_path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 2 * RATE)
+    soundfile.write(tmp_path / "style.wav", samples, RATE, subtype="FLOAT")
+    path = str(tmp_path / "style.wav")
+    style, like = open_style(MODEL, path), open_hearing(MODEL, like=path)
+    np.testing.assert_array_equal(style.reference, like.reference)
+    assert style.casting == like.casting and style.style is None
+    deaf = synthesizer(likes=False)
+    with pytest.raises(UserError, match="takes no style's recording"):
+        open_style(deaf, path)
+    with pytest.raises(UserError, match="leave --like out"):
+        open_hearing(deaf, "piano", like=path)

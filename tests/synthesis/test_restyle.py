@@ -19,7 +19,14 @@ from music_diffusion.models.spaces import MelSpace
 from music_diffusion.notes.heard import level
 from music_diffusion.synthesis import hearing as hearing_module
 from music_diffusion.synthesis.generate import class_weights, free_source
-from music_diffusion.synthesis.hearing import Hearing, open_hearing, open_style, style_of
+from music_diffusion.synthesis.hearing import (
+    Hearing,
+    open_hearing,
+    open_style,
+    style_of,
+    style_settings,
+)
+from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
 from music_diffusion.synthesis.transfer import transfer_file
 
@@ -133,6 +140,10 @@ def test_styles_that_cannot_be_used(mirror, plain, write, tmp_path):
     with pytest.raises(UserError, match="missing.wav"):
         style_of(str(tmp_path / "missing.wav"), CODEC)
     good = write(tone(2.0, 300), "good.wav")
+    settings = RenderSettings(guidance=2.0)
+    assert style_settings(mirror, settings) == settings
+    told = style_settings(plain, settings)  # of a model that is told an embedding alone
+    assert (told.guidance, told.performance_guidance) == (None, 2.0)
     with pytest.raises(UserError, match="plain: takes no style's recording"):
         open_style(plain, good)
     with pytest.raises(UserError, match="mirror: takes a style's recording; use restyle"):

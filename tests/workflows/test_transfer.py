@@ -21,7 +21,7 @@ RATE = 16000
 
 def model_that(*, of=("source",), **abilities):
     conditions = types.SimpleNamespace(needs=of)
-    model = types.SimpleNamespace(conditions=conditions, restyles=False, **abilities)
+    model = types.SimpleNamespace(conditions=conditions, restyles=False, likes=True, **abilities)
     return types.SimpleNamespace(name="model", model=model)
 
 
