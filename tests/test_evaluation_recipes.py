@@ -27,7 +27,7 @@ FOLDERS = {
     "performance.gin": {"WITH": "generated", "WITHOUT": "generated", "REFERENCE": "reference",
                         "NOTES": "notes", "GROUPS": "groups", "T5": "model", "UNET": "model",
                         "UNET_WITHOUT": "model"},
-    "transfer.gin": {}, "transfer_strength.gin": {},  # PAIRS has several
+    "transfer.gin": {}, "transfer_strength.gin": {}, "restyle.gin": {},  # PAIRS has several
     "style_transfer.gin": {"RESTYLED": "generated", "STYLE": "reference", "CONTENT": "reference"},
 }
 

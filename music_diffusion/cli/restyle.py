@@ -12,7 +12,7 @@ from music_diffusion.workflows.requests import RestyleRequest
          **CHANGED, source=argument("The content, any audio: WAV, FLAC, MP3, OGG, Opus or AIFF; or a "
                                     "folder of it.", "CONTENT.wav"),
          style=option("A recording that it should sound like, of a second or more.", metavar="STYLE.wav"),
-         model=option("Name or folder of a model that can be told a recording to sound like."),
+         model=option("Name or folder of a model that takes a recording to sound like."),
          guidance=option("Guidance weight of the style, 1 for none; the model's own if left out."),
          content_guidance=option("Guidance weight of the content; 1 is none."),
          passes=None, texture=None, performance=None, performance_guidance=None)

@@ -106,8 +106,8 @@ def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str,
       plan: makes a row's plan of its folders, its model and its method.
       pairs: folder that `data.conversions` wrote.
       model: restyles.
-      transfer: changes recordings, and is told the style by its reference.
-      player: model of notes, which is told the target by name.
+      transfer: changes recordings, and gets the style as its reference.
+      player: model of notes, which gets the target by name.
       others: such a folder of the same scores, played by what the model never learned from: its targets are
         styles, too; None: those of `pairs` alone.
       strengths: of further rows of the model.

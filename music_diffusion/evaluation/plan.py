@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from music_diffusion.errors import UserError
 
-# How recordings are put into other timbres: by the model; by the model that is told a recording alone to
+# How recordings are put into other timbres: by the model; by the model that gets a recording alone to
 # sound like, and no instrument; not at all; by the difference of mean spectra; by playing what the
 # transcriber hears; by the model without its evidence, from the noised recording.
 METHODS = ("model", "liked", "nothing", "recoloured", "played", "noised")

@@ -179,7 +179,7 @@ class FrameDiffusionModel(DiffusionBase):
 
     @property
     def _sounds(self) -> bool:
-        """Returns whether it can be told what to sound like."""
+        """Returns whether something says what it should sound like."""
         return self.config.performances is not None or self.likes or self.restyles
 
     @property

@@ -230,7 +230,7 @@ def style_settings(synthesizer: Synthesizer, settings: RenderSettings) -> Render
 
 def _told(synthesizer: Synthesizer, likeness: Likeness | None, casting: InstrumentCasting | None,
           source: str | None) -> Hearing:
-    """Returns ears for what is told, a casting or a likeness whose instrument plays."""
+    """Returns ears with a casting, or a likeness whose instrument plays."""
     reference = None if likeness is None else likeness.embedding
     if likeness is not None and casting is None:
         casting = parse_casting(str(likeness.program), source)

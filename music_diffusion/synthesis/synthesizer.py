@@ -221,7 +221,7 @@ class Synthesizer:
           settings, mono, progress, changes: as of `transfer`.
 
         Raises:
-          UserError: a bad file or setting, or a model that cannot be told a recording to sound like.
+          UserError: a bad file or setting, or a model that takes no recording to sound like.
         """
         from music_diffusion.synthesis.hearing import (  # which need this module
             open_style,

@@ -95,7 +95,7 @@ def generate(request: GenerateRequest, settings: RenderSettings = RenderSettings
 
 @dataclasses.dataclass(frozen=True)
 class _Restyler:
-    """What a model makes of a content that is heard: without one it makes nothing."""
+    """A model that makes something of a content that it hears, and nothing without."""
 
     synthesizer: Synthesizer
     hearing: Hearing

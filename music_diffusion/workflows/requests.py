@@ -376,7 +376,7 @@ class RestyleRequest(Request):
 
     source: str  # any audio, or a folder of it: the content
     style: str  # recording that it should sound like
-    model: str = RESTYLE  # name or folder of a model that can be told a recording to sound like
+    model: str = RESTYLE  # name or folder of a model that takes a recording to sound like
     output: str | None = None  # .wav, .flac or .mp3; of a folder's files None
     out_dir: str | None = None  # folder of what is made of a folder's files
     plot: str | None = None  # .png of both spectrograms

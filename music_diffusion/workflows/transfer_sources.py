@@ -146,7 +146,7 @@ class _Lazy:
         return self._transfers(self._settings())
 
     def _liking(self) -> Method:
-        """By a recording that it should sound like, and no instrument."""
+        """Returns the method that gives a recording to sound like, and no instrument."""
         synthesizer = load(self._plan.model or "", self._plan.inverter)
         return self._transfers_by(synthesizer, self._settings(), self._styled(
             lambda path, row: open_hearing(synthesizer, None, ",".join(row.source), path)))

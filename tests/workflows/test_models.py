@@ -99,9 +99,11 @@ def test_release_hands_on_its_bindings(source, monkeypatch):
     monkeypatch.setattr(models, "release", lambda *args, **more: seen.append((args, more)))
     bindings = ("FrameDiffusionModel.num_steps = 8",)
     release_run(ReleaseRequest(run=str(source), output="out", bindings=bindings,
-                               performances="names.json", dtype="int8"))
-    assert seen == [((str(source), "out"), {"bindings": bindings, "performances": "names.json",
-                                            "step": None, "dtype": "int8"})]
+                               performances="names.json", dtype="int8", start="w.safetensors",
+                               start_share=0.75))
+    assert seen == [((str(source), "out"), {
+        "bindings": bindings, "performances": "names.json", "step": None, "dtype": "int8",
+        "start": "w.safetensors", "start_share": 0.75})]
 
 
 def test_a_checkpoint_can_be_chosen(source, monkeypatch):
@@ -128,9 +130,11 @@ def test_released_models_are_copied(source, monkeypatch):
     monkeypatch.setattr(models, "release_copy", lambda *args, **more: seen.append((args, more)))
     save_safetensors(source / "weights.safetensors", {"a": np.zeros(1)})
     release_run(ReleaseRequest(run=str(source), output="out", bindings=("A = 1",), dtype="int8"))
-    release_run(ReleaseRequest(run="default", output="out"))
-    assert seen == [((str(source), "out"), {"bindings": ("A = 1",), "dtype": "int8"}),
-                    (("default", "out"), {"bindings": (), "dtype": "float16"})]
+    release_run(ReleaseRequest(run="default", output="out", start="w.safetensors", start_share=0.25))
+    plain = {"start": None, "start_share": 0.5}
+    assert seen == [((str(source), "out"), {"bindings": ("A = 1",), "dtype": "int8"} | plain),
+                    (("default", "out"), {"bindings": (), "dtype": "float16", "start": "w.safetensors",
+                                          "start_share": 0.25})]
     with pytest.raises(UserError, match="names.json: .*keeps its names"):
         release_run(ReleaseRequest(run="default", output="out", performances="names.json"))
 
