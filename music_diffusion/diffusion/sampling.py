@@ -8,6 +8,7 @@ last returns its prediction of x0.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,6 +29,10 @@ class TimeGrid(Protocol):
         """N + 1 log-SNRs, falling: index 0 is the data's end, index N the noise z_T."""
         ...
 
+    def begun(self, share: float) -> TimeGrid:
+        """Returns the last part of the way to the data, a share of it; above 0, and 1 for all of it."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UniformTime:
@@ -42,6 +47,10 @@ class UniformTime:
     def logsnrs(self, schedule: Schedule, num_steps: int, dtype: jnp.dtype) -> Float[Array, " N+1"]:
         """N + 1 log-SNRs, falling."""
         return schedule.logsnr(self.start * jnp.arange(num_steps + 1, dtype=dtype) / num_steps)
+
+    def begun(self, share: float) -> UniformTime:
+        """Returns the last part of the way to the data."""
+        return UniformTime(start=share * self.start)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,11 @@ class UniformLogSNR:
         """N + 1 log-SNRs, falling."""
         end, start = _within(schedule, self.logsnr_end, self.logsnr_start, dtype)
         return jnp.linspace(end, start, num_steps + 1, dtype=dtype)
+
+    def begun(self, share: float) -> UniformLogSNR:
+        """Returns the last part of the way to the data."""
+        start = self.logsnr_end + share * (self.logsnr_start - self.logsnr_end)
+        return dataclasses.replace(self, logsnr_start=start)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +100,12 @@ class KarrasLogSNR:
         ends = _within(schedule, self.logsnr_end, self.logsnr_start, dtype)
         low, high = jnp.exp(-0.5 * ends / self.rho)
         return -2.0 * self.rho * jnp.log(jnp.linspace(low, high, num_steps + 1, dtype=dtype))
+
+    def begun(self, share: float) -> KarrasLogSNR:
+        """Returns the last part of the way to the data."""
+        low, high = (math.exp(-0.5 * end / self.rho) for end in (self.logsnr_end, self.logsnr_start))
+        start = -2.0 * self.rho * math.log(low + share * (high - low))
+        return dataclasses.replace(self, logsnr_start=start)
 
 
 def _within(schedule: Schedule, end: float, start: float, dtype: jnp.dtype) -> Float[Array, "2"]:
@@ -116,14 +136,14 @@ def tempered(eps: Float[Array, "B T F"], temperature: float, texture: float) -> 
     return temperature * slow + texture * (eps - slow)
 
 
-def noised(x0: Float[Array, "B ..."], eps: Float[Array, "B ..."], schedule: Schedule, t: float
+def noised(x0: Float[Array, "B ..."], eps: Float[Array, "B ..."], schedule: Schedule, times: TimeGrid
            ) -> Float[Array, "B ..."]:
-    """Returns α x0 + σ ε at time `t`, with which sampling on a grid of that `start` begins.
+    """Returns α x0 + σ ε of the noise level at which a grid begins (`TimeGrid.begun`).
 
     Meng et al. 2022, "SDEdit" (https://arxiv.org/abs/2108.01073): what is sampled from it keeps of x0
     what the noise does not cover.
     """
-    alpha, sigma = alpha_sigma(schedule.logsnr(t))
+    alpha, sigma = alpha_sigma(times.logsnrs(schedule, 1, jnp.float32)[-1])
     return alpha * x0 + sigma * eps
 
 

@@ -281,7 +281,8 @@ class Sampling:
     content_guidance: float | None = None  # … of the content, beside a style
     temperature: float | None = None  # deviation of the starting noise, from 0; 1 as in training
     texture: float | None = None  # … of its fast part (`diffusion.sampling.tempered`)
-    # In 0..1, above 0: the share of the noise times that what is given goes through; 1: only noise is left.
+    # In 0..1, above 0: the share of the sampler's way (`TimeGrid.begun`) that what is given goes; 1: only
+    # noise is left.
     strength: float | None = None
     passes: int | None = None  # how often each step is done where a part is given; see `models.regions`
 

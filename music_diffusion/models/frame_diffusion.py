@@ -110,8 +110,8 @@ class FrameDiffusionModel(DiffusionBase):
     guidance_weight: float = 1.0  # 1: as learned; above: follows the notes more closely
     performance_guidance: float = 1.0  # … the performance
     evidence_guidance: float = 1.0  # … the evidence of a recording
-    # Of models with evidence: time in 0..1, above 0, at which sampling begins; below 1 with the noised
-    # recording instead of noise alone.
+    # Of models with evidence: share of the sampler's way, above 0, up to 1: below 1 it begins with the
+    # noised recording instead of noise alone.
     strength: float = 1.0
     passes: int = 1  # how often each step is done where a part is given; see `models.regions`
     moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
@@ -433,8 +433,8 @@ class FrameDiffusionModel(DiffusionBase):
         start, times = tempered(z_T, self.temperature, texture), self.times
         if self.strength < 1:
             recording = jnp.asarray(batch["evidence"], jnp.float32)[..., :self.codec.mels]
-            start = noised(recording, start, self.schedule, self.strength)
-            times = UniformTime(start=self.strength)
+            times = times.begun(self.strength)
+            start = noised(recording, start, self.schedule, times)
         denoise = dataclasses.replace(self, times=times).denoiser(params, batch)
         return sample(denoise, start, rng, schedule=self.schedule,
                       parameterization=V(), solver=self.solver, num_steps=self.num_steps,

@@ -88,8 +88,8 @@ class StyleTransferModel(DiffusionBase):
     guidance_weight: float = 1.0  # of the style; 1: as learned, above: follows it more closely
     content_guidance: float = 1.0  # of the content
     performance_guidance: float = 1.0  # there are no performances
-    # Time in 0..1, above 0, at which sampling begins; below 1 with the noised content, at 1 with noise
-    # (of a network that sees no content with the content, noised as far as the schedule goes).
+    # Share of the sampler's way, above 0, up to 1: below 1 it begins with the noised content, at 1 with
+    # noise (of a network that sees no content with the content, noised as far as the schedule goes).
     strength: float = 1.0
     passes: int = 1  # of each step
     temperature: float = 1.0  # deviation of the starting noise, from 0; below 1 is closer to the mean
@@ -361,8 +361,8 @@ class StyleTransferModel(DiffusionBase):
         if self.strength < 1 or self._pictures and CONTENT_MEL in batch:
             require_features(batch, (CONTENT_MEL,))
             given = self._latent(params, jnp.asarray(batch[CONTENT_MEL], jnp.float32))
-            start = noised(given, start, self.schedule, self.strength)
-            times = UniformTime(start=self.strength)
+            times = times.begun(self.strength)
+            start = noised(given, start, self.schedule, times)
         own = dataclasses.replace(self, times=times)
         denoise = own.denoiser(params, batch, len(z_T), z_T.shape[1] * self.space.step)
         return sample(denoise, start, rng, schedule=self.schedule, parameterization=self._parameterization,

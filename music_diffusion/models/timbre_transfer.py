@@ -171,10 +171,11 @@ class TimbreTransferModel(GeneratorBase):
         def hook(x0: Array) -> Array:
             return (as_it_will_be(half * x0 + centre) - centre) / jnp.maximum(half, 1e-6)
 
-        start = z_T if self.strength == 1 else noised(source, z_T, self.schedule, self.strength)
+        times = UniformTime(start=self.strength)
+        start = z_T if self.strength == 1 else noised(source, z_T, self.schedule, times)
         x0 = sample(lambda z, logsnr: self._apply(params, z, logsnr, source), start, rng,
                     schedule=self.schedule, parameterization=Epsilon(), solver=self.solver,
-                    num_steps=self.num_steps, times=UniformTime(start=self.strength),
+                    num_steps=self.num_steps, times=times,
                     x0_hook=hook if x0_hook else None, progress=progress)
         return half * x0 + centre
 

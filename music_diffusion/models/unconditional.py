@@ -79,7 +79,7 @@ class UnconditionalModel(DiffusionBase):
     num_steps: int = 50  # sampling steps, from 1
     guidance_weight: float = 1.0  # 1: as learned; above: follows the class more closely
     performance_guidance: float = 1.0  # there are no performances
-    # Time in 0..1, above 0, at which sampling begins; below 1 with a noised recording.
+    # Share of the sampler's way, above 0, up to 1: below 1 it begins with a noised recording.
     strength: float = 1.0
     passes: int = 1  # how often each step is done where a part is given; see `models.regions`
     moves: bool = True  # whether patches begin elsewhere at every step; see `models.moving_patches`
@@ -289,8 +289,8 @@ class UnconditionalModel(DiffusionBase):
         start, times = z_T, self.times
         if self.strength < 1:
             require_features(batch, (GIVEN,))
-            start = noised(jnp.asarray(batch[GIVEN]), z_T, self.schedule, self.strength)
-            times = UniformTime(start=self.strength)
+            times = times.begun(self.strength)
+            start = noised(jnp.asarray(batch[GIVEN]), z_T, self.schedule, times)
         denoise = dataclasses.replace(self, times=times).denoiser(params, batch, z_T.shape)
         return sample(denoise, start, rng, schedule=self.schedule,
                       parameterization=self._parameterization, solver=self.solver,

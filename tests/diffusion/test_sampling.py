@@ -13,6 +13,7 @@ from music_diffusion.diffusion.sampling import (
     KarrasLogSNR,
     UniformLogSNR,
     UniformTime,
+    noised,
     sample,
     tempered,
 )
@@ -247,6 +248,21 @@ def test_time_grids_fall_from_data_to_noise():
     np.testing.assert_allclose(  # ρ = 1: equal steps of σ/α
         np.diff(np.exp(-0.5 * grids["karras1"].astype(np.float64)), n=2), 0.0, atol=1e-4)
     np.testing.assert_allclose(grids["karras_inf"], grids["logsnr"], atol=0.05)
+
+
+@pytest.mark.parametrize("grid", [
+    UniformTime(), UniformTime(start=0.8), UniformLogSNR(logsnr_start=-8.0, logsnr_end=6.0),
+    KarrasLogSNR(logsnr_start=-8.0, logsnr_end=6.0, rho=5.0)])
+def test_the_last_part_of_a_way_has_the_whole_ways_last_points(grid):
+    schedule = CosineSchedule()
+    whole = grid.logsnrs(schedule, 10, jnp.float32)
+    for steps in (1, 3, 10):
+        part = grid.begun(steps / 10).logsnrs(schedule, steps, jnp.float32)
+        np.testing.assert_allclose(part, whole[:steps + 1], atol=1e-4)
+    # … and data noised for it have that noise.
+    alpha, sigma = alpha_sigma(whole[3])
+    made = noised(jnp.full((2, 3), 0.7), jnp.full((2, 3), -0.4), schedule, grid.begun(0.3))
+    np.testing.assert_allclose(made, np.full((2, 3), 0.7 * alpha - 0.4 * sigma), atol=1e-5)
 
 
 def test_slow_and_fast_noise_have_their_own_deviations():
