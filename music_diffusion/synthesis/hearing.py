@@ -214,7 +214,8 @@ def open_style(synthesizer: Synthesizer, style: str, source: str | None = None) 
     """
     if not synthesizer.model.restyles:
         if not synthesizer.model.likes:
-            raise UserError(f"{synthesizer.name}: takes no style's recording; give a model that restyles")
+            raise UserError(f"{synthesizer.name}: takes no style's recording; give a model that does, such "
+                            "as transfer")
         return _told(synthesizer, hear_likeness(style), None, source)
     likeness = hear_likeness(style)
     return Hearing(transcriber=load_transcriber(), style=style_of(style, synthesizer.codec),
