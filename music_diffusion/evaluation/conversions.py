@@ -97,16 +97,14 @@ def style_files(rows: Mapping[str, Conversion], recordings: Mapping[str, str]) -
     return found
 
 
-def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, transfer: str,
-                 player: str, others: str | None = None, strengths: Sequence[float] = ()
-                 ) -> dict[str, EvaluationPlan]:
+def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str, player: str,
+                 others: str | None = None, strengths: Sequence[float] = ()) -> dict[str, EvaluationPlan]:
     """Returns the rows of a table: single instruments in styles of recordings, and what has to be beaten.
 
     Args:
       plan: makes a row's plan of its folders, its model and its method.
       pairs: folder that `data.conversions` wrote.
-      model: restyles.
-      transfer: changes recordings, and gets the style as its reference.
+      model: restyles, or changes recordings and gets the style as its reference.
       player: model of notes, which gets the target by name.
       others: such a folder of the same scores, played by what the model never learned from: its targets are
         styles, too; None: those of `pairs` alone.
@@ -119,9 +117,9 @@ def restyle_rows(*, plan: Callable[..., EvaluationPlan], pairs: str, model: str,
         own = _folders(pairs, "single") | {"styles": _folders(folder, "single")["reference"]}
         rows |= {f"{label}: {name}": plan(method=method, model=by, **own) for name, method, by in (
             ("nothing", "nothing", None), ("heard and played", "played", player),
-            ("transfer --like", "liked", transfer), ("model", "model", model))}
-        rows |= {f"{label}: strength {strength:g}": plan(model=model, strength=strength, **own)
-                 for strength in strengths}
+            ("model", "liked", model))}
+        rows |= {f"{label}: strength {strength:g}": plan(
+            method="liked", model=model, strength=strength, **own) for strength in strengths}
     return rows
 
 

@@ -25,7 +25,7 @@ from music_diffusion.notes.conversions import Conversion, ConversionTable
 from music_diffusion.notes.decoding import decode_notes
 from music_diffusion.notes.heard import only_classes
 from music_diffusion.speed import measure
-from music_diffusion.synthesis.hearing import Hearing, open_hearing, open_style
+from music_diffusion.synthesis.hearing import Hearing, open_style
 from music_diffusion.synthesis.hub import default_inverter, load, load_inverter, load_transcriber
 from music_diffusion.synthesis.settings import RenderSettings
 from music_diffusion.synthesis.synthesizer import Synthesizer
@@ -147,9 +147,11 @@ class _Lazy:
 
     def _liking(self) -> Method:
         """Returns the method that gives a recording to sound like, and no instrument."""
-        synthesizer = load(self._plan.model or "", self._plan.inverter)
-        return self._transfers_by(synthesizer, self._settings(), self._styled(
-            lambda path, row: open_hearing(synthesizer, None, ",".join(row.source), path)))
+        return self._likes(load(self._plan.model or "", self._plan.inverter), self._settings())
+
+    def _likes(self, synthesizer: Synthesizer, settings: RenderSettings) -> Method:
+        return self._transfers_by(synthesizer, settings, self._styled(
+            lambda path, row: open_style(synthesizer, path, ",".join(row.source))))
 
     def _noising(self) -> Method:
         """SDEdit (Meng et al. 2022): from the noised recording, by the notes alone."""
@@ -162,8 +164,7 @@ class _Lazy:
             synthesizer = dataclasses.replace(
                 synthesizer, model=dataclasses.replace(synthesizer.model, **changes))  # type: ignore[type-var]
         if synthesizer.model.restyles:
-            return self._transfers_by(synthesizer, settings, self._styled(
-                lambda path, row: open_style(synthesizer, path, ",".join(row.source))))
+            return self._likes(synthesizer, settings)
         transcriber = load_transcriber() if synthesizer.model.hears else None
 
         def hear(path: str, row: Conversion) -> Hearing | None:

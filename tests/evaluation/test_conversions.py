@@ -118,14 +118,14 @@ def test_a_style_is_the_next_recording_of_the_same_target():
 
 
 def test_restyling_is_compared_in_every_kind_of_style():
-    rows = restyle_rows(plan=EvaluationPlan, pairs="pairs", model="m", transfer="t", player="p",
-                        others="others", strengths=(0.5,))
-    assert [plan.model for plan in rows.values()] == [None, "p", "t", "m", "m"] * 2
-    assert rows["heard: transfer --like"].method == "liked" and rows["heard: strength 0.5"].strength == 0.5
+    rows = restyle_rows(plan=EvaluationPlan, pairs="pairs", model="m", player="p", others="others",
+                        strengths=(0.5,))
+    assert [plan.model for plan in rows.values()] == [None, "p", "m", "m"] * 2
+    assert rows["heard: model"].method == "liked" and rows["heard: strength 0.5"].strength == 0.5
     assert {plan.styles for name, plan in rows.items() if name.startswith("unheard")} == {
         "others/single/target"}
     assert {plan.reference for plan in rows.values()} == {"pairs/single/target"}
-    assert len(restyle_rows(plan=EvaluationPlan, pairs="pairs", model="m", transfer="t", player="p")) == 4
+    assert len(restyle_rows(plan=EvaluationPlan, pairs="pairs", model="m", player="p")) == 3
 
 
 def test_strengths_end_with_nothing_kept():

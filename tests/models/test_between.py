@@ -35,7 +35,7 @@ def test_a_mean_of_both(params, tmp_path):
 
 
 def test_what_the_first_weights_did_not_have_stays(params, tmp_path):
-    """Of a smaller network: its own entries are mixed, new ones and new rows are the trained ones."""
+    """Entries of a smaller network are mixed; new ones, and new rows, are the trained ones."""
     stored = random_params(PERFORMED, seed=2)
     path = saved(stored, tmp_path / "start.safetensors")
     at, own, mixed = flat(stored), flat(params), flat(weights_between(MODEL, params, path, 1.0))

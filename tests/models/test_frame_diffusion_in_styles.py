@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
+from models.test_frame_diffusion_of_recordings import draw, random_params
 from reference import compiled
 from reference.compiled import eval_fn, loss_fn
 
@@ -33,23 +34,11 @@ MODEL = dataclasses.replace(HEARING, style_frames=S, config=dataclasses.replace(
 RNG = jax.random.key(3)
 
 
-def draw(seed, *shape):
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def batch():
     seen = np.concatenate([draw(4, B, T, F), np.abs(draw(5, B, T, 2 * PITCHES))], axis=-1)
     return {"targets": draw(0, B, T, F), "maps": draw(1, B, T, 2, F), "roll": draw(3, B, T, ROLL_CHANNELS),
             "evidence": seen, "reference": draw(6, B, D), "style": draw(7, B, S, F)}
-
-
-def random_params(model, seed=1):
-    """Random where a fresh network has zeros."""
-    rng = np.random.default_rng(seed)
-    flat = flatten_dict(jax.tree.map(np.asarray, dict(compiled.init(model)["params"])), sep="/")
-    return unflatten_dict({k: (v + 0.1 * rng.normal(size=v.shape)).astype(np.float32)
-                           if not k.startswith("timbre") else v for k, v in flat.items()}, sep="/")
 
 
 @pytest.fixture(scope="module")
